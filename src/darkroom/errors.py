@@ -1,0 +1,37 @@
+"""The errors a user can meet.
+
+Every one of them says what was wrong, the value, and what to do. Doors (command line, service)
+print the message alone: a mistake of the user's is not a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DarkroomError(Exception):
+    """Base of everything Darkroom raises on purpose."""
+
+
+class InvalidRequest(DarkroomError, ValueError):
+    """A value in a request that cannot be honoured: the message names it and the remedy."""
+
+
+class ModelError(DarkroomError):
+    """A model that is missing, damaged, or not what it claims to be."""
+
+
+class GenerationError(DarkroomError):
+    """Work that failed while a picture was being made (not-a-number, out of memory)."""
+
+
+class Cancelled(DarkroomError):
+    """The job was cancelled before its picture was finished."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence suggesting the known name closest to a mistyped one, listing all if none is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
