@@ -1,0 +1,174 @@
+"""CLIP's byte-pair tokenizer: text to the ids a text encoder was trained on.
+
+The algorithm is OpenAI's (Radford et al. 2021, `clip/simple_tokenizer.py`) as `transformers`
+applies it today: Unicode NFC, whitespace runs to one space, lower case; split into contractions,
+runs of letters, single digits and runs of other signs; each piece as UTF-8 bytes written in a
+printable alphabet, its last one marked `</w>`; then the merges, lowest rank first.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import regex
+
+from darkroom.errors import ModelError
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+_WORD_END = "</w>"
+_PIECE = regex.compile(
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+)
+
+
+@cache
+def byte_alphabet() -> dict[int, str]:
+    """GPT-2's printable stand-in for each byte: itself where printable, else a sign from U+0100 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+
+
+def pieces(text: str) -> list[str]:
+    """The words a text is cut into before any merge."""
+    text = unicodedata.normalize("NFC", text)
+    # Letter by letter: str.lower() would look at the neighbours of a Greek sigma, the reference does not.
+    return _PIECE.findall("".join(character.lower() for character in regex.sub(r"\s+", " ", text)))
+
+
+def _symbols(piece: str) -> tuple[str, ...]:
+    alphabet = byte_alphabet()
+    symbols = [alphabet[byte] for byte in piece.encode("utf-8", "surrogatepass")]
+    return (*symbols[:-1], symbols[-1] + _WORD_END)
+
+
+def _merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    merged: list[str] = []
+    i = 0
+    while i < len(symbols):
+        if symbols[i : i + 2] == pair:
+            merged.append(symbols[i] + symbols[i + 1])
+            i += 2
+        else:
+            merged.append(symbols[i])
+            i += 1
+    return tuple(merged)
+
+
+class Tokenizer:
+    """Text to ids. `length` counts the two end marks (77 for every CLIP)."""
+
+    def __init__(
+        self,
+        vocabulary: dict[str, int],
+        merges: Sequence[tuple[str, str]],
+        length: int = 77,
+        pad: str = END,
+    ) -> None:
+        for needed in (START, END, pad):
+            if needed not in vocabulary:
+                raise ModelError(f"the tokenizer's vocabulary has no {needed!r}: it is not a CLIP vocabulary")
+        self.vocabulary = vocabulary
+        self.merges = list(merges)
+        self.length = length
+        self.start, self.end, self.pad = vocabulary[START], vocabulary[END], vocabulary[pad]
+        self._pad = pad
+        self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
+        self._ids_of = lru_cache(maxsize=65536)(self._ids)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without end marks, padding or limit."""
+        return [i for piece in pieces(text) for i in self._ids_of(piece)]
+
+    def chunks(self, text: str) -> list[list[int]]:
+        """A text of any length as one or more sequences of `length` ids, marked and padded."""
+        ids, room = self.encode(text), self.length - 2
+        return [self._framed(ids[at : at + room]) for at in range(0, max(len(ids), 1), room)]
+
+    def __call__(self, text: str) -> list[int]:
+        """The first `length` ids of a text, marked and padded; what does not fit is left out."""
+        return self._framed(self.encode(text)[: self.length - 2])
+
+    def _framed(self, ids: list[int]) -> list[int]:
+        framed = [self.start, *ids, self.end]
+        return framed + [self.pad] * (self.length - len(framed))
+
+    def _ids(self, piece: str) -> tuple[int, ...]:
+        if piece in (START, END):
+            return (self.vocabulary[piece],)
+        symbols = _symbols(piece)
+        while len(symbols) > 1:
+            best = min(pairwise(symbols), key=lambda pair: self._ranks.get(pair, len(self._ranks)))
+            if best not in self._ranks:
+                break
+            symbols = _merge(symbols, best)
+        return tuple(self.vocabulary.get(symbol, self.end) for symbol in symbols)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], size: int, length: int = 77) -> Tokenizer:
+        """Learn `size` vocabulary entries from texts (Sennrich et al. 2016), all bytes included.
+
+        The order of entries is CLIP's: bytes, bytes at a word's end, merges, the two marks.
+        """
+        alphabet = list(byte_alphabet().values())
+        entries = alphabet + [sign + _WORD_END for sign in alphabet]
+        words = Counter(piece for text in texts for piece in pieces(text))
+        split = {word: _symbols(word) for word in words}
+        merges: list[tuple[str, str]] = []
+        while len(entries) + len(merges) + 2 < size:
+            pairs: defaultdict[tuple[str, str], int] = defaultdict(int)
+            for word, count in words.items():
+                for pair in pairwise(split[word]):
+                    pairs[pair] += count
+            if not pairs:
+                break
+            best = max(pairs, key=lambda pair: (pairs[pair], pair))
+            merges.append(best)
+            split = {word: _merge(symbols, best) for word, symbols in split.items()}
+        entries += ["".join(pair) for pair in merges] + [START, END]
+        return cls({entry: i for i, entry in enumerate(entries)}, merges, length)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Tokenizer:
+        """Read a Hugging Face tokenizer folder: `vocab.json` + `merges.txt`, or `tokenizer.json` alone."""
+        folder = Path(folder)
+        try:
+            if (folder / "vocab.json").exists():
+                vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
+                lines = (folder / "merges.txt").read_text("utf-8").splitlines()
+                rows = [line.split() for line in lines if line and not line.startswith("#version")]
+            else:
+                whole = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+                vocabulary = whole["model"]["vocab"]
+                vocabulary |= {token["content"]: token["id"] for token in whole.get("added_tokens", ())}
+                rows = [row.split() if isinstance(row, str) else row for row in whole["model"]["merges"]]
+            settings = folder / "tokenizer_config.json"
+            config = json.loads(settings.read_text("utf-8")) if settings.exists() else {}
+            merges = [(left, right) for left, right in rows]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"cannot read the tokenizer in {folder}: {error}") from error
+        pad = config.get("pad_token", END)
+        pad = pad.get("content", END) if isinstance(pad, dict) else pad
+        return cls(vocabulary, merges, min(int(config.get("model_max_length", 77)), 77), pad or END)
+
+    def save(self, folder: Path | str) -> None:
+        """Write the folder `transformers.CLIPTokenizer` reads."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in self.merges)]
+        (folder / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
+        _write_json(folder / "vocab.json", self.vocabulary)
+        marks = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": self._pad}
+        _write_json(folder / "special_tokens_map.json", marks)
+        config = {"model_max_length": self.length, "tokenizer_class": "CLIPTokenizer", "do_lower_case": True}
+        _write_json(folder / "tokenizer_config.json", config | marks)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=0) + "\n", "utf-8")
