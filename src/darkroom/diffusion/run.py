@@ -1,0 +1,114 @@
+"""How a sampler is run.
+
+A sampler is a generator: a function that stops at each `yield` to ask its caller for something, and
+goes on when it gets the answer. Ours ask one question: what does the network make of x at this point?
+
+    run = Run(x)                                    # pure noise
+    sampler = euler(run, points)                    # nothing has happened yet
+    x, point = next(sampler)                        # the first question
+    try:
+        while True:
+            x, point = sampler.send(Estimate(network(x, point)))    # an answer, the next question
+    except StopIteration:
+        picture = run.x                             # no more questions
+
+So a sampler never sees a network, and whoever drives it may answer one or a thousand of them with
+the same call, in whatever order, or let one go: all that has to be remembered is its `Run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+from darkroom.diffusion.points import Point, Points
+from darkroom.diffusion.process import Array
+
+
+class Estimate(NamedTuple):
+    """The answer to a sampler's question: what x0 looks like from here.
+
+    `unconditional` is the estimate without the prompt, for methods that need it (CFG++); None where
+    guidance did not compute one.
+    """
+
+    denoised: Array
+    unconditional: Array | None = None
+
+
+class Snapshot(NamedTuple):
+    """All that outlives a step, as plain data: arrays, numbers and tuples of them."""
+
+    x: Array
+    step: int
+    history: tuple[Any, ...]
+    draws: int
+
+
+Noise: TypeAlias = Callable[[int], Array]
+"""Gives draw number n of a picture's noise, shaped like x. The same n is always the same noise."""
+
+Steps: TypeAlias = Generator[tuple[Array, Point], Estimate, None]
+"""A sampler at work: yields (x, point), is sent an Estimate, leaves its result in run.x."""
+
+Sampler: TypeAlias = "Callable[[Run, Points], Steps]"
+
+
+@dataclass
+class Run:
+    """The state of one picture being sampled.
+
+    x: the latent; step: steps finished; history: what a multistep method remembers; draws: how many
+    noises were drawn (draw 0 is usually the one x began as). `source` gives the noise and is not
+    state. No array in it is ever changed in place, so a snapshot costs nothing.
+    """
+
+    x: Array
+    step: int = 0
+    history: list[Any] = field(default_factory=list)
+    draws: int = 0
+    source: Noise | None = None
+    saved: Snapshot | None = None
+
+    @classmethod
+    def begin(cls, source: Noise, point: Point, x0: Array | None = None) -> Run:
+        """A run that starts at `point` with draw 0, from `x0` (image to image) or from nothing."""
+        noise = point.sigma * source(0)
+        return cls(noise if x0 is None else point.alpha * x0 + noise, draws=1, source=source)
+
+    @classmethod
+    def restore(cls, snapshot: Snapshot, source: Noise | None = None) -> Run:
+        """A run that goes on from a snapshot; a sampler built on it gives the very same bytes."""
+        return cls(snapshot.x, snapshot.step, list(snapshot.history), snapshot.draws, source)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.x, self.step, tuple(self.history), self.draws)
+
+    def noise(self) -> Array:
+        """The next draw of the picture's own noise, shaped like x."""
+        if self.source is None:
+            raise ValueError("this sampler draws noise: give the Run a source")
+        value = self.source(self.draws)
+        self.draws += 1
+        return value
+
+    def steps(self, points: Sequence[Point]) -> Iterator[tuple[Point, Point]]:
+        """The pairs (p, q) still to be stepped from p to q; `saved` is taken at the top of each."""
+        while self.step < len(points) - 1:
+            self.saved = self.snapshot()
+            yield points[self.step], points[self.step + 1]
+            self.step += 1
+
+
+def count_calls(sampler: Sampler, points: Points) -> int:
+    """How many estimates `sampler` will ask for, by a dry run on plain numbers."""
+    steps = sampler(Run(0.0, source=lambda draw: 0.0), points)
+    calls = 0
+    try:
+        next(steps)
+        while True:
+            calls += 1
+            steps.send(Estimate(0.0, 0.0))
+    except StopIteration:
+        return calls

@@ -1,0 +1,239 @@
+"""Schedules: which points of a noise schedule the steps of a sampler visit.
+
+Each function takes a noise schedule, the number of steps, and options, and returns steps + 1 points
+from much noise to none. Some space the *level* (sigma / alpha, or t of a flow model), the others
+the *training step*. A shift of a flow schedule moves the latter only, as in its peers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from darkroom.diffusion.beta import beta_quantile
+from darkroom.diffusion.points import CLEAN, NoiseSchedule, Point, Points
+from darkroom.errors import InvalidRequest, nearest
+
+
+def from_levels(schedule: NoiseSchedule, levels: Iterable[float]) -> Points:
+    """Points at the given levels (custom sigmas), then clean."""
+    return Points([*(schedule.at(level) for level in levels), CLEAN], schedule)
+
+
+def from_steps(schedule: NoiseSchedule, steps: Iterable[float], end: Point = CLEAN) -> Points:
+    """Points at the given training steps (custom timesteps), then `end`."""
+    return Points([*(schedule.trained(step) for step in steps), end], schedule)
+
+
+def _line(start: float, end: float, count: int) -> list[float]:
+    """`count` numbers evenly from start to end, both included."""
+    return [start + (end - start) * i / max(count - 1, 1) for i in range(count)]
+
+
+def _range(schedule: NoiseSchedule, low: float | None, high: float | None) -> tuple[float, float]:
+    low = schedule.lowest if low is None else low
+    high = schedule.highest if high is None else high
+    if not 0 < low < high < math.inf:
+        raise InvalidRequest(f"sigma_min is {low:g} and sigma_max {high:g}: need 0 < sigma_min < sigma_max")
+    return low, high
+
+
+# Spacings of the level.
+
+
+def karras(
+    schedule: NoiseSchedule,
+    steps: int,
+    *,
+    rho: float = 7.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+) -> Points:
+    """Even in level^(1/rho): small steps at little noise
+    (Karras et al. 2022, https://arxiv.org/abs/2206.00364, eq. 5)."""
+    low, high = _range(schedule, sigma_min, sigma_max)
+    return from_levels(schedule, (u**rho for u in _line(high ** (1 / rho), low ** (1 / rho), steps)))
+
+
+def exponential(
+    schedule: NoiseSchedule, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
+) -> Points:
+    """Even in the logarithm of the level (k-diffusion)."""
+    return polyexponential(schedule, steps, rho=1.0, sigma_min=sigma_min, sigma_max=sigma_max)
+
+
+def polyexponential(
+    schedule: NoiseSchedule,
+    steps: int,
+    *,
+    rho: float = 1.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+) -> Points:
+    """The logarithm of the level as a power `rho` of the way left (k-diffusion)."""
+    low, high = _range(schedule, sigma_min, sigma_max)
+    return from_levels(schedule, (low * (high / low) ** (u**rho) for u in _line(1.0, 0.0, steps)))
+
+
+def kl_optimal(
+    schedule: NoiseSchedule, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
+) -> Points:
+    """Even in the arc tangent of the level (Sabour et al. 2024, https://arxiv.org/abs/2404.14507, eq. 13)."""
+    low, high = _range(schedule, sigma_min, sigma_max)
+    return from_levels(schedule, (math.tan(u) for u in _line(math.atan(high), math.atan(low), steps)))
+
+
+ALIGN_YOUR_STEPS = {
+    "sd1": (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
+    "sdxl": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
+}
+"""The published optima for ten steps, as sigma / alpha (https://research.nvidia.com/labs/toronto-ai/AlignYourSteps)."""
+
+
+def align_your_steps(schedule: NoiseSchedule, steps: int, *, table: str = "sd1") -> Points:
+    """Optimised for one model family, `table` sd1 or sdxl; other numbers of steps are read off
+    log-linearly (Sabour et al. 2024, https://arxiv.org/abs/2404.14507)."""
+    if table not in ALIGN_YOUR_STEPS:
+        raise InvalidRequest(f"unknown align-your-steps table {table!r}: {nearest(table, ALIGN_YOUR_STEPS)}")
+    logs = [math.log(sigma) for sigma in ALIGN_YOUR_STEPS[table]]
+
+    def level(place: float) -> float:
+        i = min(int(place), len(logs) - 2)
+        ratio = math.exp(logs[i] + (place - i) * (logs[i + 1] - logs[i]))
+        return schedule.level(Point(1.0, ratio, 0.0))
+
+    return from_levels(schedule, (level(place) for place in _line(0, len(logs) - 1, steps + 1)[:-1]))
+
+
+# Spacings of the training step.
+
+
+def normal(
+    schedule: NoiseSchedule, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
+) -> Points:
+    """Even in time from the highest to the lowest trained level, fractions allowed (k-diffusion)."""
+    low, high = _range(schedule, sigma_min, sigma_max)
+    return from_steps(schedule, _line(schedule.at(high).time, schedule.at(low).time, steps))
+
+
+def sgm_uniform(
+    schedule: NoiseSchedule, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
+) -> Points:
+    """As `normal`, but even to the end: its last step is as long as the others (Stability's sgm)."""
+    low, high = _range(schedule, sigma_min, sigma_max)
+    return from_steps(schedule, _line(schedule.at(high).time, schedule.at(low).time, steps + 1)[:-1])
+
+
+def simple(schedule: NoiseSchedule, steps: int) -> Points:
+    """Whole training steps, evenly down from the last (ComfyUI)."""
+    count = schedule.last - schedule.first + 1
+    return from_steps(schedule, (schedule.last - int(i * count / steps) for i in range(steps)))
+
+
+def ddim_uniform(schedule: NoiseSchedule, steps: int) -> Points:
+    """Every n-th whole training step counted up from the second (Song et al. 2020; ComfyUI), to clean."""
+    return leading(schedule, steps, clean_end=True)
+
+
+def beta(schedule: NoiseSchedule, steps: int, *, alpha: float = 0.6, beta: float = 0.6) -> Points:
+    """Whole training steps at the quantiles of a beta distribution: more at both ends
+    (Lee et al. 2024, https://arxiv.org/abs/2407.12173). Where there are so many that two would
+    coincide they keep their fractions."""
+    span = schedule.last - schedule.first
+    exact = [span * beta_quantile(1 - i / steps, alpha, beta) for i in range(steps)]
+    whole = [round(step) for step in exact]
+    chosen: Sequence[float] = whole if len(set(whole)) == steps and min(whole) >= 0 else exact
+    return from_steps(schedule, (schedule.first + step for step in chosen))
+
+
+def leading(schedule: NoiseSchedule, steps: int, *, steps_offset: int = 1, clean_end: bool = False) -> Points:
+    """diffusers' "leading": whole multiples of count // steps, plus `steps_offset`. It ends at the
+    first training step as Stable Diffusion 1 does (set_alpha_to_one false), or clean."""
+    ratio = (schedule.last - schedule.first + 1) // steps
+    offset = min(steps_offset, schedule.last - schedule.first - (steps - 1) * ratio)
+    times = (schedule.first + i * ratio + offset for i in reversed(range(steps)))
+    return from_steps(schedule, times, CLEAN if clean_end else schedule.trained(schedule.first))
+
+
+def linspace(schedule: NoiseSchedule, steps: int) -> Points:
+    """diffusers' "linspace": first to last training step, rounded."""
+    return from_steps(schedule, (round(step) for step in _line(schedule.last, schedule.first, steps)))
+
+
+def trailing(schedule: NoiseSchedule, steps: int) -> Points:
+    """diffusers' "trailing": evenly down from the last training step, rounded; what distilled and
+    zero-terminal-SNR models want (Lin et al. 2023, https://arxiv.org/abs/2305.08891, table 2)."""
+    count = schedule.last - schedule.first + 1
+    return from_steps(schedule, (round(count - i * count / steps) - 1 + schedule.first for i in range(steps)))
+
+
+def lcm(schedule: NoiseSchedule, steps: int, *, original_steps: int = 50) -> Points:
+    """The training steps a latent consistency model was distilled at, thinned evenly
+    (Luo et al. 2023, https://arxiv.org/abs/2310.04378; diffusers' LCMScheduler)."""
+    count = schedule.last - schedule.first + 1
+    if steps > original_steps:
+        raise InvalidRequest(
+            f"{steps} steps of schedule lcm: it has at most original_steps = {original_steps}"
+        )
+    ratio = count // original_steps
+    picked = (original_steps - i * original_steps // steps for i in range(steps))
+    return from_steps(schedule, (schedule.first + k * ratio - 1 for k in picked))
+
+
+@dataclass(frozen=True)
+class ScheduleInfo:
+    """A schedule as users know it: its name, A1111's label, other names, one line about it."""
+
+    name: str
+    label: str
+    function: Callable[..., Points]
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def description(self) -> str:
+        return (self.function.__doc__ or "").split("(")[0].split(":")[-1].strip().rstrip(".")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its options and their defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+_INFOS = (
+    ScheduleInfo("normal", "Normal", normal, ("uniform",)),
+    ScheduleInfo("karras", "Karras", karras),
+    ScheduleInfo("exponential", "Exponential", exponential),
+    ScheduleInfo("polyexponential", "Polyexponential", polyexponential),
+    ScheduleInfo("sgm_uniform", "SGM Uniform", sgm_uniform, ("SGMUniform",)),
+    ScheduleInfo("simple", "Simple", simple),
+    ScheduleInfo("ddim_uniform", "DDIM", ddim_uniform, ("ddim",)),
+    ScheduleInfo("beta", "Beta", beta),
+    ScheduleInfo("kl_optimal", "KL Optimal", kl_optimal),
+    ScheduleInfo("align_your_steps", "Align Your Steps", align_your_steps, ("ays",)),
+    ScheduleInfo("leading", "Leading", leading),
+    ScheduleInfo("linspace", "Linspace", linspace),
+    ScheduleInfo("trailing", "Trailing", trailing, ("turbo",)),
+    ScheduleInfo("lcm", "LCM", lcm),
+)
+
+SCHEDULES: dict[str, ScheduleInfo] = {info.name: info for info in _INFOS}
+
+
+def _key(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+_NAMES = {_key(alias): info for info in _INFOS for alias in (*info.aliases, info.label, info.name)}
+
+
+def schedule_info(name: str) -> ScheduleInfo:
+    """The schedule called `name` by Darkroom, A1111, ComfyUI or diffusers. Raises InvalidRequest
+    with the nearest name for any other."""
+    info = _NAMES.get(_key(name))
+    if info is None:
+        raise InvalidRequest(f"unknown schedule {name!r}: {nearest(name, SCHEDULES)}")
+    return info
