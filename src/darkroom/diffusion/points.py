@@ -39,10 +39,25 @@ class NoiseSchedule(Protocol):
     """The levels of noise a model was trained on. A *level* is one number that grows with the noise:
     sigma / alpha for variance-preserving models, t for flow models."""
 
-    lowest: float
-    highest: float
-    first: int
-    last: int
+    @property
+    def lowest(self) -> float:
+        """The least level trained on."""
+        ...
+
+    @property
+    def highest(self) -> float:
+        """The greatest level trained on."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """The training step of the least level."""
+        ...
+
+    @property
+    def last(self) -> int:
+        """The training step of the greatest level."""
+        ...
 
     def at(self, level: float) -> Point:
         """The point at any level from 0 (clean) to `highest`."""
@@ -50,6 +65,10 @@ class NoiseSchedule(Protocol):
 
     def trained(self, step: float) -> Point:
         """The point of training step `step`, `first` to `last`; fractions lie between."""
+        ...
+
+    def told(self, time: float) -> Point:
+        """The point whose network time is `time`."""
         ...
 
     def level(self, point: Point) -> float:

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from darkroom.diffusion import samplers, spacing
+from darkroom.diffusion import multistep, samplers
+from darkroom.diffusion.points import NoiseSchedule, Points
 from darkroom.diffusion.run import Sampler, Steps
+from darkroom.diffusion.schedule import FlowSchedule
+from darkroom.diffusion.spacing import AUTOMATIC, schedule_info, tail
 from darkroom.errors import InvalidRequest, nearest
 
 
 @dataclass(frozen=True)
 class SamplerInfo:
-    """A sampler as users know it. `label` is A1111's name, `aliases` those of ComfyUI and diffusers;
-    `schedule` is used when none is asked for; `order` is the order of convergence."""
+    """A sampler as users know it.
+
+    `label` is A1111's name for it, `aliases` those of ComfyUI and diffusers; `schedule` is used when
+    none is asked for; `order` is the order of convergence on the probability-flow ODE;
+    `skips_last` says that the peers give it one step more and leave out the last but one point.
+    """
 
     name: str
     label: str
     function: Callable[..., Steps]
+    description: str
     aliases: tuple[str, ...] = ()
     schedule: str = "normal"
-    stochastic: bool = False
     order: int = 1
-
-    @property
-    def description(self) -> str:
-        return (self.function.__doc__ or "").split("\n")[0]
+    stochastic: bool = False
+    skips_last: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -38,11 +44,176 @@ class SamplerInfo:
 
 
 _INFOS = (
-    SamplerInfo("euler", "Euler", samplers.euler, ("EulerDiscreteScheduler",)),
-    SamplerInfo("euler_ancestral", "Euler a", samplers.euler_ancestral, stochastic=True),
-    SamplerInfo("ddim", "DDIM", samplers.ddim, ("DDIMScheduler",), "ddim_uniform"),
     SamplerInfo(
-        "dpmpp_2m", "DPM++ 2M", samplers.dpmpp_2m, ("DPMSolverMultistepScheduler",), "karras", order=2
+        "euler",
+        "Euler",
+        samplers.euler,
+        "The plainest: straight to where the estimate points.",
+        ("EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler"),
+    ),
+    SamplerInfo(
+        "euler_ancestral",
+        "Euler a",
+        samplers.euler_ancestral,
+        "Euler with fresh noise at every step: varied, never settles.",
+        ("EulerAncestralDiscreteScheduler",),
+        stochastic=True,
+    ),
+    SamplerInfo(
+        "heun",
+        "Heun",
+        samplers.heun,
+        "Two calls a step, the second corrects the first: accurate, slow.",
+        ("HeunDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"),
+        order=2,
+    ),
+    SamplerInfo(
+        "dpm_2",
+        "DPM2",
+        samplers.dpm_2,
+        "Two calls a step, the second from its middle.",
+        ("KDPM2DiscreteScheduler",),
+        "karras",
+        order=2,
+        skips_last=True,
+    ),
+    SamplerInfo(
+        "dpm_2_ancestral",
+        "DPM2 a",
+        samplers.dpm_2_ancestral,
+        "DPM2 with fresh noise at every step.",
+        ("KDPM2AncestralDiscreteScheduler",),
+        "karras",
+        order=2,
+        stochastic=True,
+        skips_last=True,
+    ),
+    SamplerInfo(
+        "lms",
+        "LMS",
+        multistep.lms,
+        "Linear multistep: a curve through the last four slopes.",
+        ("LMSDiscreteScheduler",),
+        order=4,
+    ),
+    SamplerInfo(
+        "dpmpp_2s_ancestral",
+        "DPM++ 2S a",
+        samplers.dpmpp_2s_ancestral,
+        "DPM-Solver++ with a middle call and fresh noise at every step.",
+        (),
+        "karras",
+        order=2,
+        stochastic=True,
+    ),
+    SamplerInfo(
+        "dpmpp_2m",
+        "DPM++ 2M",
+        multistep.dpmpp_2m,
+        "DPM-Solver++ from the last two estimates: a good picture in few steps.",
+        ("DPMSolverMultistepScheduler",),
+        "karras",
+        order=2,
+    ),
+    SamplerInfo(
+        "dpmpp_sde",
+        "DPM++ SDE",
+        samplers.dpmpp_sde,
+        "DPM-Solver++ with noise, two calls a step: detailed, slow.",
+        ("DPMSolverSDEScheduler",),
+        "karras",
+        order=2,
+        stochastic=True,
+    ),
+    SamplerInfo(
+        "dpmpp_2m_sde",
+        "DPM++ 2M SDE",
+        multistep.dpmpp_2m_sde,
+        "DPM-Solver++ 2M with noise: detailed.",
+        (),
+        "exponential",
+        order=2,
+        stochastic=True,
+    ),
+    SamplerInfo(
+        "dpmpp_2m_sde_heun",
+        "DPM++ 2M SDE Heun",
+        partial(multistep.dpmpp_2m_sde, solver_type="heun"),
+        "DPM++ 2M SDE that integrates the change of the estimate exactly.",
+        (),
+        "exponential",
+        order=2,
+        stochastic=True,
+    ),
+    SamplerInfo(
+        "dpmpp_3m_sde",
+        "DPM++ 3M SDE",
+        multistep.dpmpp_3m_sde,
+        "DPM-Solver++ with noise from the last three estimates: best with many steps.",
+        (),
+        "exponential",
+        order=3,
+        stochastic=True,
+    ),
+    SamplerInfo(
+        "ddim",
+        "DDIM",
+        samplers.ddim,
+        "Euler's step on DDIM's points; its eta adds noise.",
+        ("DDIMScheduler",),
+        "ddim_uniform",
+    ),
+    SamplerInfo(
+        "ddpm",
+        "DDPM",
+        samplers.ddpm,
+        "The trained chain run backwards, noise and all: wants many steps.",
+        ("DDPMScheduler",),
+        "ddim_uniform",
+        stochastic=True,
+    ),
+    SamplerInfo(
+        "plms",
+        "PLMS",
+        multistep.plms,
+        "Pseudo linear multistep, what Stable Diffusion 1 ships with.",
+        ("PNDMScheduler",),
+        "leading",
+        order=2,
+    ),
+    SamplerInfo(
+        "pndm",
+        "PNDM",
+        multistep.pndm,
+        "PLMS after three Runge-Kutta steps.",
+        (),
+        "leading",
+        order=4,
+    ),
+    SamplerInfo(
+        "deis",
+        "DEIS",
+        multistep.deis,
+        "Exponential integrator: a curve in log noise through the last slopes.",
+        ("DEISMultistepScheduler", "DEISMultistep"),
+        order=3,
+    ),
+    SamplerInfo(
+        "unipc",
+        "UniPC",
+        multistep.unipc,
+        "Unified predictor-corrector: good in very few steps.",
+        ("uni_pc", "uni_pc_bh2", "UniPCMultistepScheduler"),
+        order=3,
+    ),
+    SamplerInfo(
+        "lcm",
+        "LCM",
+        samplers.lcm,
+        "For latent consistency models: four to eight steps.",
+        ("LCMScheduler", "FlowMatchLCMScheduler"),
+        "lcm",
+        stochastic=True,
     ),
 )
 
@@ -50,31 +221,79 @@ SAMPLERS: dict[str, SamplerInfo] = {info.name: info for info in _INFOS}
 
 
 def _key(name: str) -> str:
-    return "".join(c for c in name.lower() if c.isalnum() or c == "+")
+    plain = name.lower().strip().removeprefix("k_").removesuffix("_gpu").replace("+", "p")
+    return "".join(c for c in plain if c.isalnum())
 
 
 _NAMES = {_key(alias): info for info in _INFOS for alias in (*info.aliases, info.label, info.name)}
 
 
 def parse_sampler(text: str) -> tuple[str, str | None]:
-    """(sampler name, schedule name or None) of what a user wrote, A1111's old joined names such as
-    "DPM++ 2M Karras" included. Raises InvalidRequest with the nearest name."""
-    key = _key(text)
-    if key in _NAMES:
-        return _NAMES[key].name, None
-    head, _, tail = text.strip().rpartition(" ")
-    if _key(head) in _NAMES and spacing._key(tail) in spacing._NAMES:
-        return _NAMES[_key(head)].name, spacing.schedule_info(tail).name
+    """(sampler name, schedule name or None) of what a user wrote in Darkroom's, A1111's, ComfyUI's or
+    diffusers' words, A1111's old joined names such as "DPM++ 2M Karras" included. Raises
+    InvalidRequest with the nearest name."""
+    words = text.split()
+    for cut in range(len(words), 0, -1):
+        info = _NAMES.get(_key(" ".join(words[:cut])))
+        if info is None:
+            continue
+        if cut == len(words):
+            return info.name, None
+        rest = " ".join(words[cut:])
+        return info.name, None if rest.lower() == AUTOMATIC else schedule_info(rest).name
     raise InvalidRequest(f"unknown sampler {text!r}: {nearest(text, SAMPLERS)}")
 
 
+def sampler_info(name: str) -> SamplerInfo:
+    """All about the sampler of that name (any that `parse_sampler` takes)."""
+    return SAMPLERS[parse_sampler(name)[0]]
+
+
 def sampler(name: str, **options: float | str | bool) -> Sampler:
-    """The sampler called `name` with its options set. Raises InvalidRequest for an unknown name or
-    option."""
-    info = SAMPLERS[parse_sampler(name)[0]]
-    for option in options:
-        if option not in info.options:
-            raise InvalidRequest(
-                f"sampler {info.name} has no option {option!r}: {nearest(option, info.options)}"
-            )
+    """The sampler of that name with its options set. Raises InvalidRequest for an unknown name or
+    option, and for a value the option cannot take."""
+    info = sampler_info(name)
+    for option, value in options.items():
+        _check(f"sampler {info.name}", info.options, option, value)
     return partial(info.function, **options)
+
+
+def points_for(
+    noise_schedule: NoiseSchedule,
+    steps: int,
+    sampler: str,
+    schedule: str | None = None,
+    *,
+    strength: float = 1.0,
+    **options: float | str | bool,
+) -> Points:
+    """The points that `sampler` visits in `steps` steps.
+
+    `schedule` None or "automatic" is the one joined to the sampler's name ("DPM++ 2M Karras"), else
+    the sampler's default, else (flow models) "simple". `strength` in (0, 1] keeps the last share of
+    the steps, for image to image. `options` go to the schedule. Raises InvalidRequest.
+    """
+    if steps < 1:
+        raise InvalidRequest(f"steps is {steps}: it must be at least 1")
+    name, joined = parse_sampler(sampler)
+    info = SAMPLERS[name]
+    if schedule is None or schedule.lower() == AUTOMATIC:
+        schedule = joined or ("simple" if isinstance(noise_schedule, FlowSchedule) else info.schedule)
+    spacing = schedule_info(schedule)
+    for option, value in options.items():
+        _check(f"schedule {spacing.name}", spacing.options, option, value)
+    points = spacing.function(noise_schedule, steps + info.skips_last, **options)
+    if info.skips_last:
+        points = Points([*points[:-2], points[-1]], noise_schedule)
+    return points if strength == 1 else tail(points, strength)
+
+
+def _check(owner: str, known: dict[str, Any], option: str, value: object) -> None:
+    if option not in known:
+        hint = nearest(option, known) if known else "it has none"
+        raise InvalidRequest(f"{owner} has no option {option!r}: {hint}")
+    default = known[option]
+    if isinstance(default, str) != isinstance(value, str):
+        raise InvalidRequest(f"{option} is {value!r}: {owner} takes something like {default!r}")
+    if isinstance(value, int | float) and not (value >= 0 and (math.isfinite(value) or option == "s_tmax")):
+        raise InvalidRequest(f"{option} is {value}: it must be a number of at least 0")

@@ -1,30 +1,60 @@
-"""Samplers: the ways from noise to picture.
+"""Samplers that look at one step at a time; `darkroom.diffusion.multistep` has those that remember.
 
 Each is a page of mathematics: a generator (see `darkroom.diffusion.run`) that yields (x, point) and
 is sent an Estimate. They work on x = alpha * x0 + sigma * noise with + - * / only, so x may be a
 tensor, an array or a number, and never change it in place. All numbers about points are floats.
 
-`lam` is lambda = log(alpha / sigma) and h a step in it, as in the DPM-Solver papers.
+Names in common: p and q are the points a step goes from and to, d the estimate of x0 at p; `lam` is
+lambda = log(alpha / sigma) and h a step in it, as in the DPM-Solver papers.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 
-from darkroom.diffusion.points import Point, Points
+from darkroom.diffusion.points import NoiseSchedule, Point, Points
 from darkroom.diffusion.process import Array
-from darkroom.diffusion.run import Run, Steps
+from darkroom.diffusion.run import Estimate, Run, Steps
+
+# Four moves, of which all samplers are made.
 
 
-def along(x: Array, denoised: Array, p: Point, q: Point) -> Array:
+def along(x: Array, d: Array, p: Point, q: Point) -> Array:
     """x moved from p to q with its x0 and its noise held: Euler's step, DDIM's and the flow step at once."""
-    return q.alpha * denoised + (q.sigma / p.sigma) * (x - p.alpha * denoised)
+    return q.alpha * d + (q.sigma / p.sigma) * (x - p.alpha * d)
+
+
+def slope(schedule: NoiseSchedule, x: Array, d: Array, p: Point) -> Array:
+    """How x / scale changes per unit of level: the noise of a variance-preserving model, the velocity of
+    a flow. The probability-flow ODE is d(x / scale) / d(level) = slope."""
+    return (x / schedule.scale(p) - d) / schedule.level(p)
+
+
+def shifted(schedule: NoiseSchedule, x: Array, change: Array, p: Point, q: Point) -> Array:
+    """x moved from p to q, x / scale changing by `change` on the way."""
+    return schedule.scale(q) * (x / schedule.scale(p) + change)
 
 
 def noised(run: Run, x: Array, down: float, q: Point, s_noise: float = 1.0) -> Array:
-    """x, at sigma `down` and q's alpha, with as much noise added as q has more."""
+    """x, at sigma `down` and q's alpha, with as much fresh noise as takes it up to q."""
     up = math.sqrt(max(q.sigma * q.sigma - down * down, 0.0))
     return x + (up * s_noise) * run.noise() if up else x
+
+
+# The places they move by.
+
+
+def posterior(p: Point, q: Point, eta: float) -> float:
+    """The sigma, at q's alpha, from which noise is added so that the step is the reverse SDE's at
+    eta = 1 and the ODE's at 0 (Song et al. 2020, https://arxiv.org/abs/2010.02502, eq. 16)."""
+    return q.sigma * math.sqrt(max(1 + eta * eta * math.expm1(2 * (p.lam - q.lam)), 0.0))
+
+
+def between(schedule: NoiseSchedule, p: Point, q: Point, share: float) -> Point:
+    """The trained-on point whose lambda lies a share of the way from p's to q's."""
+    lam = p.lam + share * (q.lam - p.lam)
+    return schedule.at(schedule.level(Point(1.0, math.exp(-lam), 0.0)))
 
 
 def churned(
@@ -40,6 +70,9 @@ def churned(
     return noised(run, ratio * run.x, ratio * p.sigma, up, s_noise), up
 
 
+# The samplers.
+
+
 def euler(
     run: Run,
     points: Points,
@@ -49,7 +82,8 @@ def euler(
     s_tmax: float = math.inf,
     s_noise: float = 1.0,
 ) -> Steps:
-    """Straight to where the estimate points (Karras et al. 2022, https://arxiv.org/abs/2206.00364)."""
+    """Straight to where the estimate points (Karras et al. 2022, https://arxiv.org/abs/2206.00364,
+    algorithm 2 without its second half)."""
     for p, q in run.steps(points):
         x, p = churned(run, points, p, s_churn, s_tmin, s_tmax, s_noise)
         d = (yield x, p).denoised
@@ -57,7 +91,7 @@ def euler(
 
 
 def euler_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
-    """Euler further down than asked, then fresh noise up: never settles (k-diffusion)."""
+    """Euler further down than asked, then fresh noise up to where it was asked (k-diffusion)."""
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
         down = points.schedule.below(p, q, eta)
@@ -65,23 +99,113 @@ def euler_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: floa
 
 
 def ddim(run: Run, points: Points, *, eta: float = 0.0) -> Steps:
-    """Denoising diffusion implicit models (Song et al. 2020, https://arxiv.org/abs/2010.02502, eq. 12
-    with the sigma of eq. 16)."""
+    """Denoising diffusion implicit models (Song et al. 2020, https://arxiv.org/abs/2010.02502, eq. 12).
+    Without noise (eta 0) it is Euler's step; with eta 1 it is DDPM."""
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
-        fresh = eta * math.sqrt(-math.expm1(2 * (p.lam - q.lam)))
-        down = q.sigma * math.sqrt(max(1 - fresh * fresh, 0.0))
+        down = posterior(p, q, eta)
         run.x = noised(run, along(run.x, d, p, Point(q.alpha, down, q.time)), down, q)
 
 
-def dpmpp_2m(run: Run, points: Points) -> Steps:
-    """DPM-Solver++(2M): the estimate extrapolated from the last two
-    (Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 2)."""
+def ddpm(run: Run, points: Points) -> Steps:
+    """The learned chain run backwards, between any points (Ho et al. 2020,
+    https://arxiv.org/abs/2006.11239, algorithm 2 with the smaller variance of section 3.2)."""
+    return ddim(run, points, eta=1.0)
+
+
+def heun(
+    run: Run,
+    points: Points,
+    *,
+    s_churn: float = 0.0,
+    s_tmin: float = 0.0,
+    s_tmax: float = math.inf,
+    s_noise: float = 1.0,
+) -> Steps:
+    """Euler's step again with the mean of the slopes at both its ends (Karras et al. 2022,
+    https://arxiv.org/abs/2206.00364, algorithm 2)."""
+    schedule = points.schedule
+    for p, q in run.steps(points):
+        x, p = churned(run, points, p, s_churn, s_tmin, s_tmax, s_noise)
+        d = (yield x, p).denoised
+        end = along(x, d, p, q)
+        if q.sigma:
+            d2 = (yield end, q).denoised
+            mean = (slope(schedule, x, d, p) + slope(schedule, end, d2, q)) / 2
+            end = shifted(schedule, x, mean * (schedule.level(q) - schedule.level(p)), p, q)
+        run.x = end
+
+
+def dpm_2(
+    run: Run,
+    points: Points,
+    *,
+    s_churn: float = 0.0,
+    s_tmin: float = 0.0,
+    s_tmax: float = math.inf,
+    s_noise: float = 1.0,
+) -> Steps:
+    """The whole step with the slope at its geometric middle (k-diffusion, after DPM-Solver-2)."""
+    for p, q in run.steps(points):
+        x, p = churned(run, points, p, s_churn, s_tmin, s_tmax, s_noise)
+        run.x = yield from _midpoint(points.schedule, x, p, q)
+
+
+def dpm_2_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
+    """DPM2 further down than asked, then fresh noise up to where it was asked (k-diffusion)."""
+    for p, q in run.steps(points):
+        down = points.schedule.below(p, q, eta)
+        x = yield from _midpoint(points.schedule, run.x, p, Point(q.alpha, down, q.time))
+        run.x = noised(run, x, down, q, s_noise)
+
+
+def _midpoint(
+    schedule: NoiseSchedule, x: Array, p: Point, q: Point
+) -> Generator[tuple[Array, Point], Estimate, Array]:
+    d = (yield x, p).denoised
+    if not q.sigma:
+        return along(x, d, p, q)
+    start, end = schedule.level(p), schedule.level(q)
+    middle = schedule.at(math.sqrt(start * end))
+    half = along(x, d, p, middle)
+    d2 = (yield half, middle).denoised
+    return shifted(schedule, x, slope(schedule, half, d2, middle) * (end - start), p, q)
+
+
+def dpmpp_2s_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
+    """DPM-Solver++(2S): the whole step with the estimate at its middle in lambda, then fresh noise
+    (Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 1 with r = 1/2; k-diffusion)."""
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
-        guess = d
-        if run.history and q.sigma:
-            before, lam = run.history[0]
-            guess = d + (q.lam - p.lam) / (2 * (p.lam - lam)) * (d - before)
-        run.x = along(run.x, guess, p, q)
-        run.history = [(d, p.lam)]
+        down = points.schedule.below(p, q, eta)
+        below = Point(q.alpha, down, q.time)
+        if down:
+            middle = between(points.schedule, p, below, 1 / 2)
+            d = (yield along(run.x, d, p, middle), middle).denoised
+        run.x = noised(run, along(run.x, d, p, below), down, q, s_noise)
+
+
+def dpmpp_sde(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0, r: float = 1 / 2) -> Steps:
+    """DPM-Solver++ on the reverse SDE, one middle point a step, with noise at both (k-diffusion)."""
+    for p, q in run.steps(points):
+        d = (yield run.x, p).denoised
+        if q.sigma:
+            middle = between(points.schedule, p, q, r)
+            down = posterior(p, middle, eta)
+            half = along(run.x, d, p, Point(middle.alpha, down, middle.time))
+            d2 = (yield noised(run, half, down, middle, s_noise), middle).denoised
+            d = d + (d2 - d) / (2 * r)
+        down = posterior(p, q, eta)
+        run.x = noised(run, along(run.x, d, p, Point(q.alpha, down, q.time)), down, q, s_noise)
+
+
+def lcm(run: Run, points: Points, *, timestep_scaling: float = 10.0) -> Steps:
+    """To the estimate at once, then back up with fresh noise (Luo et al. 2023,
+    https://arxiv.org/abs/2310.04378, algorithm 1). The share of x in the estimate, which makes it x
+    itself at time 0 (eq. 9), is as it was in distillation; `timestep_scaling` infinite leaves it out."""
+    for p, q in run.steps(points):
+        d = (yield run.x, p).denoised
+        far = p.time * timestep_scaling / 0.5
+        keep = 1 / (far * far + 1)
+        d = keep * run.x + math.sqrt(1 - keep) * d
+        run.x = noised(run, q.alpha * d, 0.0, q)

@@ -106,6 +106,9 @@ class Discrete:
         alpha = 1 / math.hypot(1.0, level)
         return Point(alpha, level * alpha, float(step))
 
+    def told(self, time: float) -> Point:
+        return self.trained(time)
+
     def level(self, point: Point) -> float:
         return point.sigma / self.scale(point)
 
@@ -165,6 +168,9 @@ class FlowSchedule:
         if not 0 < step <= self.count:
             raise InvalidRequest(f"training step {step} is outside 1 to {self.count}")
         return self.at(self.shifted(step / self.count))
+
+    def told(self, time: float) -> Point:
+        return self.at(time / self.count)
 
     def level(self, point: Point) -> float:
         return point.sigma / self.scale(point)

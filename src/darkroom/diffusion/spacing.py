@@ -149,18 +149,29 @@ def beta(schedule: NoiseSchedule, steps: int, *, alpha: float = 0.6, beta: float
     return from_steps(schedule, (schedule.first + step for step in chosen))
 
 
-def leading(schedule: NoiseSchedule, steps: int, *, steps_offset: int = 1, clean_end: bool = False) -> Points:
+def leading(
+    schedule: NoiseSchedule,
+    steps: int,
+    *,
+    steps_offset: int = 1,
+    clean_end: bool = False,
+    drop_last: bool = False,
+) -> Points:
     """diffusers' "leading": whole multiples of count // steps, plus `steps_offset`. It ends at the
-    first training step as Stable Diffusion 1 does (set_alpha_to_one false), or clean."""
-    ratio = (schedule.last - schedule.first + 1) // steps
-    offset = min(steps_offset, schedule.last - schedule.first - (steps - 1) * ratio)
-    times = (schedule.first + i * ratio + offset for i in reversed(range(steps)))
+    first training step as Stable Diffusion 1 does (set_alpha_to_one false), or clean. `drop_last`
+    lays out one step more and leaves out the last, as diffusers' multistep solvers do."""
+    span = schedule.last - schedule.first
+    ratio = (span + 1) // (steps + drop_last)
+    steps_taken = range(int(drop_last), steps + drop_last)
+    offset = min(int(steps_offset), span - steps_taken[-1] * ratio)
+    times = (schedule.first + i * ratio + offset for i in reversed(steps_taken))
     return from_steps(schedule, times, CLEAN if clean_end else schedule.trained(schedule.first))
 
 
-def linspace(schedule: NoiseSchedule, steps: int) -> Points:
-    """diffusers' "linspace": first to last training step, rounded."""
-    return from_steps(schedule, (round(step) for step in _line(schedule.last, schedule.first, steps)))
+def linspace(schedule: NoiseSchedule, steps: int, *, drop_last: bool = False) -> Points:
+    """diffusers' "linspace": first to last training step, rounded; `drop_last` as for leading."""
+    times = _line(schedule.last, schedule.first, steps + drop_last)[:steps]
+    return from_steps(schedule, (round(step) for step in times))
 
 
 def trailing(schedule: NoiseSchedule, steps: int) -> Points:
@@ -183,18 +194,35 @@ def lcm(schedule: NoiseSchedule, steps: int, *, original_steps: int = 50) -> Poi
     return from_steps(schedule, (schedule.first + k * ratio - 1 for k in picked))
 
 
+def tail(points: Points, strength: float, *, convention: str = "diffusers") -> Points:
+    """The last share of the points, for image to image: less strength keeps more of the picture.
+
+    Of n steps diffusers takes int(n * strength), A1111 one more (and all of them only from 1 - 1 / n).
+    Raises InvalidRequest where strength is outside (0, 1] or leaves no step.
+    """
+    steps = len(points) - 1
+    if not 0 < strength <= 1:
+        raise InvalidRequest(f"strength is {strength}: it must be above 0 and at most 1")
+    if convention == "a1111":
+        taken = int(min(strength, 0.999) * steps) + 1
+    else:
+        taken = min(int(steps * strength), steps)
+    if not taken:
+        raise InvalidRequest(
+            f"strength {strength} of {steps} steps leaves none: use at least {1 / steps:.2g}, or more steps"
+        )
+    return points[steps - taken :]
+
+
 @dataclass(frozen=True)
 class ScheduleInfo:
-    """A schedule as users know it: its name, A1111's label, other names, one line about it."""
+    """A schedule as users know it: its name, A1111's label, one line about it, other names."""
 
     name: str
     label: str
     function: Callable[..., Points]
+    description: str
     aliases: tuple[str, ...] = ()
-
-    @property
-    def description(self) -> str:
-        return (self.function.__doc__ or "").split("(")[0].split(":")[-1].strip().rstrip(".")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -203,21 +231,32 @@ class ScheduleInfo:
         return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
 
 
+AUTOMATIC = "automatic"
+"""What A1111 calls leaving the schedule to the sampler."""
+
 _INFOS = (
-    ScheduleInfo("normal", "Normal", normal, ("uniform",)),
-    ScheduleInfo("karras", "Karras", karras),
-    ScheduleInfo("exponential", "Exponential", exponential),
-    ScheduleInfo("polyexponential", "Polyexponential", polyexponential),
-    ScheduleInfo("sgm_uniform", "SGM Uniform", sgm_uniform, ("SGMUniform",)),
-    ScheduleInfo("simple", "Simple", simple),
-    ScheduleInfo("ddim_uniform", "DDIM", ddim_uniform, ("ddim",)),
-    ScheduleInfo("beta", "Beta", beta),
-    ScheduleInfo("kl_optimal", "KL Optimal", kl_optimal),
-    ScheduleInfo("align_your_steps", "Align Your Steps", align_your_steps, ("ays",)),
-    ScheduleInfo("leading", "Leading", leading),
-    ScheduleInfo("linspace", "Linspace", linspace),
-    ScheduleInfo("trailing", "Trailing", trailing, ("turbo",)),
-    ScheduleInfo("lcm", "LCM", lcm),
+    ScheduleInfo("normal", "Normal", normal, "Even in time, to the least noise trained on.", ("uniform",)),
+    ScheduleInfo("karras", "Karras", karras, "Small steps at little noise: detail."),
+    ScheduleInfo("exponential", "Exponential", exponential, "Even in the logarithm of the noise."),
+    ScheduleInfo("polyexponential", "Polyexponential", polyexponential, "Exponential, bent by rho."),
+    ScheduleInfo("sgm_uniform", "SGM Uniform", sgm_uniform, "Even in time, to no noise at all."),
+    ScheduleInfo("simple", "Simple", simple, "Whole training steps, even, from the last."),
+    ScheduleInfo(
+        "ddim_uniform", "DDIM", ddim_uniform, "Whole training steps, even, from the second.", ("ddim",)
+    ),
+    ScheduleInfo("beta", "Beta", beta, "More steps at much and at little noise."),
+    ScheduleInfo("kl_optimal", "KL Optimal", kl_optimal, "Even in the arc tangent of the noise."),
+    ScheduleInfo(
+        "align_your_steps", "Align Your Steps", align_your_steps, "Optimised for SD 1 or SDXL.", ("ays",)
+    ),
+    ScheduleInfo(
+        "leading", "Leading", leading, "diffusers' leading: whole training steps, as SD 1 folders say."
+    ),
+    ScheduleInfo(
+        "linspace", "Linspace", linspace, "diffusers' linspace: first to last training step, whole."
+    ),
+    ScheduleInfo("trailing", "Trailing", trailing, "diffusers' trailing: for distilled models.", ("turbo",)),
+    ScheduleInfo("lcm", "LCM", lcm, "The steps latent consistency models were distilled at."),
 )
 
 SCHEDULES: dict[str, ScheduleInfo] = {info.name: info for info in _INFOS}
