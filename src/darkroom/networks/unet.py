@@ -1,0 +1,334 @@
+"""The U-Net of Stable Diffusion 1, 2 and XL (Rombach et al. 2022; Podell et al. 2023)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from darkroom.errors import ModelError
+from darkroom.networks.layers import (
+    Attend,
+    Attention,
+    Downsample,
+    ResnetBlock,
+    TimestepEmbedding,
+    Transformer,
+    Upsample,
+    attend,
+    timestep_embedding,
+    zeroed,
+)
+
+Depths = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UNetConfig:
+    """Dimensions of a U-Net; the defaults are Stable Diffusion 1's. Names are `config.json`'s where they fit.
+
+    Tuples have one entry per level, the finest first; `level` says what each comes to.
+    `transformer_layers_per_block` counts transformer blocks after each ResNet block, 0 where a level
+    has none; an entry may list them ResNet block by ResNet block. `up_transformer_layers_per_block`
+    (finest first too) is for networks whose way up differs from the way down. The middle has
+    `mid_transformer_layers`: 0 leaves one ResNet block, None no middle at all.
+    `num_attention_heads` is what `config.json` calls `attention_head_dim`.
+    """
+
+    in_channels: int = 4
+    out_channels: int = 4
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int | tuple[int, ...] = 2
+    transformer_layers_per_block: tuple[int | Depths, ...] = (1, 1, 1, 0)
+    up_transformer_layers_per_block: tuple[int | Depths, ...] | None = None
+    mid_transformer_layers: int | None = 1
+    num_attention_heads: int | tuple[int, ...] = 8
+    cross_attention_dim: int = 768
+    only_cross_attention: bool | tuple[bool, ...] = False
+    use_linear_projection: bool = False
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-5
+    class_embed_type: str | None = None
+    num_class_embeds: int | None = None
+    addition_embed_type: str | None = None
+    addition_time_embed_dim: int | None = None
+    projection_class_embeddings_input_dim: int | None = None
+    time_cond_proj_dim: int | None = None
+    sample_size: int = 64
+
+    def __post_init__(self) -> None:
+        levels = len(self.block_out_channels)
+        for name in (
+            "layers_per_block",
+            "transformer_layers_per_block",
+            "up_transformer_layers_per_block",
+            "num_attention_heads",
+            "only_cross_attention",
+        ):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != levels:
+                raise ModelError(f"U-Net config: {name} = {value} needs {levels} entries, one per level")
+
+    @property
+    def time_width(self) -> int:
+        return 4 * self.block_out_channels[0]
+
+    def level(self, index: int) -> Level:
+        """What the level of that index comes to."""
+
+        def at(value: Any) -> Any:
+            return value[index] if isinstance(value, tuple) else value
+
+        def depths(value: int | Depths, layers: int) -> Depths:
+            result = value if isinstance(value, tuple) else (value,) * layers
+            if len(result) != layers:
+                raise ModelError(
+                    f"U-Net config: transformer layers {value} of level {index} need {layers} entries"
+                )
+            return result
+
+        layers = at(self.layers_per_block)
+        down = at(self.transformer_layers_per_block)
+        up = (
+            down if self.up_transformer_layers_per_block is None else at(self.up_transformer_layers_per_block)
+        )
+        return Level(
+            self.block_out_channels[index],
+            at(self.num_attention_heads),
+            at(self.only_cross_attention),
+            depths(down, layers),
+            depths(up, layers + 1),
+        )
+
+
+class Level(NamedTuple):
+    """One resolution: width, heads, and the transformer depth after each ResNet block, down and up."""
+
+    width: int
+    heads: int
+    only_cross: bool
+    down: Depths
+    up: Depths
+
+
+class Added(NamedTuple):
+    """What some U-Nets are told besides time and text.
+
+    pooled: the projected text, (B, P), and time_ids: sizes, crops or scores, (B, N): SDXL.
+    labels: class numbers or noise levels (B,), or an image embedding (B, E): upscaler, unCLIP.
+    guidance: the guidance scale less one, (B,): networks distilled to take it (LCM).
+    """
+
+    pooled: Tensor | None = None
+    time_ids: Tensor | None = None
+    labels: Tensor | None = None
+    guidance: Tensor | None = None
+
+
+class Residuals(NamedTuple):
+    """What a ControlNet adds: to every skip connection in the order they are made, and to the middle."""
+
+    down: tuple[Tensor, ...]
+    mid: Tensor
+
+
+def _transformers(config: UNetConfig, level: Level, depths: Depths, only_cross: bool) -> nn.ModuleList:
+    """One transformer for each depth, or none where all are zero."""
+    return nn.ModuleList(
+        Transformer(
+            level.width,
+            config.cross_attention_dim,
+            level.heads,
+            depth,
+            config.norm_num_groups,
+            config.use_linear_projection,
+            only_cross,
+        )
+        for depth in depths
+        if any(depths)
+    )
+
+
+def _resnet(config: UNetConfig, in_channels: int, out_channels: int) -> ResnetBlock:
+    return ResnetBlock(in_channels, out_channels, config.norm_num_groups, config.norm_eps, config.time_width)
+
+
+class DownBlock(nn.Module):
+    """One level on the way down; returns every state that becomes a skip connection, the last its result."""
+
+    def __init__(self, config: UNetConfig, index: int) -> None:
+        super().__init__()
+        level, above = config.level(index), config.block_out_channels[max(index - 1, 0)]
+        last = index == len(config.block_out_channels) - 1
+        widths = [above] + [level.width] * (len(level.down) - 1)
+        self.resnets = nn.ModuleList(_resnet(config, width, level.width) for width in widths)
+        self.attentions = _transformers(config, level, level.down, level.only_cross)
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(level.width)])
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor, attention: Attend) -> list[Tensor]:
+        states = []
+        for resnet, transformer in zip_longest(self.resnets, self.attentions):
+            x = resnet(x, time)
+            if transformer is not None:
+                x = transformer(x, context, attention)
+            states.append(x)
+        for downsample in self.downsamplers:
+            states.append(downsample(x))
+        return states
+
+
+class MidBlock(nn.Module):
+    """The coarsest level: a ResNet block, then, with `depth`, a transformer and another."""
+
+    def __init__(self, config: UNetConfig, depth: int) -> None:
+        super().__init__()
+        level = config.level(len(config.block_out_channels) - 1)
+        self.attentions = _transformers(config, level, (depth,), only_cross=False)
+        self.resnets = nn.ModuleList(
+            _resnet(config, level.width, level.width) for _ in range(1 + len(self.attentions))
+        )
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor, attention: Attend) -> Tensor:
+        x = self.resnets[0](x, time)
+        for transformer, resnet in zip(self.attentions, self.resnets[1:], strict=True):
+            x = resnet(transformer(x, context, attention), time)
+        return x
+
+
+class UpBlock(nn.Module):
+    """One level on the way up; each ResNet block takes a skip connection off the end of the list."""
+
+    def __init__(self, config: UNetConfig, index: int) -> None:
+        super().__init__()
+        widths, level = config.block_out_channels, config.level(index)
+        below, above = widths[min(index + 1, len(widths) - 1)], widths[max(index - 1, 0)]
+        layers = len(level.up)
+        inputs = [below] + [level.width] * (layers - 1)
+        skips = [level.width] * (layers - 1) + [above]
+        self.resnets = nn.ModuleList(
+            _resnet(config, a + b, level.width) for a, b in zip(inputs, skips, strict=True)
+        )
+        self.attentions = _transformers(config, level, level.up, level.only_cross)
+        self.upsamplers = nn.ModuleList([Upsample(level.width)] if index else [])
+
+    def forward(
+        self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor, attention: Attend
+    ) -> Tensor:
+        for resnet, transformer in zip_longest(self.resnets, self.attentions):
+            x = resnet(torch.cat([x, skips.pop()], dim=1), time)
+            if transformer is not None:
+                x = transformer(x, context, attention)
+        for upsample in self.upsamplers:
+            # The next skip's size, not twice this one's: odd sizes were rounded up on the way down.
+            height, width = skips[-1].shape[-2:]
+            x = upsample(x, (height, width))
+        return x
+
+
+class UNet(nn.Module):
+    """What to take away from a noisy latent: x (B, in_channels, h, w) to (B, out_channels, h, w), any h and w.
+
+    `time` (B,) is what the network was trained on (0 to 999 for most), whole or not; `context` is
+    (B, T, cross_attention_dim). Inputs are cast to the weights' dtype, in which the result is.
+    `residuals` comes from a ControlNet; `attention` replaces the attention of every layer.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, time_width = config.block_out_channels, config.time_width
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.time_embedding = TimestepEmbedding(widths[0], time_width, config.time_cond_proj_dim)
+        self.class_embedding = _class_embedding(config)
+        if config.addition_embed_type == "text_time":
+            self.add_embedding = TimestepEmbedding(_projection_width(config), time_width)
+        self.down_blocks = nn.ModuleList(DownBlock(config, i) for i in range(len(widths)))
+        depth = config.mid_transformer_layers
+        self.mid_block = None if depth is None else MidBlock(config, depth)
+        self.up_blocks = nn.ModuleList(UpBlock(config, i) for i in reversed(range(len(widths))))
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
+        self.conv_out = zeroed(nn.Conv2d(widths[0], config.out_channels, 3, padding=1))
+        for name, module in self.named_modules():
+            if isinstance(module, Attention):
+                module.name = name
+
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        context: Tensor,
+        added: Added | None = None,
+        residuals: Residuals | None = None,
+        attention: Attend | None = None,
+    ) -> Tensor:
+        attention = attention or attend
+        x = x.to(self.conv_in.weight.dtype, memory_format=torch.channels_last)
+        context = context.to(x.dtype)
+        vector = F.silu(self.time_vector(time, added or Added()))
+        skips = [self.conv_in(x)]
+        for block in self.down_blocks:
+            skips += block(skips[-1], vector, context, attention)
+        x = skips[-1]
+        if self.mid_block is not None:
+            x = self.mid_block(x, vector, context, attention)
+        if residuals is not None:
+            skips = [skip + residual for skip, residual in zip(skips, residuals.down, strict=True)]
+            x = x + residuals.mid
+        for block in self.up_blocks:
+            x = block(x, skips, vector, context, attention)
+        return self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
+
+    def time_vector(self, time: Tensor, added: Added) -> Tensor:
+        """All that is known of a row besides its text, as one vector: (B, 4 * block_out_channels[0])."""
+        config, dtype = self.config, self.conv_in.weight.dtype
+        guidance = added.guidance
+        if guidance is not None and config.time_cond_proj_dim is not None:
+            guidance = guidance_embedding(guidance, config.time_cond_proj_dim).to(dtype)
+        width = config.block_out_channels[0]
+        vector: Tensor = self.time_embedding(timestep_embedding(time, width).to(dtype), guidance)
+        if self.class_embedding is not None:
+            labels = _given(added.labels, "labels")
+            if config.class_embed_type == "timestep":
+                labels = timestep_embedding(labels, width)
+            vector = vector + self.class_embedding(labels if config.num_class_embeds else labels.to(dtype))
+        if config.addition_embed_type == "text_time":
+            pooled, ids = _given(added.pooled, "pooled"), _given(added.time_ids, "time_ids")
+            sizes = timestep_embedding(ids.flatten(), config.addition_time_embed_dim or 256)
+            facts = torch.cat([pooled.to(dtype), sizes.to(dtype).view(len(ids), -1)], dim=1)
+            vector = vector + self.add_embedding(facts)
+        return vector
+
+
+def guidance_embedding(guidance: Tensor, width: int) -> Tensor:
+    """Guidance scales less one (B,) to float32 (B, width): Luo et al. 2023 (latent consistency models)."""
+    half = width // 2
+    steps = torch.arange(half, device=guidance.device) / (half - 1)
+    angles = 1000 * guidance.float()[:, None] * torch.exp(-math.log(10000) * steps)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def _class_embedding(config: UNetConfig) -> nn.Module | None:
+    if config.class_embed_type == "timestep":
+        return TimestepEmbedding(config.block_out_channels[0], config.time_width)
+    if config.class_embed_type == "projection":
+        return TimestepEmbedding(_projection_width(config), config.time_width)
+    return nn.Embedding(config.num_class_embeds, config.time_width) if config.num_class_embeds else None
+
+
+def _projection_width(config: UNetConfig) -> int:
+    if config.projection_class_embeddings_input_dim is None:
+        raise ModelError(
+            "U-Net config: projection_class_embeddings_input_dim is missing; its embedding needs it"
+        )
+    return config.projection_class_embeddings_input_dim
+
+
+def _given(value: Tensor | None, name: str) -> Tensor:
+    if value is None:
+        raise ModelError(f"this U-Net is conditioned on more than text: it needs added.{name}")
+    return value
