@@ -31,9 +31,7 @@ class CLIPTextConfig:
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
     projection_dim: int | None = None
-    bos_token_id: int = 49406
     eos_token_id: int = 49407
-    pad_token_id: int = 49407
 
 
 @dataclass(frozen=True, slots=True)

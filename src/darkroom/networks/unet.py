@@ -231,7 +231,7 @@ class UpBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """What to take away from a noisy latent: x (B, in_channels, h, w) to (B, out_channels, h, w), any h and w.
+    """The denoising network: x (B, in_channels, h, w), of any h and w, to (B, out_channels, h, w).
 
     `time` (B,) is what the network was trained on (0 to 999 for most), whole or not; `context` is
     (B, T, cross_attention_dim). Inputs are cast to the weights' dtype, in which the result is.

@@ -1,0 +1,225 @@
+"""The `config.json` of a published folder to our records of dimensions, and back.
+
+Fields whose one supported value is built into the networks are checked, so that a file which needs
+something else is refused by name instead of running wrong. Fields that change nothing at inference
+(dropout, initialisation, training state) are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any, TypeVar
+
+from darkroom.errors import ModelError
+from darkroom.networks import CLIPTextConfig, CLIPVisionConfig, UNetConfig, VAEConfig
+
+Json = Mapping[str, Any]
+Record = TypeVar("Record", UNetConfig, VAEConfig, CLIPTextConfig, CLIPVisionConfig)
+
+# What the networks do, as the files say it. A missing field means the same.
+UNET_FIXED = {
+    "act_fn": "silu",
+    "attention_type": "default",
+    "center_input_sample": False,
+    "class_embeddings_concat": False,
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "cross_attention_norm": None,
+    "downsample_padding": 1,
+    "dual_cross_attention": False,
+    "encoder_hid_dim": None,
+    "encoder_hid_dim_type": None,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "mid_block_scale_factor": 1,
+    "num_attention_heads": None,
+    "resnet_out_scale_factor": 1.0,
+    "resnet_skip_time_act": False,
+    "resnet_time_scale_shift": "default",
+    "time_embedding_act_fn": None,
+    "time_embedding_dim": None,
+    "time_embedding_type": "positional",
+    "timestep_post_act": None,
+}
+VAE_FIXED = {"act_fn": "silu", "latents_mean": None, "latents_std": None}
+DOWN, CROSS_DOWN = "DownBlock2D", "CrossAttnDownBlock2D"
+UP, CROSS_UP = "UpBlock2D", "CrossAttnUpBlock2D"
+MID, CROSS_MID = "UNetMidBlock2D", "UNetMidBlock2DCrossAttn"
+ACTIVATIONS = ("quick_gelu", "gelu")
+
+
+def unet_from_json(data: Json) -> UNetConfig:
+    """The record of a `unet/config.json`; ModelError names a field that Darkroom does not support."""
+    what = "U-Net config"
+    _fixed(what, data, UNET_FIXED)
+    _one_of(what, data, "class_embed_type", (None, "timestep", "projection"))
+    _one_of(what, data, "addition_embed_type", (None, "text_time"))
+    _one_of(what, data, "mid_block_type", (None, MID, CROSS_MID), CROSS_MID)
+    default = (CROSS_DOWN, CROSS_DOWN, CROSS_DOWN, DOWN)
+    down_types = _all_of(what, data, "down_block_types", (DOWN, CROSS_DOWN), default)
+    default = (UP, CROSS_UP, CROSS_UP, CROSS_UP)
+    up_types = _all_of(what, data, "up_block_types", (UP, CROSS_UP), default)
+
+    depths = _levels(data.get("transformer_layers_per_block", 1), len(down_types))
+    reverse = data.get("reverse_transformer_layers_per_block")
+    up_depths = depths if reverse is None else _levels(reverse, len(up_types))[::-1]
+    down = tuple(d if kind == CROSS_DOWN else 0 for d, kind in zip(depths, down_types, strict=True))
+    up = tuple(d if kind == CROSS_UP else 0 for d, kind in zip(up_depths, up_types[::-1], strict=True))
+    deepest = depths[-1][0] if isinstance(depths[-1], tuple) else depths[-1]
+    mid = {CROSS_MID: deepest, MID: 0, None: None}[data.get("mid_block_type", CROSS_MID)]
+
+    given = _known(UNetConfig, data) | {
+        "transformer_layers_per_block": down,
+        "up_transformer_layers_per_block": None if up == down else up,
+        "mid_transformer_layers": mid,
+        "num_attention_heads": _frozen(data.get("attention_head_dim", 8)),
+        "cross_attention_dim": _single(what, data, "cross_attention_dim", 1280),
+        "sample_size": _single(what, data, "sample_size", 64),
+    }
+    return UNetConfig(**given)
+
+
+def unet_to_json(config: UNetConfig) -> dict[str, Any]:
+    """The `unet/config.json` of a record; ModelError where that file has no words for it."""
+    levels = [config.level(i) for i in range(len(config.block_out_channels))]
+    mid = config.mid_transformer_layers
+    # The files give the middle the last level's number of transformer blocks, even if that level has none.
+    depths = [_depth(level.down) or 1 for level in levels[:-1]] + [_depth(levels[-1].down) or mid or 1]
+    if mid and levels[-1].down[0] not in (0, mid):
+        raise ModelError(
+            f"U-Net config: mid_transformer_layers = {mid} beside {levels[-1].down} on the last level "
+            "cannot be written, config.json has one number for both: make them equal"
+        )
+    up_depths = [_depth(level.up) or depth for level, depth in zip(levels, depths, strict=True)]
+    data = asdict(config)
+    for ours in ("num_attention_heads", "mid_transformer_layers", "up_transformer_layers_per_block"):
+        del data[ours]
+    return UNET_FIXED | {
+        "_class_name": "UNet2DConditionModel",
+        **data,
+        "down_block_types": [CROSS_DOWN if any(level.down) else DOWN for level in levels],
+        "up_block_types": [CROSS_UP if any(level.up) else UP for level in reversed(levels)],
+        "mid_block_type": None if mid is None else CROSS_MID if mid else MID,
+        "transformer_layers_per_block": depths,
+        "reverse_transformer_layers_per_block": None if up_depths == depths else up_depths[::-1],
+        "attention_head_dim": config.num_attention_heads,
+    }
+
+
+def vae_from_json(data: Json) -> VAEConfig:
+    """The record of a `vae/config.json` of class AutoencoderKL, old (few fields) or new."""
+    what = "VAE config"
+    _fixed(what, data, VAE_FIXED)
+    _all_of(what, data, "down_block_types", ("DownEncoderBlock2D",), ())
+    _all_of(what, data, "up_block_types", ("UpDecoderBlock2D",), ())
+    given: dict[str, Any] = {"block_out_channels": (64,), "layers_per_block": 1, **_known(VAEConfig, data)}
+    given["shift_factor"] = data.get("shift_factor") or 0.0
+    given["sample_size"] = _single(what, data, "sample_size", 32)
+    return VAEConfig(**given)
+
+
+def vae_to_json(config: VAEConfig) -> dict[str, Any]:
+    """The `vae/config.json` of a record."""
+    levels = len(config.block_out_channels)
+    return VAE_FIXED | {
+        "_class_name": "AutoencoderKL",
+        **asdict(config),
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "shift_factor": config.shift_factor or None,
+    }
+
+
+def text_from_json(data: Json) -> CLIPTextConfig:
+    """The record of a `text_encoder/config.json`."""
+    defaults = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
+    return _clip_from_json("CLIP text config", CLIPTextConfig, data, defaults, "eos_token_id")
+
+
+def text_to_json(config: CLIPTextConfig) -> dict[str, Any]:
+    """The `text_encoder/config.json` of a record."""
+    return _clip_to_json(config, "CLIPTextModel", "clip_text_model")
+
+
+def vision_from_json(data: Json) -> CLIPVisionConfig:
+    """The record of an `image_encoder/config.json`."""
+    defaults = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12} | {
+        "num_hidden_layers": 12,
+        "patch_size": 32,
+    }
+    return _clip_from_json("CLIP vision config", CLIPVisionConfig, data, defaults, "image_size", "patch_size")
+
+
+def vision_to_json(config: CLIPVisionConfig) -> dict[str, Any]:
+    """The `image_encoder/config.json` of a record."""
+    return _clip_to_json(config, "CLIPVisionModel", "clip_vision_model")
+
+
+def _clip_from_json(what: str, record: type[Record], data: Json, defaults: Json, *single: str) -> Record:
+    """Only the class name tells whether the file holds a projection: all have a `projection_dim`."""
+    _one_of(what, data, "hidden_act", ACTIVATIONS, "quick_gelu")
+    given = {**defaults, **_known(record, data)}
+    given |= {name: _single(what, data, name) for name in single if name in data}
+    projected = any(name.endswith("WithProjection") for name in data.get("architectures") or ())
+    given["projection_dim"] = data.get("projection_dim", 512) if projected else None
+    return record(**given)
+
+
+def _clip_to_json(config: CLIPTextConfig | CLIPVisionConfig, name: str, kind: str) -> dict[str, Any]:
+    projected = config.projection_dim is not None
+    return {
+        "architectures": [name + "WithProjection" if projected else name],
+        "model_type": kind,
+        **asdict(config),
+        "projection_dim": config.projection_dim if projected else config.hidden_size,
+    }
+
+
+def _known(record: type[Record], data: Json) -> dict[str, Any]:
+    """The fields of a record that the JSON has under the same name."""
+    return {f.name: _frozen(data[f.name]) for f in fields(record) if f.name in data}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _depth(depths: tuple[int, ...]) -> int | tuple[int, ...]:
+    """One number where all are equal, as the files have it."""
+    return depths[0] if len(set(depths)) == 1 else depths
+
+
+def _levels(value: Any, count: int) -> tuple[Any, ...]:
+    return _frozen(value) if isinstance(value, list | tuple) else (value,) * count
+
+
+def _single(what: str, data: Json, name: str, default: int | None = None) -> Any:
+    """A field that may be a list of equal numbers."""
+    value = data.get(name, default)
+    if isinstance(value, list | tuple):
+        if len(set(value)) != 1:
+            raise ModelError(f"{what}: {name} = {value} is not supported; one number, or equal ones, are")
+        return value[0]
+    return value
+
+
+def _fixed(what: str, data: Json, supported: Json) -> None:
+    for name, value in supported.items():
+        _one_of(what, data, name, (value,), value)
+
+
+def _one_of(what: str, data: Json, name: str, supported: Sequence[Any], default: Any = None) -> None:
+    value = data.get(name, default)
+    if value not in supported:
+        known = ", ".join(map(repr, supported))
+        raise ModelError(f"{what}: {name} = {value!r} is not supported; what Darkroom can run: {known}")
+
+
+def _all_of(
+    what: str, data: Json, name: str, supported: Sequence[str], default: Sequence[str]
+) -> tuple[str, ...]:
+    kinds = tuple(data.get(name, default))
+    for kind in kinds:
+        _one_of(what, {name: kind}, name, supported)
+    return kinds
