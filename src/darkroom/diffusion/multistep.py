@@ -95,7 +95,7 @@ def plms(run: Run, points: Points) -> Steps:
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
         past = [slope(schedule, run.x, d, p), *run.history][:4]
-        if len(past) == 1 and q.sigma:
+        if len(past) == 1 and run.step < len(points) - 2:
             end = along(run.x, d, p, q)
             d2 = (yield end, q).denoised
             used = (past[0] + slope(schedule, end, d2, q)) / 2

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 class SeededNoise:
@@ -22,6 +24,8 @@ class SeededNoise:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        import torch  # The mathematics is to be had without it: help texts list samplers.
+
         self.seed = seed
         self.shape = tuple(shape)
         self.device = torch.device(device)
@@ -34,6 +38,8 @@ class SeededNoise:
         self._next = 0
 
     def __call__(self, draw: int) -> torch.Tensor:
+        import torch
+
         if draw < self._next:
             self._restart()
         while True:

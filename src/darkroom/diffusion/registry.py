@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from darkroom.diffusion import multistep, samplers
 from darkroom.diffusion.points import NoiseSchedule, Points
@@ -41,6 +41,15 @@ class SamplerInfo:
         """Its options and their defaults."""
         parameters = inspect.signature(self.function).parameters.values()
         return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+    @property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """The words that its options of words take."""
+        function = self.function.func if isinstance(self.function, partial) else self.function
+        hints = get_type_hints(function)
+        return {
+            name: get_args(hints[name]) for name, default in self.options.items() if isinstance(default, str)
+        }
 
 
 _INFOS = (
@@ -255,6 +264,9 @@ def sampler(name: str, **options: float | str | bool) -> Sampler:
     info = sampler_info(name)
     for option, value in options.items():
         _check(f"sampler {info.name}", info.options, option, value)
+        choices = info.choices.get(option)
+        if choices and value not in choices:
+            raise InvalidRequest(f"{option} is {value!r}: {nearest(str(value), choices)}")
     return partial(info.function, **options)
 
 
@@ -289,11 +301,24 @@ def points_for(
 
 
 def _check(owner: str, known: dict[str, Any], option: str, value: object) -> None:
+    """Refuses an option that is unknown, or whose value is not of its default's kind."""
     if option not in known:
         hint = nearest(option, known) if known else "it has none"
         raise InvalidRequest(f"{owner} has no option {option!r}: {hint}")
     default = known[option]
-    if isinstance(default, str) != isinstance(value, str):
-        raise InvalidRequest(f"{option} is {value!r}: {owner} takes something like {default!r}")
-    if isinstance(value, int | float) and not (value >= 0 and (math.isfinite(value) or option == "s_tmax")):
-        raise InvalidRequest(f"{option} is {value}: it must be a number of at least 0")
+    if isinstance(default, bool | str):
+        if type(value) is not type(default):
+            raise InvalidRequest(f"{option} is {value!r}: {owner} takes something like {default!r}")
+    elif isinstance(default, int):
+        if not isinstance(value, int) or value < (option == "order"):
+            raise InvalidRequest(f"{option} is {value!r}: it must be a whole number, such as {default}")
+    elif (
+        not isinstance(value, int | float)
+        or not value >= 0
+        or (value == math.inf and option not in UNBOUNDED)
+    ):
+        raise InvalidRequest(f"{option} is {value!r}: it must be a number of at least 0")
+
+
+UNBOUNDED = ("s_tmax", "timestep_scaling")
+"""Options to which infinity means something."""
