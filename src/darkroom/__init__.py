@@ -1,1 +1,54 @@
-"""Darkroom."""
+"""Darkroom: a complete Stable Diffusion system.
+
+    import darkroom
+
+    model = darkroom.load("pocket")
+    pictures = model.generate("a red boat on a calm sea", seed=42)
+    pictures[0].image.save("boat.png")
+
+Names are imported when first used: `import darkroom` itself loads neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from darkroom.errors import Cancelled, DarkroomError, GenerationError, InvalidRequest, ModelError
+
+if TYPE_CHECKING:
+    from darkroom.generation import Picture, Request
+    from darkroom.model import Model, Step, load
+
+__all__ = [
+    "Cancelled",
+    "DarkroomError",
+    "GenerationError",
+    "InvalidRequest",
+    "Model",
+    "ModelError",
+    "Picture",
+    "Request",
+    "Step",
+    "load",
+]
+
+_HOMES = {
+    "Model": "darkroom.model",
+    "Picture": "darkroom.generation",
+    "Request": "darkroom.generation",
+    "Step": "darkroom.model",
+    "load": "darkroom.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'darkroom' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

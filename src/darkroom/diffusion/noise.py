@@ -22,14 +22,14 @@ class SeededNoise:
         seed: int,
         shape: Sequence[int],
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> None:
         import torch  # The mathematics is to be had without it: help texts list samplers.
 
         self.seed = seed
         self.shape = tuple(shape)
         self.device = torch.device(device)
-        self.dtype = dtype
+        self.dtype = dtype or torch.float32
         self._generator = torch.Generator()
         self._restart()
 

@@ -1,0 +1,17 @@
+"""Running jobs: placement, networks, and the engine that batches the work of many."""
+
+from darkroom.engine.devices import Placement, describe, devices, keep_freed_memory, place
+from darkroom.engine.engine import Engine, Task
+from darkroom.engine.networks import LatentDiffusion, Networks
+
+__all__ = [
+    "Engine",
+    "LatentDiffusion",
+    "Networks",
+    "Placement",
+    "Task",
+    "describe",
+    "devices",
+    "keep_freed_memory",
+    "place",
+]

@@ -1,0 +1,7 @@
+"""`python -m darkroom`."""
+
+import sys
+
+from darkroom.cli import main
+
+sys.exit(main())

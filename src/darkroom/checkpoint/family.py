@@ -1,0 +1,42 @@
+"""What the shapes of a model's weights do not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from darkroom.diffusion import NoiseSchedule, Process
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What a request that leaves a setting open gets."""
+
+    steps: int = 20
+    guidance: float = 7.5
+    sampler: str = "dpmpp_2m"
+    schedule: str = "karras"
+    second_strength: float = 0.5
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a model's networks are to be used.
+
+    `latent_channels` and `factor` are those of its autoencoder; `native` is the side in pixels of the
+    square pictures it was trained on. `preview` holds, where it is known, the rows of the affine map
+    from a latent's channels (and 1) to RGB in [-1, 1]: a picture of an unfinished latent for next to
+    nothing.
+    """
+
+    name: str
+    process: Process
+    schedule: NoiseSchedule
+    latent_channels: int = 4
+    factor: int = 8
+    native: int = 512
+    preferences: Preferences = field(default_factory=Preferences)
+    preview: tuple[tuple[float, ...], ...] | None = None

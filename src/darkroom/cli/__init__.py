@@ -1,0 +1,72 @@
+"""The command line: `darkroom COMMAND`.
+
+Each command is a module with two functions: `add` describes its arguments, `run` does the work and
+imports what that needs, so that help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+from darkroom.cli import again, evaluate, generate, show, train
+from darkroom.errors import DarkroomError, InvalidRequest
+
+INTERRUPTED = 130
+
+_EXAMPLES = """\
+examples:
+  darkroom generate "a red boat on a calm sea"
+  darkroom generate "three red balloons above a blue sea at night" --count 4 --grid
+  darkroom again out/42-a-red-boat-on-a-calm-sea.png
+  darkroom samplers
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with mistakes told in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = Parser(
+        prog="darkroom",
+        description="Darkroom develops pictures from prompts: a complete Stable Diffusion system.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"darkroom {version('darkroom')}")
+    top.add_argument("--debug", action="store_true", help="show where an error came from")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    for command in (generate, again, show, evaluate, train):
+        command.add(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status: 0 done, 1 failed, 2 a mistake in what was asked
+    for, 130 interrupted."""
+    args = parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s", level=logging.DEBUG if args.debug else logging.WARNING)
+    try:
+        return int(args.run(args) or 0)
+    except DarkroomError as error:
+        if args.debug:
+            raise
+        print(f"darkroom: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InvalidRequest) else 1
+    except KeyboardInterrupt:
+        print("\ndarkroom: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone: say no more, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

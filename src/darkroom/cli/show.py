@@ -1,0 +1,116 @@
+"""`darkroom models`, `samplers`, `info` and `doctor`: what is there, and how it is doing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    models = commands.add_parser("models", help="list the models that can be loaded by name")
+    models.set_defaults(run=show_models)
+    samplers = commands.add_parser("samplers", help="list samplers and noise schedules")
+    samplers.set_defaults(run=show_samplers)
+    info = commands.add_parser("info", help="print what a picture's file says of how it was made")
+    info.add_argument("picture", type=Path, help="a picture made by Darkroom")
+    info.set_defaults(run=show_info)
+    doctor = commands.add_parser("doctor", help="look at this machine: versions, devices, precision, models")
+    doctor.set_defaults(run=show_doctor)
+
+
+def show_models(args: argparse.Namespace) -> int:
+    from darkroom.checkpoint.folder import read_json
+    from darkroom.checkpoint.registry import available
+
+    models = available()
+    if not models:
+        print("no model is installed: give --model a folder in the Hugging Face layout")
+        return 1
+    for name, folder in models.items():
+        size = sum(file.stat().st_size for file in folder.glob("*/*.safetensors")) / 2**20
+        extra = folder / "darkroom.json"
+        about = str(read_json(extra).get("description", "")) if extra.exists() else ""
+        print(f"{name:12} {size:7.1f} MiB  {folder}")
+        if about:
+            print(f"{'':12} {about}")
+    return 0
+
+
+def show_samplers(args: argparse.Namespace) -> int:
+    from darkroom.diffusion import SAMPLERS, SCHEDULES
+
+    print("samplers (--sampler); those marked ~ draw new noise at every step")
+    for name, sampler in SAMPLERS.items():
+        mark = "~" if sampler.stochastic else " "
+        print(f"  {name:24}{mark} {sampler.label:22} {sampler.description}")
+    print("\nnoise schedules (--schedule)")
+    for name, schedule in SCHEDULES.items():
+        print(f"  {name:24}  {schedule.label:22} {schedule.description}")
+    return 0
+
+
+def show_info(args: argparse.Namespace) -> int:
+    from darkroom.generation import open_picture
+
+    print(json.dumps(open_picture(args.picture)[1], indent=2, ensure_ascii=False))
+    return 0
+
+
+def show_doctor(args: argparse.Namespace) -> int:
+    import torch
+
+    from darkroom.checkpoint.registry import available
+    from darkroom.engine import describe, devices, place
+    from darkroom.engine.devices import cpu_features
+
+    rows = [
+        ("darkroom", version("darkroom")),
+        ("python", f"{platform.python_version()} at {sys.executable}"),
+        ("system", platform.platform()),
+        *((name, _version(name)) for name in ("torch", "numpy", "pillow", "safetensors")),
+        ("processor", describe(torch.device("cpu"))),
+        ("cores", f"{os.cpu_count()}, torch uses {torch.get_num_threads()}"),
+        ("instructions", ", ".join([torch.backends.cpu.get_cpu_capability(), *cpu_features()])),
+        ("memory", _memory()),
+    ]
+    rows += [(f"device {name}", _device(name)) for name in devices()]
+    chosen = place()
+    rows.append(("chosen", f"{chosen.device} in {chosen.precision}: {chosen.why}"))
+    models = available()
+    rows.append(("models", ", ".join(models) or "none: give --model a folder"))
+    for name, value in rows:
+        print(f"{name:14} {value}")
+    return 0 if models else 1
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing: run pip install darkroom"
+
+
+def _memory() -> str:
+    try:
+        page = os.sysconf("SC_PAGE_SIZE")
+        total, free = (os.sysconf(name) * page / 2**30 for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
+    except (ValueError, OSError, AttributeError):
+        return "unknown"
+    return f"{total:.1f} GiB, {free:.1f} GiB free"
+
+
+def _device(name: str) -> str:
+    import torch
+
+    from darkroom.engine import describe
+
+    device = torch.device(name)
+    if device.type != "cuda":
+        return describe(device)
+    free, total = (number / 2**30 for number in torch.cuda.mem_get_info(device))
+    return f"{describe(device)}, {total:.1f} GiB, {free:.1f} GiB free"

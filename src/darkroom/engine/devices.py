@@ -1,0 +1,129 @@
+"""Which device and which precision, and why."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from darkroom.errors import InvalidRequest, nearest
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where networks run and in which precision; `why` says in words how it was chosen."""
+
+    device: torch.device
+    dtype: torch.dtype
+    why: str
+
+    @property
+    def precision(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def place(device: str | None = None, precision: str | None = None) -> Placement:
+    """The placement a user asked for, or the best of this machine.
+
+    `device` is any name torch knows (cpu, cuda, cuda:1, mps, xpu); `precision` float32, bfloat16,
+    float16 or their short forms. Raises InvalidRequest where the machine does not have it.
+    """
+    chosen = _device(device)
+    best, reason = _best_precision(chosen)
+    if precision is None or precision == "auto":
+        return Placement(chosen, best, reason)
+    name = _SHORT.get(precision, precision)
+    if name not in PRECISIONS:
+        raise InvalidRequest(f"unknown precision {precision!r}: {nearest(precision, [*PRECISIONS, *_SHORT])}")
+    return Placement(chosen, PRECISIONS[name], "asked for")
+
+
+def devices() -> list[str]:
+    """The devices torch offers here, best first."""
+    found = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    if hasattr(torch, "xpu") and torch.xpu.is_available():
+        found.append("xpu")
+    return [*found, "cpu"]
+
+
+def describe(device: torch.device) -> str:
+    """The device's own name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _processor() if device.type == "cpu" else device.type
+
+
+def cpu_features() -> list[str]:
+    """The instruction sets that decide the speed of bfloat16 here."""
+    names = {
+        "AMX": getattr(torch.cpu, "_is_amx_tile_supported", None),
+        "AVX512-BF16": getattr(torch.cpu, "_is_avx512_bf16_supported", None),
+    }
+    return [name for name, probe in names.items() if probe is not None and probe()]
+
+
+def _device(name: str | None) -> torch.device:
+    available = devices()
+    if name is None or name == "auto":
+        return torch.device(available[0])
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InvalidRequest(f"unknown device {name!r}: {nearest(name, [*available, 'cuda', 'mps'])}") from None
+    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())
+    if str(device) not in available and device.type not in ("cpu", "meta"):
+        raise InvalidRequest(f"device {name!r} is not on this machine: it has {', '.join(available)}")
+    if device.type == "meta":
+        raise InvalidRequest("device 'meta' holds no numbers: choose " + ", ".join(available))
+    return device
+
+
+def _best_precision(device: torch.device) -> tuple[torch.dtype, str]:
+    if device.type == "cpu":
+        features = cpu_features()
+        if features:
+            return torch.bfloat16, f"this processor multiplies bfloat16 in hardware ({features[0]})"
+        return torch.float32, "this processor has no fast bfloat16"
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16, "this GPU has bfloat16"
+    return torch.float16, "this device has no fast bfloat16"
+
+
+@cache
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Tell glibc to keep large freed blocks instead of giving them back to the system.
+
+    By default every activation above 128 KiB is mapped anew and its pages faulted in again, which
+    costs a convolution network a good part of its time on a CPU.
+    """
+    if platform.system() != "Linux" or "MALLOC_ARENA_MAX" in os.environ:
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # Not glibc: nothing to tune.
+        return
+    trim_threshold, mmap_threshold = -1, -3
+    mallopt(mmap_threshold, 2**30)
+    mallopt(trim_threshold, 2**31 - 1)

@@ -1,0 +1,256 @@
+"""The engine: runs the work of many jobs in few network calls.
+
+`submit` takes a job, `tick` picks the work that is due, runs everything compatible with it in one
+group and hands each result to its job. A command line drives an engine with one job, a server with
+many at different steps; the loop is the same:
+
+    task = engine.submit(job)
+    while not task.finished:
+        engine.tick()
+    pixels = task.result()
+
+What a picture looks like never depends on the jobs beside it: a network call always has the same
+number of rows (`rows`), padded where there are fewer, and on one machine a row's output depends
+on that number only, not on its place or its neighbours. How many such calls one tick makes
+(`calls`) is free.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darkroom.engine.networks import Networks
+from darkroom.errors import Cancelled, GenerationError
+from darkroom.generation.job import Job
+from darkroom.generation.work import Decode, Denoise, Encode, Pixels, Prepare, Row, Work
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Task:
+    """A job in an engine: its work in hand, and in the end its pixels or its error."""
+
+    job: Job
+    number: int
+    steps: Generator[Work, Any, Pixels]
+    work: Work | None = None
+    pixels: Pixels | None = None
+    error: BaseException | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        return self.pixels is not None or self.error is not None
+
+    def result(self) -> Pixels:
+        """The picture, (height, width, 3) uint8; raises what made the job fail."""
+        if self.error is not None:
+            raise self.error
+        assert self.pixels is not None, "the task is still running"
+        return self.pixels
+
+    def cancel(self) -> None:
+        """Stop the job where it is. A finished one stays as it is."""
+        if not self.finished:
+            self.steps.close()
+            self._end(error=Cancelled("cancelled before the picture was finished"))
+
+    def _resume(self, advance: Callable[[], Work]) -> None:
+        """Let the job run to its next work; its end and its failures are its own."""
+        try:
+            self.work = advance()
+        except StopIteration as finished:
+            self._end(pixels=finished.value)
+        except Exception as error:
+            self._end(error=error)
+
+    def send(self, value: object) -> None:
+        self._resume(lambda: self.steps.send(value))
+
+    def throw(self, error: Exception) -> None:
+        self._resume(lambda: self.steps.throw(error))
+
+    def start(self) -> None:
+        self._resume(lambda: next(self.steps))
+
+    def _end(self, pixels: Pixels | None = None, error: BaseException | None = None) -> None:
+        self.pixels, self.error, self.work = pixels, error, None
+
+
+class Engine:
+    """Runs jobs on one model's networks.
+
+    rows: the fixed number of rows of a denoising call (part of the numerics of a picture).
+    calls: how many such calls one tick makes at most, when enough jobs wait.
+    seconds: the time spent on each kind of work so far.
+    """
+
+    def __init__(self, networks: Networks, rows: int = 2, calls: int = 1) -> None:
+        self.networks = networks
+        self.rows = rows
+        self.calls = calls
+        self.tasks: list[Task] = []
+        self.seconds: Counter[str] = Counter()
+        self._numbers = itertools.count()
+
+    def submit(self, job: Job) -> Task:
+        """Take a job in. Work starts with the next tick; earlier jobs come first."""
+        task = Task(job, next(self._numbers), job.develop())
+        task.start()
+        if not task.finished:
+            self.tasks.append(task)
+        return task
+
+    def tick(self) -> bool:
+        """Run one group of compatible work; False when nothing is left to do."""
+        self._sweep()
+        if not self.tasks:
+            return False
+        group = self._group()
+        kind, began = type(group[0].work).__name__.lower(), time.perf_counter()
+        with torch.inference_mode():
+            if isinstance(group[0].work, Denoise):
+                self._denoise(group)
+            else:
+                for task in group:
+                    self._single(task)
+        self.seconds[kind] += time.perf_counter() - began
+        self._sweep()
+        return bool(self.tasks)
+
+    def run(self) -> None:
+        """Tick until every job is finished."""
+        while self.tick():
+            pass
+
+    def _sweep(self) -> None:
+        self.tasks = [task for task in self.tasks if not task.finished]
+
+    def _group(self) -> list[Task]:
+        """The first task's work and what fits beside it, in the order the jobs came.
+
+        First come, first finished: a picture that is nearly done is worth more than two half done.
+        """
+        first = self.tasks[0]
+        assert first.work is not None
+        if not isinstance(first.work, Denoise):
+            return [first]
+        group, room = [first], self.rows * self.calls - len(first.work.rows)
+        for task in self.tasks[1:]:
+            if isinstance(task.work, Denoise) and task.work.key == first.work.key and len(task.work.rows) <= room:
+                group.append(task)
+                room -= len(task.work.rows)
+        return group
+
+    def _denoise(self, group: Sequence[Task]) -> None:
+        works = [task.work for task in group]
+        rows = [row for work in works if isinstance(work, Denoise) for row in work.rows]
+        size = self.rows
+        try:
+            outputs = self._call_in_batches(rows)
+        except Exception as error:
+            self._isolate(group, error)
+            return
+        if self.rows != size:
+            for task in group:
+                task.notes.append(f"memory did not suffice for {size} rows in a call: went on with {self.rows}")
+        at = 0
+        for task, work in zip(group, works, strict=True):
+            assert isinstance(work, Denoise)
+            self._deliver(task, outputs[at : at + len(work.rows)])
+            at += len(work.rows)
+
+    def _deliver(self, task: Task, outputs: Sequence[Tensor]) -> None:
+        if all(bool(output.isfinite().all()) for output in outputs):
+            task.send(list(outputs))
+        else:
+            step = f"step {task.job.done + 1} of {task.job.total}"
+            task.throw(
+                GenerationError(
+                    f"the network's output at {step} is not a number: "
+                    "its weights are damaged or the precision is too low, try --precision float32"
+                )
+            )
+
+    def _call_in_batches(self, rows: Sequence[Row]) -> list[Tensor]:
+        outputs: list[Tensor] = []
+        for at in range(0, len(rows), self.rows):
+            batch = list(rows[at : at + self.rows])
+            padded = batch + [batch[-1]] * (self.rows - len(batch))
+            outputs += self._call(padded)[: len(batch)]
+        return outputs
+
+    def _call(self, rows: Sequence[Row]) -> list[Tensor]:
+        """One call; in two halves where memory does not suffice for it whole."""
+        try:
+            return self.networks.denoise(rows)
+        except Exception as error:
+            if not out_of_memory(error) or len(rows) == 1:
+                raise
+        _release_memory()
+        half = len(rows) // 2
+        log.warning("out of memory with %d rows in a call: going on with %d", len(rows), half)
+        self.rows = max(1, min(self.rows, half))
+        return self._call(rows[:half]) + self._call(rows[half:])
+
+    def _isolate(self, group: Sequence[Task], error: Exception) -> None:
+        """A group failed: run its jobs one by one, so that only the guilty ones fail."""
+        if len(group) == 1:
+            group[0].throw(explained(error))
+            return
+        for task in group:
+            self._denoise([task])
+
+    def _single(self, task: Task) -> None:
+        try:
+            result = self._perform(task)
+        except Exception as error:
+            task.throw(explained(error))
+        else:
+            task.send(result)
+
+    def _perform(self, task: Task) -> object:
+        match task.work:
+            case Encode(texts):
+                return self.networks.encode(texts)
+            case Prepare(pixels):
+                return self.networks.prepare(pixels)
+            case Decode(latent):
+                try:
+                    return self.networks.decode(latent)
+                except Exception as error:
+                    if not out_of_memory(error):
+                        raise
+                _release_memory()
+                task.notes.append("decoded in tiles: memory did not suffice for the whole picture")
+                return self.networks.decode(latent, tiled=True)
+        raise AssertionError(task.work)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a device or the machine running out of memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def explained(error: Exception) -> Exception:
+    """Out of memory in the user's words; anything else as it is."""
+    if not out_of_memory(error):
+        return error
+    return GenerationError("out of memory: ask for a smaller picture, or close what else uses the device")
+
+
+def _release_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,70 @@
+"""A model's networks, as the engine runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darkroom.engine.devices import Placement
+from darkroom.generation.work import Pixels, Row
+from darkroom.networks import VAE, UNet
+from darkroom.prompt.conditioning import Conditioning, TextConditioner
+
+
+class Networks(Protocol):
+    """What an engine needs of a model. Every method may be given any number of items."""
+
+    def encode(self, texts: Sequence[str]) -> list[Conditioning]: ...
+
+    def denoise(self, rows: Sequence[Row]) -> list[Tensor]:
+        """ONE network call on all rows, which have equal shapes; outputs (1, C, h, w) float32."""
+        ...
+
+    def prepare(self, pixels: Pixels) -> Tensor: ...
+
+    def decode(self, latent: Tensor, tiled: bool = False) -> Pixels: ...
+
+
+@dataclass(frozen=True)
+class LatentDiffusion:
+    """Text encoder, U-Net and autoencoder of a Stable Diffusion model on one device.
+
+    Latents are float32 on the CPU between calls: a sampler's arithmetic is then the same
+    wherever the networks run.
+    """
+
+    text: TextConditioner
+    unet: UNet
+    vae: VAE
+    placement: Placement
+
+    def encode(self, texts: Sequence[str]) -> list[Conditioning]:
+        return self.text(texts)
+
+    def denoise(self, rows: Sequence[Row]) -> list[Tensor]:
+        device, dtype = self.placement.device, self.placement.dtype
+        x = torch.cat([row.x for row in rows]).to(device, dtype, memory_format=torch.channels_last)
+        times = torch.tensor([row.time for row in rows], dtype=torch.float32, device=device)
+        context = torch.cat([row.conditioning.context for row in rows]).to(device, dtype)
+        return list(self.unet(x, times, context).to("cpu", torch.float32).split(1))
+
+    def prepare(self, pixels: Pixels) -> Tensor:
+        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        latent = self.vae.to_latent(image.to(self.placement.device, self.placement.dtype))
+        return latent.to("cpu", torch.float32)
+
+    def decode(self, latent: Tensor, tiled: bool = False) -> Pixels:
+        latent = latent.to(self.placement.device, self.placement.dtype)
+        image = self.vae.from_latent(latent, tiled=tiled)
+        return to_pixels(image)
+
+
+def to_pixels(image: Tensor) -> Pixels:
+    """An image (1, 3, H, W) in [-1, 1] to (H, W, 3) uint8."""
+    image = (image[0].float() * 127.5 + 127.5).round().clamp(0, 255)
+    return np.ascontiguousarray(image.to(torch.uint8).permute(1, 2, 0).cpu().numpy())

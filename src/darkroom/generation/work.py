@@ -1,0 +1,75 @@
+"""The kinds of work a job asks its engine for.
+
+A job is a generator: it yields one of these and is sent the result. The engine is free to run the
+work of many jobs in one network call, because equal `key`s mean equal shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from darkroom.prompt.conditioning import Conditioning
+
+Pixels: TypeAlias = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Texts to conditionings, one `Conditioning` per text, all of one context length."""
+
+    texts: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return ("encode",)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a network call: x (1, C, h, w) float32 as the network wants it, and its time."""
+
+    x: Tensor
+    time: float
+    conditioning: Conditioning
+
+
+@dataclass(frozen=True)
+class Denoise:
+    """Rows to the network's raw outputs, each (1, C, h, w) float32 in the order of the rows."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        row = self.rows[0]
+        return ("denoise", tuple(row.x.shape), *row.conditioning.shape)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """A picture (height, width, 3) uint8 to its latent (1, C, h, w) float32."""
+
+    pixels: Pixels
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return ("prepare", self.pixels.shape)
+
+
+@dataclass(frozen=True)
+class Decode:
+    """A latent (1, C, h, w) float32 to its picture (height, width, 3) uint8."""
+
+    latent: Tensor
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return ("decode", tuple(self.latent.shape))
+
+
+Work: TypeAlias = Encode | Prepare | Denoise | Decode
