@@ -49,7 +49,7 @@ MID, CROSS_MID = "UNetMidBlock2D", "UNetMidBlock2DCrossAttn"
 ACTIVATIONS = ("quick_gelu", "gelu")
 
 
-def unet_from_json(data: Json) -> UNetConfig:
+def unet_config(data: Json) -> UNetConfig:
     """The record of a `unet/config.json`; ModelError names a field that Darkroom does not support."""
     what = "U-Net config"
     _fixed(what, data, UNET_FIXED)
@@ -80,7 +80,7 @@ def unet_from_json(data: Json) -> UNetConfig:
     return UNetConfig(**given)
 
 
-def unet_to_json(config: UNetConfig) -> dict[str, Any]:
+def unet_json(config: UNetConfig) -> dict[str, Any]:
     """The `unet/config.json` of a record; ModelError where that file has no words for it."""
     levels = [config.level(i) for i in range(len(config.block_out_channels))]
     mid = config.mid_transformer_layers
@@ -107,7 +107,7 @@ def unet_to_json(config: UNetConfig) -> dict[str, Any]:
     }
 
 
-def vae_from_json(data: Json) -> VAEConfig:
+def vae_config(data: Json) -> VAEConfig:
     """The record of a `vae/config.json` of class AutoencoderKL, old (few fields) or new."""
     what = "VAE config"
     _fixed(what, data, VAE_FIXED)
@@ -119,7 +119,7 @@ def vae_from_json(data: Json) -> VAEConfig:
     return VAEConfig(**given)
 
 
-def vae_to_json(config: VAEConfig) -> dict[str, Any]:
+def vae_json(config: VAEConfig) -> dict[str, Any]:
     """The `vae/config.json` of a record."""
     levels = len(config.block_out_channels)
     return VAE_FIXED | {
@@ -131,32 +131,32 @@ def vae_to_json(config: VAEConfig) -> dict[str, Any]:
     }
 
 
-def text_from_json(data: Json) -> CLIPTextConfig:
+def text_config(data: Json) -> CLIPTextConfig:
     """The record of a `text_encoder/config.json`."""
     defaults = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
-    return _clip_from_json("CLIP text config", CLIPTextConfig, data, defaults, "eos_token_id")
+    return _clip_config("CLIP text config", CLIPTextConfig, data, defaults, "eos_token_id")
 
 
-def text_to_json(config: CLIPTextConfig) -> dict[str, Any]:
+def text_json(config: CLIPTextConfig) -> dict[str, Any]:
     """The `text_encoder/config.json` of a record."""
-    return _clip_to_json(config, "CLIPTextModel", "clip_text_model")
+    return _clip_json(config, "CLIPTextModel", "clip_text_model")
 
 
-def vision_from_json(data: Json) -> CLIPVisionConfig:
+def vision_config(data: Json) -> CLIPVisionConfig:
     """The record of an `image_encoder/config.json`."""
     defaults = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12} | {
         "num_hidden_layers": 12,
         "patch_size": 32,
     }
-    return _clip_from_json("CLIP vision config", CLIPVisionConfig, data, defaults, "image_size", "patch_size")
+    return _clip_config("CLIP vision config", CLIPVisionConfig, data, defaults, "image_size", "patch_size")
 
 
-def vision_to_json(config: CLIPVisionConfig) -> dict[str, Any]:
+def vision_json(config: CLIPVisionConfig) -> dict[str, Any]:
     """The `image_encoder/config.json` of a record."""
-    return _clip_to_json(config, "CLIPVisionModel", "clip_vision_model")
+    return _clip_json(config, "CLIPVisionModel", "clip_vision_model")
 
 
-def _clip_from_json(what: str, record: type[Record], data: Json, defaults: Json, *single: str) -> Record:
+def _clip_config(what: str, record: type[Record], data: Json, defaults: Json, *single: str) -> Record:
     """Only the class name tells whether the file holds a projection: all have a `projection_dim`."""
     _one_of(what, data, "hidden_act", ACTIVATIONS, "quick_gelu")
     given = {**defaults, **_known(record, data)}
@@ -166,7 +166,7 @@ def _clip_from_json(what: str, record: type[Record], data: Json, defaults: Json,
     return record(**given)
 
 
-def _clip_to_json(config: CLIPTextConfig | CLIPVisionConfig, name: str, kind: str) -> dict[str, Any]:
+def _clip_json(config: CLIPTextConfig | CLIPVisionConfig, name: str, kind: str) -> dict[str, Any]:
     projected = config.projection_dim is not None
     return {
         "architectures": [name + "WithProjection" if projected else name],
