@@ -66,7 +66,7 @@ def timestep_embedding(time: Tensor, width: int) -> Tensor:
     Frequencies are 10000^(-i / (width/2)): Vaswani et al. 2017, section 3.5, as in Ho et al. 2020.
     """
     half = width // 2
-    frequencies = torch.exp(torch.arange(half, device=time.device) * (-math.log(10000) / half))
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, device=time.device) / half)
     angles = time.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 

@@ -307,8 +307,9 @@ class UNet(nn.Module):
 def guidance_embedding(guidance: Tensor, width: int) -> Tensor:
     """Guidance scales less one (B,) to float32 (B, width): Luo et al. 2023 (latent consistency models)."""
     half = width // 2
-    steps = torch.arange(half, device=guidance.device) / (half - 1)
-    angles = 1000 * guidance.float()[:, None] * torch.exp(-math.log(10000) * steps)
+    # In this order: angles reach thousands of turns, where float32 forgives no other rounding.
+    frequencies = torch.exp(torch.arange(half, device=guidance.device) * -(math.log(10000) / (half - 1)))
+    angles = (1000 * guidance.float())[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
