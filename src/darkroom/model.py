@@ -50,7 +50,9 @@ class Step:
         colours = torch.einsum("rc,chw->hwr", matrix[:, :-1], latent[0]) + matrix[:, -1]
         pixels = (colours * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
         side = self._family.factor
-        return Image.fromarray(pixels).resize((pixels.shape[1] * side, pixels.shape[0] * side), Image.Resampling.BICUBIC)
+        return Image.fromarray(pixels).resize(
+            (pixels.shape[1] * side, pixels.shape[0] * side), Image.Resampling.BICUBIC
+        )
 
 
 class Model:
@@ -59,7 +61,9 @@ class Model:
     It runs one `generate` at a time; calls from several threads wait for one another.
     """
 
-    def __init__(self, name: str, networks: LatentDiffusion, family: Family, files: Mapping[str, Path]) -> None:
+    def __init__(
+        self, name: str, networks: LatentDiffusion, family: Family, files: Mapping[str, Path]
+    ) -> None:
         self.name = name
         self.family = family
         self.placement = networks.placement
@@ -124,7 +128,14 @@ class Model:
                     self.engine.tick()
                     for i, task in list(running.items()):
                         if task.job.done > before[i]:
-                            yield Step(i, task.job.request.seed or 0, task.job.done, task.job.total, task, self.family)
+                            yield Step(
+                                i,
+                                task.job.request.seed or 0,
+                                task.job.done,
+                                task.job.total,
+                                task,
+                                self.family,
+                            )
                         if task.finished:
                             del running[i]
                             yield self._picture(task)
@@ -135,14 +146,15 @@ class Model:
     def _picture(self, task: Task) -> Picture:
         request = task.job.request
         pixels: np.ndarray[Any, Any] = task.result()
-        metadata = {
+        weights = self.weights()
+        metadata: dict[str, Any] = {
             "darkroom": version("darkroom"),
             "request": request.to_dict(),
-            "model": {"name": self.name, "weights": self.weights()},
+            "model": {"name": self.name, "weights": weights},
             "numerics": self.numerics(),
             "notes": task.notes,
         }
-        text = infotext(request, self.name, metadata["model"]["weights"]["unet"], metadata["darkroom"])
+        text = infotext(request, self.name, weights["unet"], metadata["darkroom"])
         return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text)
 
     def weights(self) -> dict[str, str]:
@@ -159,7 +171,10 @@ class Model:
             "torch": torch.__version__,
         }
         if self.placement.device.type == "cpu":
-            facts |= {"threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability()}
+            facts |= {
+                "threads": torch.get_num_threads(),
+                "instructions": torch.backends.cpu.get_cpu_capability(),
+            }
         else:
             facts["device_name"] = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
         return facts
@@ -180,5 +195,7 @@ def load(model: str | Path = "pocket", *, device: str | None = None, precision: 
         keep_freed_memory()
     parts = load_folder(folder, placement.device, placement.dtype)
     tokenizer = Tokenizer.load(folder / "tokenizer")
-    networks = LatentDiffusion(TextConditioner(tokenizer, parts.text_encoder), parts.unet, parts.vae, placement)
+    networks = LatentDiffusion(
+        TextConditioner(tokenizer, parts.text_encoder), parts.unet, parts.vae, placement
+    )
     return Model(folder.name, networks, parts.family, {name: parts.files[name] for name in WEIGHTS})

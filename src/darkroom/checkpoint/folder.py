@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from darkroom.checkpoint.configs import text_from_json, unet_from_json, vae_from_json
+from darkroom.checkpoint.configs import text_config, unet_config, vae_config
 from darkroom.checkpoint.family import Family, Preferences
 from darkroom.checkpoint.registry import INDEX
 from darkroom.diffusion import Discrete, FlowSchedule, NoiseSchedule, betas, process
@@ -48,14 +48,16 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Compo
     index = read_json(folder / INDEX)
     missing = [name for name in WEIGHTS if name not in index]
     if missing:
-        raise ModelError(f"{folder / INDEX} lists no {', '.join(missing)}: not a Stable Diffusion 1 or 2 folder")
+        raise ModelError(
+            f"{folder / INDEX} lists no {', '.join(missing)}: not a Stable Diffusion 1 or 2 folder"
+        )
     files = {name: folder / name / file for name, file in WEIGHTS.items()}
 
     with torch.device("meta"):
         networks = {
-            "text_encoder": CLIPText(text_from_json(read_json(folder / "text_encoder/config.json"))),
-            "unet": UNet(unet_from_json(read_json(folder / "unet/config.json"))),
-            "vae": VAE(vae_from_json(read_json(folder / "vae/config.json"))),
+            "text_encoder": CLIPText(text_config(read_json(folder / "text_encoder/config.json"))),
+            "unet": UNet(unet_config(read_json(folder / "unet/config.json"))),
+            "vae": VAE(vae_config(read_json(folder / "vae/config.json"))),
         }
     for name, network in networks.items():
         _fill(network, files[name], device, dtype)
@@ -73,10 +75,19 @@ def _fill(network: nn.Module, file: Path, device: torch.device, dtype: torch.dty
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{file} is damaged or no safetensors file ({error}): fetch it anew") from error
     expected = network.state_dict()
-    found = {_known_as(key, expected): tensor for key, tensor in tensors.items() if not key.endswith("position_ids")}
-    for what, keys in (("lacks", expected.keys() - found.keys()), ("holds the unknown", found.keys() - expected)):
+    found = {
+        _known_as(key, expected): tensor
+        for key, tensor in tensors.items()
+        if not key.endswith("position_ids")
+    }
+    for what, keys in (
+        ("lacks", expected.keys() - found.keys()),
+        ("holds the unknown", found.keys() - expected),
+    ):
         if keys:
-            raise ModelError(f"{file} {what} {', '.join(sorted(keys)[:3])} ({len(keys)} in all): it is another model's")
+            raise ModelError(
+                f"{file} {what} {', '.join(sorted(keys)[:3])} ({len(keys)} in all): it is another model's"
+            )
     for key, tensor in found.items():
         wanted = expected[key].shape
         if tensor.shape != wanted and tensor.numel() == wanted.numel():

@@ -14,8 +14,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "again",
         help="make a picture again from its file",
-        description="Make a picture again from the metadata in its file, and compare: the pixels are the same, "
-        "or what differs is said. Exit status 0 means every pixel is the same.",
+        description="Make a picture again from the metadata in its file, and compare: the pixels are the "
+        "same, or what differs is said. Exit status 0 means every pixel is the same.",
     )
     command.add_argument("picture", type=Path, help="a picture made by Darkroom")
     command.add_argument("--output", type=Path, metavar="FILE", help="also write the new picture here")
@@ -40,7 +40,11 @@ def run(args: argparse.Namespace) -> int:
     name = args.model or metadata.get("model", {}).get("name")
     if not isinstance(name, str):
         raise InvalidRequest(f"{args.picture} does not say which model made it: give --model")
-    model = load(name, device=args.device or numerics.get("device"), precision=args.precision or numerics.get("precision"))
+    model = load(
+        name,
+        device=args.device or numerics.get("device"),
+        precision=args.precision or numerics.get("precision"),
+    )
     picture = model.generate(request)[0]
     if args.output is not None:
         print(picture.save(args.output))
@@ -72,7 +76,8 @@ def _compare(path: Path, before: Any, after: Any, causes: list[str]) -> int:
     import numpy as np
 
     if before.size != after.size:
-        print(f"{path} differs: it is {before.size[0]}x{before.size[1]}, made again {after.size[0]}x{after.size[1]}")
+        was, now = (f"{image.size[0]}x{image.size[1]}" for image in (before, after))
+        print(f"{path} differs: it is {was}, made again {now}")
         return 1
     gap = np.abs(np.asarray(before, np.int16) - np.asarray(after, np.int16)).max(axis=-1)
     changed = int((gap > 0).sum())

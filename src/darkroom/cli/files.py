@@ -15,7 +15,19 @@ from PIL import Image
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.generation.picture import FORMATS, Picture
 
-_FIELDS = ("seed", "prompt", "index", "model", "sampler", "steps", "width", "height", "guidance", "date", "time")
+_FIELDS = (
+    "seed",
+    "prompt",
+    "index",
+    "model",
+    "sampler",
+    "steps",
+    "width",
+    "height",
+    "guidance",
+    "date",
+    "time",
+)
 _SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 _LONGEST = 100
 
@@ -64,7 +76,9 @@ class Files:
             raise InvalidRequest(f"name template {self.template!r}: {error}") from error
         for _, field, spec, _ in parts:
             if field is not None and (field not in _FIELDS or spec):
-                raise InvalidRequest(f"name template {self.template!r}: unknown {{{field}}}, {nearest(field, _FIELDS)}")
+                raise InvalidRequest(
+                    f"name template {self.template!r}: unknown {{{field}}}, {nearest(field, _FIELDS)}"
+                )
 
     def _check_folder(self) -> None:
         """Find out now, not after the work, that nothing can be written there."""
@@ -74,7 +88,9 @@ class Files:
                 pass
         except OSError as error:
             reason = error.strerror or os.strerror(error.errno or 0)
-            raise InvalidRequest(f"cannot write to the folder {self.folder}: {reason}; choose another --output") from error
+            raise InvalidRequest(
+                f"cannot write to the folder {self.folder}: {reason}; choose another --output"
+            ) from error
 
 
 def slug(prompt: str, longest: int = 60) -> str:
@@ -100,5 +116,3 @@ def grid(images: list[Image.Image], gap: int = 8) -> Image.Image:
     for i, image in enumerate(images):
         sheet.paste(image, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
     return sheet
-
-

@@ -40,7 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "generate",
         help="make pictures of a prompt",
         description="Make pictures of a prompt, one file each.",
-        epilog=f"Settings may also stand in the [generate] table of ./{SETTINGS_FILE}; the command line wins.",
+        epilog=f"Settings may also stand in ./{SETTINGS_FILE}, table [generate]; the command line wins.",
     )
     command.add_argument("prompt", nargs="?", help="what the picture should show")
     command.add_argument(
@@ -62,7 +62,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
             )
     running = command.add_argument_group("where it runs")
     running.add_argument("--model", help="a name (see 'darkroom models') or a folder (default: pocket)")
-    running.add_argument("--device", help="cpu, cuda, cuda:1, mps or whatever torch offers (default: the best)")
+    running.add_argument(
+        "--device", help="cpu, cuda, cuda:1, mps or whatever torch offers (default: the best)"
+    )
     running.add_argument("--precision", help="float32, bfloat16 or float16 (default: what suits the device)")
     files = command.add_argument_group("the files")
     files.add_argument("--output", metavar="DIR", help="folder for the pictures (default: out)")
@@ -70,10 +72,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     files.add_argument(
         "--name",
         metavar="TEMPLATE",
-        help="file name, made of {seed} {prompt} {index} {model} {sampler} {steps} {width} {height} {guidance} "
-        "{date} {time} (default: {seed}-{prompt})",
+        help="file name, made of {seed} {prompt} {index} {model} {sampler} {steps} {width} {height} "
+        "{guidance} {date} {time} (default: {seed}-{prompt})",
     )
-    files.add_argument("--grid", action="store_true", default=None, help="also write one sheet of all pictures")
+    files.add_argument(
+        "--grid", action="store_true", default=None, help="also write one sheet of all pictures"
+    )
     files.add_argument(
         "--no-metadata",
         dest="metadata",
@@ -81,7 +85,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=None,
         help="write nothing but the pixels: the picture cannot be made again from its file",
     )
-    command.add_argument("--settings", type=Path, metavar="FILE", help=f"settings file (default: ./{SETTINGS_FILE})")
+    command.add_argument(
+        "--settings", type=Path, metavar="FILE", help=f"settings file (default: ./{SETTINGS_FILE})"
+    )
     command.add_argument("--quiet", action="store_true", help="no progress bar, only the names of the files")
     command.set_defaults(run=run)
 
@@ -104,7 +110,10 @@ def run(args: argparse.Namespace) -> int:
         _develop(model, requests, files, done, paths, args.quiet)
     except KeyboardInterrupt:
         total = sum(request.count for request in requests)
-        print(f"\ndarkroom: interrupted, {len(paths)} of {total} pictures are in {files.folder}", file=sys.stderr)
+        print(
+            f"\ndarkroom: interrupted, {len(paths)} of {total} pictures are in {files.folder}",
+            file=sys.stderr,
+        )
         return INTERRUPTED
     if options["grid"] and done:
         paths.append(files.save_grid([picture.image for picture in done], done[0].seed))
@@ -118,7 +127,11 @@ def gather(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """(options, request settings) from the command line over the settings file over the defaults."""
     fields = {field.name for field in dataclasses.fields(Request)} - {"prompt"}
     merged = {**_DEFAULTS, **settings_file(args.settings, fields | set(_DEFAULTS))}
-    merged |= {name: value for name, value in vars(args).items() if value is not None and name in fields | set(_DEFAULTS)}
+    merged |= {
+        name: value
+        for name, value in vars(args).items()
+        if value is not None and name in fields | set(_DEFAULTS)
+    }
     options = {name: merged.pop(name) for name in _DEFAULTS}
     return options, merged
 
@@ -166,7 +179,7 @@ def _line(line: str, suffix: str) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidRequest(f"not JSON: {error}") from error
     if not isinstance(values, dict):
-        raise InvalidRequest(f"{line.strip()[:40]!r} is no JSON object: write {{\"prompt\": ...}}")
+        raise InvalidRequest(f'{line.strip()[:40]!r} is no JSON object: write {{"prompt": ...}}')
     return values
 
 
@@ -198,7 +211,10 @@ def _report(model: Model, loading: float, total: float, paths: list[Path]) -> No
     """How long each stage took, and what to type next."""
     stages = {"load": loading, **model.engine.seconds}
     parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in stages.items())
-    print(f"{parts}, whole {total:.1f} s on {model.placement.device} in {model.placement.precision}", file=sys.stderr)
+    print(
+        f"{parts}, whole {total:.1f} s on {model.placement.device} in {model.placement.precision}",
+        file=sys.stderr,
+    )
     if paths and paths[0].suffix == ".png":
         print(f"make it again: darkroom again {_shell(paths[0])}", file=sys.stderr)
 

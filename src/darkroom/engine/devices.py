@@ -47,12 +47,11 @@ def place(device: str | None = None, precision: str | None = None) -> Placement:
 
 def devices() -> list[str]:
     """The devices torch offers here, best first."""
-    found = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    if torch.backends.mps.is_available():
-        found.append("mps")
-    if hasattr(torch, "xpu") and torch.xpu.is_available():
-        found.append("xpu")
-    return [*found, "cpu"]
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    if kind is None:
+        return ["cpu"]
+    found = [f"{kind.type}:{i}" for i in range(torch.accelerator.device_count())]
+    return [*(found if kind.type != "mps" else ["mps"]), "cpu"]
 
 
 def describe(device: torch.device) -> str:
@@ -78,9 +77,11 @@ def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InvalidRequest(f"unknown device {name!r}: {nearest(name, [*available, 'cuda', 'mps'])}") from None
-    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
-        device = torch.device("cuda", torch.cuda.current_device())
+        raise InvalidRequest(
+            f"unknown device {name!r}: {nearest(name, [*available, 'cuda', 'mps'])}"
+        ) from None
+    if ":" not in name and f"{device.type}:0" in available:
+        device = torch.device(device.type, 0)
     if str(device) not in available and device.type not in ("cpu", "meta"):
         raise InvalidRequest(f"device {name!r} is not on this machine: it has {', '.join(available)}")
     if device.type == "meta":

@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,7 +100,7 @@ class Engine:
         self.rows = rows
         self.calls = calls
         self.tasks: list[Task] = []
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._numbers = itertools.count()
 
     def submit(self, job: Job) -> Task:
@@ -147,7 +147,11 @@ class Engine:
             return [first]
         group, room = [first], self.rows * self.calls - len(first.work.rows)
         for task in self.tasks[1:]:
-            if isinstance(task.work, Denoise) and task.work.key == first.work.key and len(task.work.rows) <= room:
+            if (
+                isinstance(task.work, Denoise)
+                and task.work.key == first.work.key
+                and len(task.work.rows) <= room
+            ):
                 group.append(task)
                 room -= len(task.work.rows)
         return group
@@ -163,7 +167,9 @@ class Engine:
             return
         if self.rows != size:
             for task in group:
-                task.notes.append(f"memory did not suffice for {size} rows in a call: went on with {self.rows}")
+                task.notes.append(
+                    f"memory did not suffice for {size} rows in a call: went on with {self.rows}"
+                )
         at = 0
         for task, work in zip(group, works, strict=True):
             assert isinstance(work, Denoise)

@@ -124,9 +124,7 @@ class Job:
         latent = yield Prepare(np.asarray(enlarged))
         return Run.begin(source, each.points[0], latent)
 
-    def _denoise(
-        self, run: Run, each: Pass, prompts: dict[str, Conditioning]
-    ) -> Generator[Work, Any, None]:
+    def _denoise(self, run: Run, each: Pass, prompts: dict[str, Conditioning]) -> Generator[Work, Any, None]:
         process = self.family.process
         steps = self.sampler(run, each.points)
         try:

@@ -71,7 +71,9 @@ def format_of(path: Path) -> str:
     """The format a file's suffix names."""
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in _SUFFIXES:
-        raise InvalidRequest(f"unknown picture format {path.suffix!r} of {path.name}: use {', '.join(FORMATS)}")
+        raise InvalidRequest(
+            f"unknown picture format {path.suffix!r} of {path.name}: use {', '.join(FORMATS)}"
+        )
     return _SUFFIXES[suffix]
 
 

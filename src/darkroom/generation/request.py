@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from darkroom.diffusion import SAMPLERS, parse_sampler, schedule_info
-from darkroom.errors import InvalidRequest
+from darkroom.errors import InvalidRequest, nearest
 
 MAX_PROMPT = 20_000
 MAX_STEPS = 1_000
@@ -66,7 +66,9 @@ class Request:
         _check_number("guidance_rescale", self.guidance_rescale, 0.0, 1.0, optional=False)
         _check_number("second_strength", self.second_strength, 0.0, 1.0, above=True)
         if self.second_pass not in SECOND_PASS:
-            raise InvalidRequest(f"second_pass is {self.second_pass!r}: choose one of {', '.join(SECOND_PASS)}")
+            raise InvalidRequest(
+                f"second_pass is {self.second_pass!r}: choose one of {', '.join(SECOND_PASS)}"
+            )
         sampler, schedule = self.sampler, self.schedule
         if sampler is not None:
             if not isinstance(sampler, str):
@@ -76,7 +78,9 @@ class Request:
         if schedule is not None:
             schedule = schedule_info(str(schedule)).name
         if self.seed is not None and self.seed + self.count - 1 > MAX_SEED:
-            raise InvalidRequest(f"seed {self.seed} plus {self.count} pictures passes {MAX_SEED}: choose a lower seed")
+            raise InvalidRequest(
+                f"seed {self.seed} plus {self.count} pictures passes {MAX_SEED}: choose a lower seed"
+            )
         return dataclasses.replace(self, sampler=sampler, schedule=schedule)
 
     def settled(self, **preferences: Any) -> Request:
@@ -119,7 +123,11 @@ def _check_text(name: str, text: object) -> None:
     if len(text) > MAX_PROMPT:
         raise InvalidRequest(f"{name} has {len(text):,} characters: keep it to {MAX_PROMPT:,}")
     for at, character in enumerate(text):
-        if (ord(character) < 32 and character not in "\n\r\t") or ord(character) == 127 or _is_surrogate(character):
+        if (
+            (ord(character) < 32 and character not in "\n\r\t")
+            or ord(character) == 127
+            or _is_surrogate(character)
+        ):
             raise InvalidRequest(
                 f"{name} holds the control character U+{ord(character):04X} at position {at}: remove it"
             )

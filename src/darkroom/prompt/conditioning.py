@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from darkroom.networks.clip import CLIPText
+from darkroom.networks import CLIPOutput, CLIPText
 from darkroom.prompt.tokenizer import Tokenizer
 
 
@@ -42,10 +42,13 @@ class TextConditioner:
         longest = max(len(chunks) for chunks in chunked)
         blank = tuple(self.tokenizer(""))
         return [
-            Conditioning(torch.cat([self._chunk(c) for c in chunks + [blank] * (longest - len(chunks))], dim=1))
+            Conditioning(
+                torch.cat([self._chunk(c) for c in chunks + [blank] * (longest - len(chunks))], dim=1)
+            )
             for chunks in chunked
         ]
 
     def _encode_chunk(self, ids: tuple[int, ...]) -> Tensor:
         device = next(self.encoder.parameters()).device
-        return self.encoder(torch.tensor([ids], device=device)).last
+        output: CLIPOutput = self.encoder(torch.tensor([ids], device=device))
+        return output.last

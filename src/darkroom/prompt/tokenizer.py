@@ -30,7 +30,11 @@ _PIECE = regex.compile(
 @cache
 def byte_alphabet() -> dict[int, str]:
     """GPT-2's printable stand-in for each byte: itself where printable, else a sign from U+0100 on."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
 
@@ -39,7 +43,8 @@ def pieces(text: str) -> list[str]:
     """The words a text is cut into before any merge."""
     text = unicodedata.normalize("NFC", text)
     # Letter by letter: str.lower() would look at the neighbours of a Greek sigma, the reference does not.
-    return _PIECE.findall("".join(character.lower() for character in regex.sub(r"\s+", " ", text)))
+    lowered = "".join(character.lower() for character in regex.sub(r"\s+", " ", text))
+    return list(_PIECE.findall(lowered))
 
 
 def _symbols(piece: str) -> tuple[str, ...]:
