@@ -18,6 +18,7 @@ from darkroom.diffusion.registry import (
 from darkroom.diffusion.run import Estimate, Run, Sampler, Snapshot, Steps, count_calls
 from darkroom.diffusion.schedule import Discrete, FlowSchedule, betas, resolution_shift
 from darkroom.diffusion.spacing import SCHEDULES, ScheduleInfo, from_levels, from_steps, schedule_info, tail
+from darkroom.diffusion.training import Rows, logit_normal, min_snr, rows, snr, spread
 
 __all__ = [
     "CLEAN",
@@ -34,6 +35,7 @@ __all__ = [
     "Point",
     "Points",
     "Process",
+    "Rows",
     "Run",
     "Sample",
     "Sampler",
@@ -47,12 +49,17 @@ __all__ = [
     "count_calls",
     "from_levels",
     "from_steps",
+    "logit_normal",
+    "min_snr",
     "parse_sampler",
     "points_for",
     "process",
     "resolution_shift",
+    "rows",
     "sampler",
     "sampler_info",
     "schedule_info",
+    "snr",
+    "spread",
     "tail",
 ]

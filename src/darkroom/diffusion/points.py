@@ -71,6 +71,10 @@ class NoiseSchedule(Protocol):
         """The point whose network time is `time`."""
         ...
 
+    def drawn(self, u: float) -> Point:
+        """The point a share u in [0, 1) of the way up: uniform u draws training's points evenly."""
+        ...
+
     def level(self, point: Point) -> float:
         """The inverse of `at`."""
         ...

@@ -64,18 +64,23 @@ class Epsilon(_Direct):
     name: str = "epsilon"
 
     def denoised(self, output: Array, x: Array, point: Place) -> Array:
-        if isinstance(point, Point) and point.alpha == 0:
-            raise ModelError(
-                "a network that predicts the noise cannot start from pure noise (zero terminal SNR): "
-                "use a schedule without it, or a v-prediction model"
-            )
+        _check_signal(point)
         return (x - point.sigma * output) / point.alpha
 
     def target(self, x0: Array, noise: Array, point: Place) -> Array:
         return noise
 
     def gain(self, point: Place) -> Any:
+        _check_signal(point)
         return point.sigma / point.alpha
+
+
+def _check_signal(point: Place) -> None:
+    if isinstance(point, Point) and point.alpha == 0:
+        raise ModelError(
+            "a network that predicts the noise learns nothing from pure noise (zero terminal SNR): "
+            "use a schedule without it, or a v-prediction model"
+        )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ class SamplerInfo:
     """A sampler as users know it.
 
     `label` is A1111's name for it, `aliases` those of ComfyUI and diffusers; `schedule` is used when
-    none is asked for; `order` is the order of convergence on the probability-flow ODE;
+    none is asked for; `order` is that of its steps on the probability-flow ODE, once
+    it remembers enough;
     `skips_last` says that the peers give it one step more and leave out the last but one point.
     """
 
@@ -197,7 +198,7 @@ _INFOS = (
         "PLMS after three Runge-Kutta steps.",
         (),
         "leading",
-        order=4,
+        order=2,
     ),
     SamplerInfo(
         "deis",

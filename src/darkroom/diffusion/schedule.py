@@ -109,6 +109,9 @@ class Discrete:
     def told(self, time: float) -> Point:
         return self.trained(time)
 
+    def drawn(self, u: float) -> Point:
+        return self.table[int(u * len(self.betas))]
+
     def level(self, point: Point) -> float:
         return point.sigma / self.scale(point)
 
@@ -171,6 +174,9 @@ class FlowSchedule:
 
     def told(self, time: float) -> Point:
         return self.at(time / self.count)
+
+    def drawn(self, u: float) -> Point:
+        return self.at(self.shifted(u))
 
     def level(self, point: Point) -> float:
         return point.sigma / self.scale(point)
