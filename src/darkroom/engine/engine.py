@@ -137,12 +137,12 @@ class Engine:
         self.tasks = [task for task in self.tasks if not task.finished]
 
     def _group(self) -> list[Task]:
-        """The first task's work and what fits beside it, in the order the jobs came.
+        """The work that is due, and what fits beside it, in the order the jobs came.
 
-        First come, first finished: a picture that is nearly done is worth more than two half done.
+        Short work goes first: it brings jobs to where they can share a call, or ends them. Then first
+        come, first finished: a picture that is nearly done is worth more than two half done.
         """
-        first = self.tasks[0]
-        assert first.work is not None
+        first = next((task for task in self.tasks if not isinstance(task.work, Denoise)), self.tasks[0])
         if not isinstance(first.work, Denoise):
             return [first]
         group, room = [first], self.rows * self.calls - len(first.work.rows)

@@ -103,20 +103,20 @@ class Job:
             if self._resumed is not None and stage < self._resumed.stage:
                 self.done += each.calls
                 continue
-            self._stage = stage
-            self._run = yield from self._begin(each, pixels)
-            yield from self._denoise(self._run, each, prompts)
-            pixels = yield Decode(self._run.x)
+            run = yield from self._begin(stage, each, pixels)
+            self._stage, self._run = stage, run
+            yield from self._denoise(run, each, prompts)
+            pixels = yield Decode(run.x)
         assert pixels is not None
         return pixels
 
-    def _begin(self, each: Pass, smaller: Pixels | None) -> Generator[Work, Any, Run]:
+    def _begin(self, stage: int, each: Pass, smaller: Pixels | None) -> Generator[Work, Any, Run]:
         family = self.family
         shape = (1, family.latent_channels, each.height // family.factor, each.width // family.factor)
         assert self.request.seed is not None
         source = SeededNoise(self.request.seed, shape)
-        if self._resumed is not None and self._resumed.stage == self._stage:
-            self.done += each.calls - count_calls(self.sampler, each.points[self._resumed.run.step :])
+        if self._resumed is not None and self._resumed.stage == stage:
+            self.done += count_calls(self.sampler, each.points, before=self._resumed.run.step)
             return Run.restore(self._resumed.run, source)
         if smaller is None:
             return Run.begin(source, each.points[0])

@@ -1,0 +1,78 @@
+"""A toy family and toy networks: arithmetic in place of a model, with the knobs tests need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from darkroom.checkpoint.family import Family, Preferences
+from darkroom.diffusion import Discrete, FlowSchedule, process
+from darkroom.generation import Request
+from darkroom.generation.job import Job
+from darkroom.prompt import Conditioning
+
+
+class ToyNetworks:
+    """Satisfies `darkroom.engine.Networks`. Like a real network, its last bits depend on the number of
+    rows in a call; unlike one, it can be told to fail."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.memory = 1000
+        self.broken: str | None = None
+        self.nan_after = 10**9
+
+    def encode(self, texts: Sequence[str]) -> list[Conditioning]:
+        return [Conditioning(torch.full((1, 77, 2), (sum(map(ord, text)) % 97) / 97)) for text in texts]
+
+    def denoise(self, rows):
+        self.calls.append(len(rows))
+        if len(rows) > self.memory:
+            raise torch.OutOfMemoryError("toy memory is full")
+        context = torch.cat([row.conditioning.context for row in rows]).mean((1, 2))
+        if self.broken is not None and (context == self.encode([self.broken])[0].context.mean()).any():
+            raise RuntimeError("toy network broke")
+        x = torch.cat([row.x for row in rows])
+        time = torch.tensor([row.time for row in rows]) / 1000
+        y = torch.sin(3 * x + time[:, None, None, None]) * 0.6 + context[:, None, None, None] + 1e-7 * len(rows)
+        if len(self.calls) > self.nan_after:
+            y = y * float("nan")
+        return list(y.split(1))
+
+    def prepare(self, pixels):
+        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        small = torch.nn.functional.avg_pool2d(image, 8)
+        return torch.cat([small, small.mean(1, keepdim=True)], 1)
+
+    def decode(self, latent, tiled=False):
+        if latent.shape[-1] * latent.shape[-2] > self.memory and not tiled:
+            raise torch.OutOfMemoryError("toy memory is full")
+        big = torch.nn.functional.interpolate(latent[:, :3], scale_factor=8)
+        return ((big[0] * 40 + 128).clamp(0, 255)).byte().permute(1, 2, 0).numpy().copy()
+
+
+FAMILIES = {
+    "flow": Family("toy flow", process("flow"), FlowSchedule(), native=32),
+    "epsilon": Family("toy epsilon", process("epsilon"), Discrete(), native=32),
+}
+
+
+def settled(**settings) -> Request:
+    preferences = vars(Preferences(steps=5, guidance=3.0)) | {"width": 32, "height": 32}
+    return Request.from_dict({"prompt": "a toy", "seed": 1, **settings}).settled(**preferences)
+
+
+@pytest.fixture
+def networks() -> ToyNetworks:
+    return ToyNetworks()
+
+
+@pytest.fixture
+def make_job():
+    def make(family="flow", saved=None, **settings) -> Job:
+        return Job(settled(**settings), FAMILIES[family], saved)
+
+    return make

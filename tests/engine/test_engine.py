@@ -1,0 +1,153 @@
+"""The engine: many jobs in few calls, each exactly as if it were alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from darkroom.diffusion import SAMPLERS
+from darkroom.engine import Engine
+from darkroom.errors import Cancelled, GenerationError
+
+
+def alone(networks, job):
+    engine = Engine(networks)
+    task = engine.submit(job)
+    engine.run()
+    return task.result()
+
+
+def crowd(make_job):
+    """Jobs that differ in everything that may differ inside one group, and in size."""
+    return [
+        make_job(seed=1, steps=6, sampler="euler"),
+        make_job(seed=2, steps=3, sampler="heun", prompt="another"),
+        make_job(seed=3, steps=4, sampler="euler_ancestral", guidance=1.0),
+        make_job(seed=4, steps=5, sampler="dpmpp_2m", width=48),
+        make_job(seed=5, steps=4, sampler="dpmpp_2m_sde", guidance=9.0, negative="rain"),
+        make_job(seed=6, steps=3, width=64, height=64),
+    ]
+
+
+@pytest.mark.parametrize("calls", [1, 2, 8])
+def test_jobs_together_equal_jobs_alone(networks, make_job, calls):
+    expected = [alone(networks, job) for job in crowd(make_job)]
+    engine = Engine(networks, calls=calls)
+    tasks = [engine.submit(job) for job in crowd(make_job)]
+    engine.run()
+    for task, pixels in zip(tasks, expected, strict=True):
+        np.testing.assert_array_equal(task.result(), pixels)
+
+
+def test_every_call_has_the_same_number_of_rows(networks, make_job):
+    engine = Engine(networks, calls=3)
+    for job in crowd(make_job):
+        engine.submit(job)
+    engine.run()
+    assert set(networks.calls) == {2}
+
+
+def test_unguided_jobs_share_calls(networks, make_job):
+    for seed in range(2):
+        alone(networks, make_job(seed=seed, guidance=1.0, steps=5, sampler="euler"))
+    apart = len(networks.calls)
+    networks.calls.clear()
+    engine = Engine(networks)
+    for seed in range(2):
+        engine.submit(make_job(seed=seed, guidance=1.0, steps=5, sampler="euler"))
+    engine.run()
+    assert len(networks.calls) * 2 == apart
+
+
+@pytest.mark.parametrize("family", ["flow", "epsilon"])
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_a_job_killed_at_any_step_resumes_to_the_same_picture(networks, make_job, sampler, family):
+    settings = {"family": family, "sampler": sampler, "steps": 4, "width": 64, "height": 64, "seed": 11}
+    expected = alone(networks, make_job(**settings))
+    ticks = 0
+    while True:
+        ticks += 1
+        engine = Engine(networks)
+        task = engine.submit(make_job(**settings))
+        bystander = engine.submit(make_job(seed=99, sampler="euler", steps=3, family=family))
+        for _ in range(ticks):
+            engine.tick()
+        if task.finished:
+            break
+        saved = task.job.snapshot()
+        task.cancel()
+        again = engine.submit(make_job(saved=saved, **settings))
+        engine.run()
+        np.testing.assert_array_equal(again.result(), expected)
+        assert again.job.done == again.job.total
+        assert bystander.result() is not None
+    assert ticks > 4
+
+
+def test_a_failing_job_fails_alone(networks, make_job):
+    networks.broken = "poison"
+    engine = Engine(networks, calls=4)
+    tasks = [engine.submit(make_job(seed=i, prompt=p)) for i, p in enumerate(["a", "poison", "b"])]
+    engine.run()
+    with pytest.raises(RuntimeError, match="toy network broke"):
+        tasks[1].result()
+    networks.broken = None
+    for i, prompt in ((0, "a"), (2, "b")):
+        np.testing.assert_array_equal(tasks[i].result(), alone(networks, make_job(seed=i, prompt=prompt)))
+
+
+def test_numbers_that_are_none_are_an_error_that_says_so(networks, make_job):
+    networks.nan_after = 2
+    with pytest.raises(GenerationError, match="step 3 of"):
+        alone(networks, make_job())
+
+
+def test_out_of_memory_halves_the_call_and_is_noted(networks, make_job):
+    networks.memory = 1
+    engine = Engine(networks)
+    task = engine.submit(make_job())
+    engine.run()
+    assert engine.rows == 1
+    assert any("rows" in note for note in task.notes)
+    assert any("tiles" in note for note in task.notes)
+    assert task.result().shape == (32, 32, 3)
+
+
+def test_hopeless_memory_is_an_error_in_words(networks, make_job):
+    networks.memory = 0
+    with pytest.raises(GenerationError, match="smaller picture"):
+        alone(networks, make_job())
+
+
+def test_cancelling_one_leaves_the_others(networks, make_job):
+    engine = Engine(networks)
+    first, second = engine.submit(make_job(seed=1)), engine.submit(make_job(seed=2))
+    engine.tick()
+    first.cancel()
+    engine.run()
+    with pytest.raises(Cancelled):
+        first.result()
+    np.testing.assert_array_equal(second.result(), alone(networks, make_job(seed=2)))
+    second.cancel()
+    assert second.result() is not None
+
+
+def test_progress_counts_calls_exactly(networks, make_job):
+    engine = Engine(networks)
+    task = engine.submit(make_job(sampler="heun", steps=10))
+    assert task.job.total == 19
+    seen = []
+    while engine.tick():
+        seen.append(task.job.done)
+    assert seen == sorted(seen)
+    assert task.job.done == 19
+    assert task.job.denoised is not None
+
+
+def test_earlier_jobs_finish_first(networks, make_job):
+    engine = Engine(networks)
+    tasks = [engine.submit(make_job(seed=i)) for i in range(3)]
+    finished = []
+    while engine.tick():
+        finished += [task.number for task in tasks if task.finished and task.number not in finished]
+    assert finished[:2] == [0, 1]
