@@ -101,17 +101,18 @@ class Run:
             self.step += 1
 
 
-def count_calls(sampler: Sampler, points: Points, before: int | None = None) -> int:
-    """How many estimates `sampler` will ask for, by a dry run on plain numbers: in all, or in the
-    steps before step `before`."""
+def count_calls(sampler: Sampler, points: Points, steps: int | None = None) -> int:
+    """How many estimates `sampler` asks for over all points, or in its first `steps` steps, by a dry
+    run on plain numbers."""
     run = Run(0.0, source=lambda draw: 0.0)
-    steps = sampler(run, points)
+    last = len(points) - 1 if steps is None else steps
+    questions = sampler(run, points)
     calls = 0
     try:
-        next(steps)
-        while before is None or run.step < before:
+        next(questions)
+        while run.step < last:
             calls += 1
-            steps.send(Estimate(0.0, 0.0))
+            questions.send(Estimate(0.0, 0.0))
     except StopIteration:
         pass
     return calls

@@ -116,7 +116,7 @@ class Job:
         assert self.request.seed is not None
         source = SeededNoise(self.request.seed, shape)
         if self._resumed is not None and self._resumed.stage == stage:
-            self.done += count_calls(self.sampler, each.points, before=self._resumed.run.step)
+            self.done += count_calls(self.sampler, each.points, steps=self._resumed.run.step)
             return Run.restore(self._resumed.run, source)
         if smaller is None:
             return Run.begin(source, each.points[0])
