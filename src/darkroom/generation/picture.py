@@ -83,8 +83,8 @@ def open_picture(path: str | Path) -> tuple[Image.Image, dict[str, Any]]:
     Raises InvalidRequest where the file is no picture or none of Darkroom's.
     """
     try:
-        image = Image.open(path)
-        image.load()
+        with Image.open(path) as image:
+            image.load()
     except FileNotFoundError:
         raise InvalidRequest(f"no file {path}") from None
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
