@@ -19,6 +19,7 @@ from darkroom.world.scene import (
     is_core,
     is_held_out,
 )
+from darkroom.world.sheet import sheet
 
 __all__ = [
     "CLOUDS",
@@ -41,5 +42,6 @@ __all__ = [
     "layout",
     "render",
     "sample_scene",
+    "sheet",
     "variants",
 ]

@@ -1,4 +1,4 @@
-"""Where the things of a scene are: boxes that never touch the frame or each other, and relations that hold."""
+"""Where the things of a scene are: boxes clear of the frame and of each other, and relations that hold."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def _valid(scene: Scene, boxes: Sequence[Box]) -> bool:
         return True
     first, second = boxes[: scene.groups[0].count], boxes[scene.groups[0].count :]
     if scene.relation:
-        return all(holds(a, scene.relation, b) for a in first for b in second)
+        gap = 2 * GAP if scene.relation in ("above", "below") else GAP  # or it might pass for "on"
+        return all(holds(a, scene.relation, b) and a.apart(b, gap) for a in first for b in second)
     # With no relation claimed, a held-out one must not be shown by accident.
     return not any(
         held_out_relation(first[0].kind, relation, second[0].kind)
@@ -142,14 +143,15 @@ def _box(thing: Group, size: tuple[float, float], centre: tuple[float, float]) -
     return Box(thing.kind, thing.colour, x - w / 2, y - h / 2, x + w / 2, y + h / 2)
 
 
-def _stands(kind: str, place: str) -> bool:
+def stands(kind: str, place: str) -> bool:
+    """Whether such a thing stands on the ground (or the water) there, if nothing else speaks against it."""
     return HORIZON[place] < 1 and kind not in FLOATING and kind not in SWIMMING
 
 
 def _alone(scene: Scene, thing: Group, rng: random.Random, scale: float) -> Box:
     w, h = _size(thing.kind, scale * rng.uniform(0.36, 0.47), 0.5)
     x = 0.5 + rng.uniform(-1, 1) * min(0.2, 0.5 - MARGIN - w / 2)
-    if _stands(thing.kind, scene.place):
+    if stands(thing.kind, scene.place):
         y = rng.uniform(0.86, 0.92) - h / 2
         if thing.kind == "boat" and scene.place == "sea":
             y = rng.uniform(0.72, 0.84) - h / 2
@@ -176,10 +178,11 @@ def _spread(lengths: Sequence[float], low: float, high: float, rng: random.Rando
 def _rows(scene: Scene, sizes: Sequence[tuple[float, float]], rng: random.Random) -> list[float]:
     """Heights for things side by side: on one ground line where all stand, otherwise loosely level."""
     kinds = [group.kind for group in scene.groups]
-    if all(_stands(kind, scene.place) for kind in kinds) and rng.random() < 0.75:
+    if all(stands(kind, scene.place) for kind in kinds) and rng.random() < 0.75:
         ground = rng.uniform(0.8, 0.9)
         return [ground - h / 2 + rng.uniform(-0.02, 0.02) for _, h in sizes]
-    middle = rng.uniform(0.38, 0.6)
+    floating = all(kind in FLOATING for kind in kinds)
+    middle = rng.uniform(0.28, 0.46) if floating else rng.uniform(0.4, 0.6)
     return [middle + rng.uniform(-0.06, 0.06) for _ in sizes]
 
 

@@ -55,7 +55,7 @@ def sample_scene(
     core: bool = False,
     mix: Mapping[str, float] = MIX,
 ) -> Scene:
-    """A random scene of the split ("train", "held_out" or "any"); `core` keeps to the simple part of the world.
+    """A random scene of the split ("train", "held_out" or "any"), with `core` from the simple part alone.
 
     `mix` weighs landscapes, single things, counting, two things and positions against each other.
     """

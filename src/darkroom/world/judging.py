@@ -1,0 +1,169 @@
+"""What a judge saw in a picture, what a prompt asks for, and whether the one satisfies the other.
+
+The rules are those of GenEval (Ghosh et al. 2023, https://arxiv.org/abs/2310.11513, section 3.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from darkroom.world.layout import Box, holds, layout
+from darkroom.world.scene import Scene
+
+SETTING = ("place", "time", "weather", "style")
+ATTRIBUTES = ("kind", "count", "colour", "position", *SETTING)
+
+
+@dataclass(frozen=True, slots=True)
+class Thing(Box):
+    """A thing that was seen: kind, colour, box in fractions of the picture, and how sure the judge is, 0 to 1."""
+
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """One name and how sure the judge is of it, 0 to 1."""
+
+    name: str
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Everything a judge says about one picture; the surest thing comes first."""
+
+    things: tuple[Thing, ...]
+    place: Guess
+    time: Guess
+    weather: Guess
+    style: Guess
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Things that must be there: at least `count`, or that many and no more where `exact`. No colour: any."""
+
+    kind: str
+    colour: str | None = None
+    count: int = 1
+    exact: bool = False
+
+    def among(self, things: Sequence[Thing]) -> list[Thing]:
+        """Those that answer to the description, the surest first."""
+        found = [t for t in things if t.kind == self.kind and self.colour in (None, t.colour)]
+        return sorted(found, key=lambda thing: -thing.confidence)
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a prompt asks for. `relation` says how the first wanted stands to the second; None asks nothing."""
+
+    things: tuple[Wanted, ...] = ()
+    relation: str | None = None
+    place: str | None = None
+    time: str | None = None
+    weather: str | None = None
+    style: str | None = None
+
+
+def satisfies(reading: Reading, expectation: Expectation) -> bool:
+    """Whether everything that was asked for is there."""
+    for name in SETTING:
+        if getattr(expectation, name) not in (None, getattr(reading, name).name):
+            return False
+    found = [wanted.among(reading.things) for wanted in expectation.things]
+    for wanted, things in zip(expectation.things, found, strict=True):
+        if len(things) < wanted.count or (wanted.exact and len(things) > wanted.count):
+            return False
+    if expectation.relation is None:
+        return True
+    first, second = (things[: w.count] for w, things in zip(expectation.things, found, strict=True))
+    return all(related(a, expectation.relation, b) for a in first for b in second)
+
+
+def related(first: Box, relation: str, second: Box) -> bool:
+    """Whether `first relation second` is what a viewer would say.
+
+    GenEval's rule: the offset of the centres, less a tenth of the two boxes' sizes, points at most 60 degrees
+    away from the relation's direction. "on": the first one's foot meets the second one's top, within a quarter
+    of the smaller height, and at least a third of the narrower one lies over the other.
+    """
+    if relation == "on":
+        gap = abs(second.y0 - first.y1)
+        overlap = min(first.x1, second.x1) - max(first.x0, second.x0)
+        touching = gap <= 0.25 * min(first.height, second.height)
+        return touching and overlap >= min(first.width, second.width) / 3
+    dx = _beyond(first.centre[0] - second.centre[0], 0.1 * (first.width + second.width))
+    dy = _beyond(first.centre[1] - second.centre[1], 0.1 * (first.height + second.height))
+    distance = math.hypot(dx, dy)
+    along = {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[relation]
+    return along > 0.5 * distance
+
+
+def _beyond(offset: float, margin: float) -> float:
+    return math.copysign(max(abs(offset) - margin, 0.0), offset)
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    width = min(a.x1, b.x1) - max(a.x0, b.x0)
+    height = min(a.y1, b.y1) - max(a.y0, b.y0)
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / (a.width * a.height + b.width * b.height - shared)
+
+
+def asked(scene: Scene) -> tuple[str, ...]:
+    """The attributes that a rendered picture of the scene shows: the plain place has no time and no weather."""
+    hidden = ("time", "weather") if scene.place == "plain" else ()
+    return tuple(name for name in ATTRIBUTES if name not in hidden)
+
+
+def agreement(reading: Reading, scene: Scene) -> dict[str, bool]:
+    """Which of the attributes that are asked the reading has right, against the scene that was rendered.
+
+    kind: the same kinds are there; count: as many of each; colour: each thing is found in its colour;
+    position: each is found in its place (intersection over union of at least 0.5) and the relation holds.
+    """
+    truth = layout(scene)
+    match = [max(reading.things, key=lambda thing: overlap(thing, box), default=None) for box in truth]
+    pairs = [(box, thing) for box, thing in zip(truth, match, strict=True) if thing is not None]
+    seen = Counter(thing.kind for thing in reading.things)
+    there = Counter(box.kind for box in truth)
+    right = {
+        "kind": seen.keys() == there.keys(),
+        "count": sorted(seen.values()) == sorted(there.values()),
+        "colour": len(pairs) == len(truth) and all(box.colour == thing.colour for box, thing in pairs),
+        "position": len(pairs) == len(truth) and all(overlap(box, thing) >= 0.5 for box, thing in pairs),
+    }
+    right |= {name: getattr(reading, name).name == getattr(scene, name) for name in SETTING}
+    return {name: right[name] for name in asked(scene)}
+
+
+def truth(scene: Scene) -> Reading:
+    """What a perfect judge says of the rendered scene."""
+    things = tuple(Thing(b.kind, b.colour, b.x0, b.y0, b.x1, b.y1) for b in layout(scene))
+    return Reading(things, *(Guess(getattr(scene, name)) for name in SETTING))
+
+
+__all__ = [
+    "ATTRIBUTES",
+    "SETTING",
+    "Expectation",
+    "Guess",
+    "Reading",
+    "Thing",
+    "Wanted",
+    "agreement",
+    "asked",
+    "holds",
+    "overlap",
+    "related",
+    "satisfies",
+    "truth",
+]
