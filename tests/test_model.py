@@ -1,0 +1,126 @@
+"""The Python face, on a toy model with real architectures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import darkroom
+from darkroom.errors import InvalidRequest
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def model(request, toy_folder):
+    return darkroom.load(toy_folder, device="cpu", precision=request.param)
+
+
+SETTINGS = {"steps": 4, "width": 40, "height": 32}
+
+
+def pixels(picture):
+    return np.asarray(picture.image)
+
+
+def test_a_batch_equals_its_singles(model):
+    batch = model.generate("a red boat", seed=7, count=3, **SETTINGS)
+    assert [picture.seed for picture in batch] == [7, 8, 9]
+    for picture in batch:
+        (single,) = model.generate("a red boat", seed=picture.seed, **SETTINGS)
+        np.testing.assert_array_equal(pixels(picture), pixels(single))
+    assert (pixels(batch[0]) != pixels(batch[1])).any()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+def test_pictures_do_not_depend_on_who_is_beside_them(model, guidance):
+    (alone,) = model.generate("a red boat", seed=7, guidance=guidance, **SETTINGS)
+    model.engine.calls = 4
+    try:
+        together = model.generate("a red boat", seed=4, count=6, guidance=guidance, **SETTINGS)
+    finally:
+        model.engine.calls = 1
+    np.testing.assert_array_equal(pixels(together[3]), pixels(alone))
+
+
+def test_another_process_makes_the_same_pixels(toy_folder, tmp_path):
+    code = (
+        "import darkroom, sys; model = darkroom.load(sys.argv[1], device='cpu'); "
+        "model.generate('a red boat', seed=7, steps=4, width=40, height=32)[0].save(sys.argv[2])"
+    )
+    subprocess.run([sys.executable, "-c", code, toy_folder, tmp_path / "a.png"], check=True)
+    from PIL import Image
+
+    (here,) = darkroom.load(toy_folder, device="cpu").generate("a red boat", seed=7, **SETTINGS)
+    with Image.open(tmp_path / "a.png") as there:
+        np.testing.assert_array_equal(np.asarray(there), pixels(here))
+
+
+def test_prompt_negative_guidance_and_seed_all_matter(model):
+    base = pixels(model.generate("a red boat", seed=7, **SETTINGS)[0])
+    for change in (
+        {"prompt": "two green trees"},
+        {"negative": "night"},
+        {"guidance": 2.0},
+        {"seed": 8},
+        {"steps": 5},
+        {"sampler": "euler_ancestral"},
+    ):
+        settings = {"prompt": "a red boat", "seed": 7, **SETTINGS, **change}
+        assert (pixels(model.generate(**settings)[0]) != base).any(), change
+
+
+def test_long_prompts_are_not_cut(model):
+    words = "a red boat on a calm sea and " * 12
+    first, second = (model.generate(words + end, seed=7, **SETTINGS)[0] for end in ("two trees", "a grey house"))
+    assert (pixels(first) != pixels(second)).any()
+
+
+def test_the_callback_sees_every_step_and_may_stop(model):
+    steps = []
+    pictures = model.generate("a", seed=1, count=2, callback=steps.append, sampler="euler", **SETTINGS)
+    assert len(pictures) == 2
+    assert [step.done for step in steps if step.index == 0] == [1, 2, 3, 4]
+    assert {step.total for step in steps} == {4}
+
+    def stop(step):
+        return step.index == 0
+
+    assert len(model.generate("a", seed=1, count=3, callback=stop, **SETTINGS)) == 1
+    assert len(model.generate("a", seed=1, **SETTINGS)) == 1
+
+
+def test_closing_a_stream_frees_the_model(model):
+    stream = model.stream("a", seed=1, count=2, **SETTINGS)
+    next(stream)
+    stream.close()
+    assert not model.engine.tick()
+    assert len(model.generate("a", seed=1, **SETTINGS)) == 1
+
+
+def test_metadata_says_everything(model, toy_folder):
+    (picture,) = model.generate("a red boat", seed=7, **SETTINGS)
+    request = picture.metadata["request"]
+    assert request["seed"] == 7
+    assert None not in request.values()
+    assert set(picture.metadata["model"]["weights"]) == {"unet", "vae", "text_encoder"}
+    assert picture.metadata["numerics"]["precision"] == model.placement.precision
+    assert picture.parameters.splitlines()[-1].startswith("Steps: 4, Sampler: DPM++ 2M, Schedule type: Karras,")
+    assert "Seed: 7, Size: 40x32" in picture.parameters
+
+
+def test_large_pictures_take_a_second_pass(model):
+    totals = set()
+    (large,) = model.generate(
+        "a", seed=1, steps=4, width=80, height=64, sampler="euler", callback=lambda step: totals.add(step.total)
+    )
+    assert large.image.size == (80, 64)
+    assert totals == {4 + 2}
+    (flat,) = model.generate("a", seed=1, steps=4, width=80, height=64, sampler="euler", second_pass="off")
+    assert (pixels(flat) != pixels(large)).any()
+
+
+def test_settings_that_are_no_settings_are_named(model):
+    with pytest.raises(InvalidRequest, match="guidance"):
+        model.generate("a", guidence=3)
