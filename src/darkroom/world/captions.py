@@ -36,10 +36,6 @@ def caption(scene: Scene, rng: random.Random | np.random.Generator) -> str:
     return " ".join(text.split())
 
 
-def _article(text: str) -> str:
-    return ("an " if text[:1] in "aeiou" else "a ") + text
-
-
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -102,7 +98,7 @@ class _Teller:
         if definite:
             return f"the {noun}"
         if group.count == 1:
-            return f"one {noun}" if self.maybe(0.06) else _article(noun)
+            return f"one {noun}" if self.maybe(0.06) else words.article(noun)
         return f"{self.pick(words.NUMBER_WORDS[group.count], 0.7)} {noun}"
 
     def mood(self) -> str:
@@ -115,9 +111,7 @@ class _Teller:
         return self.draw.choice(options) if self.maybe(0.45) else ""
 
     def _fill(self, form: str) -> str:
-        mood = self.mood() if "{" in form else ""
-        after = form.partition("{a}")[2].strip()
-        return form.format(a=_article(mood or after).split()[0] + " " + mood, adj=mood)
+        return words.fill(form, self.mood() if "{" in form else "")
 
     def place(self) -> str:
         scene = self.scene

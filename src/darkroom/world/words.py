@@ -181,3 +181,15 @@ INVERSE_PHRASES: dict[str, tuple[str, ...]] = {
     "below": ("below {it}", "under {it}", "beneath {it}"),
     "on": ("on top", "on top of {it}"),
 }
+
+
+def article(text: str) -> str:
+    """ "a boat", "an orange boat"."""
+    return ("an " if text[:1] in "aeiou" else "a ") + text
+
+
+def fill(form: str, mood: str = "") -> str:
+    """A place's form with its article and adjective: "{a} sea" and "calm" make "a calm sea"."""
+    after = form.partition("{a}")[2].strip()
+    indefinite = article(mood or after).split()[0]
+    return " ".join(form.format(a=f"{indefinite} {mood}", adj=mood).split())
