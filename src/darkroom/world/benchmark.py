@@ -132,7 +132,11 @@ def _settings(task: str) -> list[Composition]:
     for place, time, style in product(PLACES, TIMES, STYLES):
         if not held_out_setting(place, time, style):
             continue
-        wanted = Expectation(**{task: {"place": place, "time": time, "style": style}[task]})
+        wanted = Expectation(
+            place=place if task == "place" else None,
+            time=time if task == "time" else None,
+            style=style if task == "style" else None,
+        )
         opening, moment = words.STYLE_PREFIXES[style][0], words.TIME_PHRASES[time][0]
         where = words.PLACE_NOUNS[place][0]
         found.append((f"{opening} {words.fill(where)} {moment}", wanted))
@@ -165,5 +169,5 @@ def _said(task: str, things: str, core: bool, draw: random.Random) -> str:
     place, time, style = draw.choice(PLACES), draw.choice(TIMES), draw.choice(STYLES)
     if place == "plain" or held_out_setting(place, time, style):
         return draw.choice(_OPENINGS).format(things)
-    opening, where, moment = words.STYLE_PREFIXES[style], words.PLACE_PHRASES[place], words.TIME_PHRASES[time]
-    return f"{opening[0]} {things} {where[0]} {moment[0]}"
+    opening, moment = words.STYLE_PREFIXES[style][0], words.TIME_PHRASES[time][0]
+    return f"{opening} {things} {words.PLACE_PHRASES[place][0]} {moment}"

@@ -213,7 +213,7 @@ class _Teller:
             if relation in OPPOSITE and self.maybe(0.25):
                 first, relation, second = second, OPPOSITE[relation], first
             verb = "is" if first.count == 1 else "are"
-            subject = self.thing(first, definite=self.maybe(0.4))
+            subject = self.thing(first, definite=first.count == 1 and self.maybe(0.4))
             phrase = self.pick(words.RELATION_PHRASES[relation], 0.55)
             body = f"{_capital(subject)} {verb} {phrase} {self.thing(second)}"
             text = " ".join([body, *setting])

@@ -75,7 +75,7 @@ PLACE_PHRASES: dict[str, tuple[str, ...]] = {
     "sea": ("at sea", "by the sea", "on the sea", "by {a} sea", "on {a} sea", "on {a} ocean"),
     "city": ("in the city", "in {a} city", "in front of {a} city skyline", "before {a} skyline"),
     "desert": ("in the desert", "in {a} desert", "among sand dunes"),
-    "forest": ("in the forest", "in {a} forest", "in the woods", "among the trees of {a} forest"),
+    "forest": ("in the forest", "in {a} forest", "in the woods", "in the middle of {a} forest"),
     "meadow": ("in a meadow", "in {a} meadow", "on {a} meadow", "in a grassy field"),
     "sky": ("in the sky", "in {a} sky", "against the sky", "in the open sky"),
     "room": ("in a room", "in {a} room", "indoors", "inside {a} room"),
