@@ -43,6 +43,9 @@ def lms(run: Run, points: Points, *, order: int = 4) -> Steps:
     schedule = points.schedule
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
+        if not schedule.scale(p):
+            run.x = along(run.x, d, p, q)
+            continue
         level = schedule.level(p)
         past = [(slope(schedule, run.x, d, p), level), *run.history][:order]
         step = schedule.level(q) - level
@@ -59,6 +62,9 @@ def deis(run: Run, points: Points, *, order: int = 3, lower_order_final: bool = 
     schedule = points.schedule
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
+        if not schedule.scale(p):
+            run.x = along(run.x, d, p, q)
+            continue
         level = schedule.level(p)
         past = [(slope(schedule, run.x, d, p), level), *run.history][:order]
         used = past[: order_left(run, points, q, order, lower_order_final)]
@@ -94,6 +100,9 @@ def plms(run: Run, points: Points) -> Steps:
     schedule = points.schedule
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
+        if not schedule.scale(p):
+            run.x = along(run.x, d, p, q)
+            continue
         past = [slope(schedule, run.x, d, p), *run.history][:4]
         if len(past) == 1 and run.step < len(points) - 2:
             end = along(run.x, d, p, q)
@@ -112,6 +121,9 @@ def pndm(run: Run, points: Points) -> Steps:
     for p, q in run.steps(points):
         x = run.x
         d = (yield x, p).denoised
+        if not schedule.scale(p):
+            run.x = along(x, d, p, q)
+            continue
         first = slope(schedule, x, d, p)
         past = [first, *run.history][:4]
         step = schedule.level(q) - schedule.level(p)
@@ -168,7 +180,8 @@ def dpmpp_2m_sde(
 
 
 def dpmpp_3m_sde(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
-    """DPM-Solver++(3M) on the reverse SDE: first and second differences of the estimate (k-diffusion)."""
+    """DPM-Solver++(3M) on the reverse SDE: first and second differences of the estimate, the second with
+    k-diffusion's weight, half of what the third order would take."""
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
         h = q.lam - p.lam

@@ -80,8 +80,9 @@ class NoiseSchedule(Protocol):
         ...
 
     def scale(self, point: Point) -> float:
-        """What x must be divided by to move on a straight line when the estimate of x0 is constant:
-        x / scale = x0 + level * slope."""
+        """What x must be divided by to move on a straight line while the estimate of x0 stays:
+        x / scale = x0 + level * slope. It is 0 at the pure noise of a variance-preserving
+        schedule, which has no slope."""
         ...
 
     def below(self, point: Point, target: Point, eta: float) -> float:

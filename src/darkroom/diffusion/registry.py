@@ -162,7 +162,7 @@ _INFOS = (
         "DPM-Solver++ with noise from the last three estimates: best with many steps.",
         (),
         "exponential",
-        order=3,
+        order=2,
         stochastic=True,
     ),
     SamplerInfo(

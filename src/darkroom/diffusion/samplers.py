@@ -129,7 +129,7 @@ def heun(
         x, p = churned(run, points, p, s_churn, s_tmin, s_tmax, s_noise)
         d = (yield x, p).denoised
         end = along(x, d, p, q)
-        if q.sigma:
+        if q.sigma and schedule.scale(p):
             d2 = (yield end, q).denoised
             mean = (slope(schedule, x, d, p) + slope(schedule, end, d2, q)) / 2
             end = shifted(schedule, x, mean * (schedule.level(q) - schedule.level(p)), p, q)
@@ -163,7 +163,7 @@ def _midpoint(
     schedule: NoiseSchedule, x: Array, p: Point, q: Point
 ) -> Generator[tuple[Array, Point], Estimate, Array]:
     d = (yield x, p).denoised
-    if not q.sigma:
+    if not (q.sigma and schedule.scale(p)):
         return along(x, d, p, q)
     start, end = schedule.level(p), schedule.level(q)
     middle = schedule.at(math.sqrt(start * end))

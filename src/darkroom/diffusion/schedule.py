@@ -113,11 +113,11 @@ class Discrete:
         return self.table[int(u * len(self.betas))]
 
     def level(self, point: Point) -> float:
-        return point.sigma / self.scale(point)
+        return point.sigma / max(point.alpha, point.sigma / PURE_NOISE_LEVEL)
 
     def scale(self, point: Point) -> float:
         """x / alpha = x0 + (sigma / alpha) * noise."""
-        return max(point.alpha, point.sigma / PURE_NOISE_LEVEL)
+        return point.alpha
 
     def below(self, point: Point, target: Point, eta: float) -> float:
         """Song et al. 2020 (https://arxiv.org/abs/2010.02502), eq. 16, and k-diffusion."""

@@ -44,6 +44,19 @@ def _range(schedule: NoiseSchedule, low: float | None, high: float | None) -> tu
 # Spacings of the level.
 
 
+def _even_in(
+    bend: Callable[[float], float],
+    back: Callable[[float], float],
+    schedule: NoiseSchedule,
+    steps: int,
+    low: float,
+    high: float,
+) -> Points:
+    """Levels from high to low whose `bend` is evenly spaced; `back` is its inverse. The ends are exact."""
+    inner = [back(u) for u in _line(bend(high), bend(low), steps)[1:-1]]
+    return from_levels(schedule, [high, *inner, low][:steps])
+
+
 def karras(
     schedule: NoiseSchedule,
     steps: int,
@@ -55,14 +68,15 @@ def karras(
     """Even in level^(1/rho): small steps at little noise
     (Karras et al. 2022, https://arxiv.org/abs/2206.00364, eq. 5)."""
     low, high = _range(schedule, sigma_min, sigma_max)
-    return from_levels(schedule, (u**rho for u in _line(high ** (1 / rho), low ** (1 / rho), steps)))
+    return _even_in(lambda level: level ** (1 / rho), lambda u: u**rho, schedule, steps, low, high)
 
 
 def exponential(
     schedule: NoiseSchedule, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
 ) -> Points:
     """Even in the logarithm of the level (k-diffusion)."""
-    return polyexponential(schedule, steps, rho=1.0, sigma_min=sigma_min, sigma_max=sigma_max)
+    low, high = _range(schedule, sigma_min, sigma_max)
+    return _even_in(math.log, math.exp, schedule, steps, low, high)
 
 
 def polyexponential(
@@ -73,9 +87,17 @@ def polyexponential(
     sigma_min: float | None = None,
     sigma_max: float | None = None,
 ) -> Points:
-    """The logarithm of the level as a power `rho` of the way left (k-diffusion)."""
+    """The logarithm of the level falls with the power `rho` of the way left (k-diffusion)."""
     low, high = _range(schedule, sigma_min, sigma_max)
-    return from_levels(schedule, (low * (high / low) ** (u**rho) for u in _line(1.0, 0.0, steps)))
+    whole = math.log(high / low)
+    return _even_in(
+        lambda level: (math.log(level / low) / whole) ** (1 / rho),
+        lambda u: low * math.exp(whole * u**rho),
+        schedule,
+        steps,
+        low,
+        high,
+    )
 
 
 def kl_optimal(
@@ -83,7 +105,7 @@ def kl_optimal(
 ) -> Points:
     """Even in the arc tangent of the level (Sabour et al. 2024, https://arxiv.org/abs/2404.14507, eq. 13)."""
     low, high = _range(schedule, sigma_min, sigma_max)
-    return from_levels(schedule, (math.tan(u) for u in _line(math.atan(high), math.atan(low), steps)))
+    return _even_in(math.atan, math.tan, schedule, steps, low, high)
 
 
 ALIGN_YOUR_STEPS = {
@@ -144,8 +166,8 @@ def beta(schedule: NoiseSchedule, steps: int, *, alpha: float = 0.6, beta: float
     coincide they keep their fractions."""
     span = schedule.last - schedule.first
     exact = [span * beta_quantile(1 - i / steps, alpha, beta) for i in range(steps)]
-    whole = [round(step) for step in exact]
-    chosen: Sequence[float] = whole if len(set(whole)) == steps and min(whole) >= 0 else exact
+    whole = [round(round(step, 6)) for step in exact]  # Twice, so that a half is a half.
+    chosen: Sequence[float] = whole if len(set(whole)) == steps else exact
     return from_steps(schedule, (schedule.first + step for step in chosen))
 
 
@@ -169,7 +191,7 @@ def leading(
 
 
 def linspace(schedule: NoiseSchedule, steps: int, *, drop_last: bool = False) -> Points:
-    """diffusers' "linspace": first to last training step, rounded; `drop_last` as for leading."""
+    """diffusers' "linspace": last to first training step, rounded; `drop_last` as for leading."""
     times = _line(schedule.last, schedule.first, steps + drop_last)[:steps]
     return from_steps(schedule, (round(step) for step in times))
 
