@@ -175,7 +175,7 @@ class _Teller:
         things = [self.things()]
         if scene.relation is None:
             things = [self.thing(group) for group in scene.groups]
-            if self.maybe(0.6):
+            if self.maybe(0.6) and all(group.count == 1 for group in scene.groups):
                 things = [_without_article(thing) for thing in things]
         tags = []
         if self.says.place:
@@ -268,10 +268,8 @@ class _Teller:
 
 
 def _without_article(text: str) -> str:
-    for article in ("a ", "an ", "one "):
-        if text.startswith(article):
-            return text[len(article) :]
-    return text
+    """ "red boat" of "a red boat"."""
+    return text.partition(" ")[2]
 
 
 def _all_in_the_air(scene: Scene) -> bool:
