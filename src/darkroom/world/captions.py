@@ -129,10 +129,14 @@ class _Teller:
 
     def weather(self) -> str:
         forms = words.WINDOW_PHRASES if self.scene.place == "room" else words.WEATHER_PHRASES
-        return self._clouds(self.pick(forms[self.scene.weather], 0.5))
+        return self._of_weather(forms)
 
-    def _clouds(self, form: str) -> str:
-        return form.format(clouds=self.pick(words.CLOUD_WORDS[self.scene.clouds], 0.8))
+    def _of_weather(self, forms: dict[str, tuple[str, ...]]) -> str:
+        """One form for the scene's weather. Neon clouds are dark outlines, so their colour goes unsaid."""
+        options = forms[self.scene.weather]
+        if self.scene.style == "neon":
+            options = tuple(form for form in options if "{clouds}" not in form)
+        return self.pick(options, 0.5).format(clouds=self.pick(words.CLOUD_WORDS[self.scene.clouds], 0.8))
 
     def setting(self) -> list[str]:
         """Place, time and weather as phrases, those that are mentioned, in an order people use."""
@@ -183,7 +187,7 @@ class _Teller:
         if self.says.time:
             tags.append(self.pick(words.TIME_TAGS[scene.time], 0.6))
         if self.says.weather:
-            tags.append(self._clouds(self.pick(words.WEATHER_TAGS[scene.weather], 0.5)))
+            tags.append(self._of_weather(words.WEATHER_TAGS))
         if self.maybe(0.3):
             self.draw.shuffle(tags)
         style = [self.pick(words.STYLE_TAGS[scene.style], 0.6)] if self.says.style else []
@@ -252,7 +256,7 @@ class _Teller:
             if self.says.time:
                 tags.append(self.pick(words.TIME_TAGS[scene.time], 0.6))
             if self.says.weather:
-                tags.append(self._clouds(self.pick(words.WEATHER_TAGS[scene.weather], 0.5)))
+                tags.append(self._of_weather(words.WEATHER_TAGS))
             return ", ".join([*tags, *([style] if style else [])])
         noun = self._fill(self.pick(words.PLACE_NOUNS[scene.place], 0.45))
         parts = [self.time()] if self.says.time else []

@@ -188,7 +188,7 @@ def variants(scene: Scene, rng: random.Random | np.random.Generator) -> list[Sce
         add(time=another(TIMES, scene.time))
         weather = another(WEATHERS, scene.weather)
         add(weather=weather, clouds=clouds_for(draw, scene.time, weather))
-        if scene.weather == "cloudy":
+        if scene.weather == "cloudy" and scene.style != "neon":
             add(clouds=another(CLOUDS, scene.clouds))
     add(style=another(STYLES, scene.style))
     draw.shuffle(found)

@@ -127,7 +127,11 @@ WEATHER_PHRASES: dict[str, tuple[str, ...]] = {
 # What the weather is where the picture shows it through a window.
 WINDOW_PHRASES: dict[str, tuple[str, ...]] = {
     "clear": ("with a clear sky outside the window",),
-    "cloudy": ("with {clouds} clouds outside the window", "with {clouds} clouds behind the window"),
+    "cloudy": (
+        "with {clouds} clouds outside the window",
+        "with {clouds} clouds behind the window",
+        "while it is cloudy outside",
+    ),
     "rain": ("with rain outside the window", "while it rains outside"),
     "snow": ("with snow outside the window", "while it snows outside"),
     "fog": ("with fog outside the window", "while it is foggy outside"),
