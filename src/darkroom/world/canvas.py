@@ -68,6 +68,11 @@ def _basis(steps: int) -> list[tuple[float, float, float, float]]:
     return rows
 
 
+def corners(x0: float, y0: float, x1: float, y1: float) -> list[Point]:
+    """The four corners of a rectangle, clockwise."""
+    return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+
+
 def arc(x: float, y: float, rx: float, ry: float, start: float, end: float, steps: int = 16) -> list[Point]:
     """Points along an ellipse's arc; degrees, 0 to the right, clockwise as seen."""
     angles = [math.radians(start + (end - start) * k / steps) for k in range(steps + 1)]

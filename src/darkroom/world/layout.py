@@ -211,13 +211,12 @@ def _related(scene: Scene, sizes: Sequence[tuple[float, float]], rng: random.Ran
     low, high = MARGIN + 0.01, 1 - MARGIN - 0.01
     spans = _spread([max(size[along] for size in cluster) for cluster in clusters], low, high, rng)
     level = rng.uniform(0.42, 0.58)
-    if across and max(len(cluster) for cluster in clusters) == 1:
-        level = 0.0  # the rows below decide
-        heights = _rows(scene, [clusters[0][0], clusters[1][0]], rng)
+    side_by_side = across and len(sizes) == 2
+    heights = _rows(scene, [clusters[0][0], clusters[1][0]], rng) if side_by_side else []
     placed: list[Centres] = []
     for i, (cluster, span) in enumerate(zip(clusters, spans, strict=True)):
         if len(cluster) == 1:
-            cross = [heights[i] if level == 0.0 else level + rng.uniform(-0.06, 0.06)]
+            cross = [heights[i] if side_by_side else level + rng.uniform(-0.06, 0.06)]
         else:
             cross = _spread([size[1 - along] for size in cluster], low + 0.08, high - 0.08, rng)
         placed.append([(span, c) if across else (c, span) for c in cross])

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
-from darkroom.world.canvas import RGB, WHITE, Canvas, Point, mix, smooth
+from darkroom.world.canvas import RGB, WHITE, Canvas, Point, corners, mix, smooth
 from darkroom.world.layout import HORIZON
 from darkroom.world.scene import Scene
 from darkroom.world.sky import Light, draw_sky, falling, fog_banks, haze, light_of
@@ -67,7 +67,12 @@ def _mountains(canvas: Canvas, scene: Scene, light: Light, rng: random.Random) -
         line = _hills(rng, y, 0.035)
         _land(canvas, line, _snowed(scene, light.on(colour)))
         if y < 0.75:
-            _firs(canvas, scene, light, rng, line[2::3], 0.05, (48, 92, 84))
+            colour = light.on(_snowed(scene, (48, 92, 84), 0.35))
+            for x, foot in line[2::3]:  # small pointed trees
+                h = 0.05 * rng.uniform(0.7, 1.15)
+                canvas.polygon(
+                    [(x, foot - h), (x + 0.3 * h, foot + 0.01), (x - 0.3 * h, foot + 0.01)], colour
+                )
 
 
 def _shade_peaks(canvas: Canvas, ridge: Sequence[Point], shadow: RGB, snow: RGB) -> None:
@@ -89,24 +94,6 @@ def _shade_peaks(canvas: Canvas, ridge: Sequence[Point], shadow: RGB, snow: RGB)
         zigzag += [(px + 0.5 * (left[0] - px), left[1] - drop), left]
         canvas.polygon([(px, py), *zigzag], snow, edge=False)
         canvas.polygon([(px, py), *zigzag[:3]], mix(snow, shadow, 0.3), edge=False)
-
-
-def _firs(
-    canvas: Canvas,
-    scene: Scene,
-    light: Light,
-    rng: random.Random,
-    feet: Sequence[Point],
-    height: float,
-    green: RGB,
-    depth: float = 0.0,
-) -> None:
-    """Small pointed trees standing at the feet."""
-    colour = light.on(_snowed(scene, green, 0.35), depth)
-    for x, y in feet:
-        h = height * rng.uniform(0.7, 1.15)
-        w = 0.3 * h
-        canvas.polygon([(x, y - h), (x + w, y + 0.01), (x - w, y + 0.01)], colour)
 
 
 def _sea(canvas: Canvas, scene: Scene, light: Light, rng: random.Random, sun: float) -> None:
@@ -143,7 +130,7 @@ def _city(canvas: Canvas, scene: Scene, light: Light, rng: random.Random) -> Non
         while x < 1.02:
             width, top = rng.uniform(0.09, 0.16), base + rng.uniform(-0.08, 0.1)
             wall = light.on(mix(colour, (150, 130, 150), rng.uniform(0, 0.35)), depth)
-            canvas.polygon([(x, top), (x + width, top), (x + width, 0.86), (x, 0.86)], wall)
+            canvas.polygon(corners(x, top, x + width, 0.86), wall)
             if rng.random() < 0.3:
                 canvas.line([(x + width / 2, top), (x + width / 2, top - 0.05)], wall, 0.008)
             glass = mix((255, 216, 120) if lit else mix(wall, WHITE, 0.4), wall, 0.35 * depth + 0.12)
@@ -151,10 +138,8 @@ def _city(canvas: Canvas, scene: Scene, light: Light, rng: random.Random) -> Non
             x += width
         haze(canvas, scene, light)
     road = _snowed(scene, light.on((120, 126, 142)), 0.7)
-    canvas.polygon([(-0.05, 0.8), (1.05, 0.8), (1.05, 1.05), (-0.05, 1.05)], road)
-    canvas.polygon(
-        [(-0.05, 0.8), (1.05, 0.8), (1.05, 0.82), (-0.05, 0.82)], mix(road, WHITE, 0.35), edge=False
-    )
+    canvas.polygon(corners(-0.05, 0.8, 1.05, 1.05), road)
+    canvas.polygon(corners(-0.05, 0.8, 1.05, 0.82), mix(road, WHITE, 0.35), edge=False)
 
 
 def _windows(
@@ -169,12 +154,7 @@ def _windows(
             if rng.random() < (0.5 if lit else 0.85):
                 left, upper = x + step * (column + 0.5), top + 0.03 + 0.06 * row
                 canvas.polygon(
-                    [
-                        (left, upper),
-                        (left + 0.5 * step, upper),
-                        (left + 0.5 * step, upper + 0.028),
-                        (left, upper + 0.028),
-                    ],
+                    corners(left, upper, left + 0.5 * step, upper + 0.028),
                     glass,
                     edge=False,
                     shines=lit,
@@ -215,19 +195,11 @@ def _forest(canvas: Canvas, scene: Scene, light: Light, rng: random.Random) -> N
         (0.76, 0.52, 0.19, 0.08, (40, 98, 70)),
     ):
         colour = light.on(_snowed(scene, green, 0.3), depth)
-        canvas.polygon(
-            [(-0.05, foot - 0.06), (1.05, foot - 0.06), (1.05, 0.9), (-0.05, 0.9)], colour, edge=False
-        )
+        cap = mix(colour, SNOW, 0.7) if scene.weather == "snow" else None
+        canvas.polygon(corners(-0.05, foot - 0.06, 1.05, 0.9), colour, edge=False)
         x = -rng.random() * spacing
         while x < 1.05:
-            _fir(
-                canvas,
-                x,
-                foot,
-                height * rng.uniform(0.8, 1.1),
-                colour,
-                mix(colour, SNOW, 0.7) if scene.weather == "snow" else None,
-            )
+            _fir(canvas, x, foot, height * rng.uniform(0.8, 1.1), colour, cap)
             x += spacing * rng.uniform(0.8, 1.2)
         haze(canvas, scene, light, 0.28)
     _land(canvas, _hills(rng, 0.76, 0.015), _snowed(scene, light.on((84, 140, 72))))
@@ -244,15 +216,8 @@ def _fir(canvas: Canvas, x: float, foot: float, height: float, colour: RGB, cap:
     canvas.polygon([*outline, *left], colour)
     if cap is not None:
         tip = height * 0.22
-        canvas.polygon(
-            [
-                (x, foot - height),
-                (x + 0.38 * tip, foot - height + tip),
-                (x - 0.38 * tip, foot - height + tip),
-            ],
-            cap,
-            edge=False,
-        )
+        top, half = foot - height, 0.38 * tip
+        canvas.polygon([(x, top), (x + half, top + tip), (x - half, top + tip)], cap, edge=False)
 
 
 def _meadow(canvas: Canvas, scene: Scene, light: Light, rng: random.Random) -> None:
@@ -310,15 +275,12 @@ def _room(canvas: Canvas, scene: Scene, light: Light, rng: random.Random) -> Non
     wall = lit(rng.choice(((244, 224, 196), (208, 228, 224), (230, 216, 236))))
     floor = lit((200, 146, 100))
     canvas.gradient([(0.0, wall), (0.72, mix(wall, WHITE, 0.12))])
-    canvas.polygon([(-0.05, 0.72), (1.05, 0.72), (1.05, 1.05), (-0.05, 1.05)], floor)
-    canvas.polygon([(-0.05, 0.69), (1.05, 0.69), (1.05, 0.725), (-0.05, 0.725)], mix(wall, WHITE, 0.5))
+    canvas.polygon(corners(-0.05, 0.72, 1.05, 1.05), floor)
+    canvas.polygon(corners(-0.05, 0.69, 1.05, 0.725), mix(wall, WHITE, 0.5))
     for k in range(-2, 9):
         x = 0.16 * k
-        canvas.line(
-            [(0.5 + (x - 0.5) * 0.9, 0.735), (0.5 + (x - 0.5) * 1.6, 1.0)],
-            mix(floor, (90, 56, 40), 0.25),
-            0.005,
-        )
+        board = [(0.5 + (x - 0.5) * 0.9, 0.735), (0.5 + (x - 0.5) * 1.6, 1.0)]
+        canvas.line(board, mix(floor, (90, 56, 40), 0.25), 0.005)
     left = rng.choice((0.08, 0.3, 0.52)) + rng.uniform(-0.03, 0.03)
     cloth = rng.choice(((206, 128, 116), (110, 144, 182), (140, 164, 118)))
     _window(canvas, scene, light, rng, (left, 0.08, 0.4), lit((252, 250, 246)), lit(cloth))
@@ -344,28 +306,22 @@ def _window(
         fog_banks(view, light, rng)
     falling(view, scene, rng)
     t = 0.022
-    canvas.polygon([(x - t, y - t), (x + w + t, y - t), (x + w + t, y + w + t), (x - t, y + w + t)], frame)
+    canvas.polygon(corners(x - t, y - t, x + w + t, y + w + t), frame)
     canvas.image.paste(view.image, (round(x * canvas.side), round(y * canvas.side)))
     for line in ([(x + w / 2, y), (x + w / 2, y + w)], [(x, y + w / 2), (x + w, y + w / 2)]):
         canvas.line(line, frame, 0.018)
     sill = mix(frame, (120, 90, 70), 0.25)
     canvas.polygon(
-        [
-            (x - 0.05, y + w + t),
-            (x + w + 0.05, y + w + t),
-            (x + w + 0.05, y + w + 0.05),
-            (x - 0.05, y + w + 0.05),
-        ],
+        corners(x - 0.05, y + w + t, x + w + 0.05, y + w + 0.05),
         sill,
     )
     for edge, inward in ((x - 0.05, 1), (x + w + 0.05, -1)):
-        top, waist = (
-            [(edge, y - 0.05), (edge + 0.11 * inward, y - 0.05)],
-            (edge + 0.05 * inward, y + 0.62 * w),
+        hem = [(edge + 0.11 * inward, y - 0.05), (edge + 0.09 * inward, y + 0.3 * w)]
+        fall = smooth([*hem, (edge + 0.05 * inward, y + 0.62 * w)], closed=False)
+        canvas.polygon(
+            [(edge, y - 0.05), *fall, (edge + 0.075 * inward, y + w + 0.06), (edge, y + w + 0.06)], cloth
         )
-        fall = smooth([top[1], (edge + 0.09 * inward, y + 0.3 * w), waist], closed=False)
-        canvas.polygon([top[0], *fall, (edge + 0.075 * inward, y + w + 0.06), (edge, y + w + 0.06)], cloth)
     canvas.polygon(
-        [(x - 0.08, y - 0.065), (x + w + 0.08, y - 0.065), (x + w + 0.08, y - 0.045), (x - 0.08, y - 0.045)],
+        corners(x - 0.08, y - 0.065, x + w + 0.08, y - 0.045),
         sill,
     )

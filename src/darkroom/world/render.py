@@ -14,7 +14,7 @@ from darkroom.world.layout import Box, layout, stands
 from darkroom.world.places import draw_place
 from darkroom.world.scene import Scene
 from darkroom.world.sky import falling
-from darkroom.world.styles import Neon, Style, style
+from darkroom.world.styles import Style, glow, style
 from darkroom.world.things import DRAW
 
 
@@ -51,7 +51,7 @@ def _draw_things(canvas: Canvas, how: Style, scene: Scene) -> None:
         pen = ImageDraw.Draw(lights)
         for box, paints in things:
             DRAW[box.kind](Pen(pen, canvas.side, box, paints, how.rim, how.detail))
-        Neon.glow(canvas, lights, 0.035, 1)
+        glow(canvas, lights, 0.035)
     for rim in (how.rim, 0.0):
         for box, paints in things:
             DRAW[box.kind](Pen(canvas.draw, canvas.side, box, paints, rim, how.detail))

@@ -37,6 +37,14 @@ def contrast(main: RGB, ground: RGB) -> RGB:
     return mix(main, (16, 16, 40), 0.58 if luminance(main) < 0.85 else 0.5)
 
 
+def glow(canvas: Canvas, lights: Image.Image, reach: float) -> None:
+    """Add the lights to the canvas, blurred by `reach` (of the picture)."""
+    small = lights.resize((canvas.side // 8,) * 2, Image.Resampling.BOX)
+    halo = small.filter(ImageFilter.GaussianBlur(canvas.side / 8 * reach))
+    halo = halo.resize(canvas.image.size, Image.Resampling.BILINEAR)
+    canvas.replace(ImageChops.screen(canvas.image, halo))
+
+
 class Style:
     """The flat illustration, and the hooks by which the others differ from it."""
 
@@ -217,18 +225,7 @@ class Neon(Style):
 
     def prepare(self, canvas: Canvas, scene: Scene) -> None:
         """Light spills from the bright lines of the scenery."""
-        self.glow(canvas, ImageChops.multiply(canvas.image, canvas.image), 0.016, 1)
-
-    @staticmethod
-    def glow(canvas: Canvas, lights: Image.Image, reach: float, times: int) -> None:
-        """Add the lights to the canvas, blurred by `reach` (of the picture)."""
-        small = lights.resize((canvas.side // 8,) * 2, Image.Resampling.BOX)
-        halo = small.filter(ImageFilter.GaussianBlur(canvas.side / 8 * reach))
-        halo = halo.resize(canvas.image.size, Image.Resampling.BILINEAR)
-        lit = canvas.image
-        for _ in range(times):
-            lit = ImageChops.screen(lit, halo)
-        canvas.replace(lit)
+        glow(canvas, ImageChops.multiply(canvas.image, canvas.image), 0.016)
 
 
 class Pastel(Style):

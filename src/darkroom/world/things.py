@@ -242,12 +242,12 @@ def butterfly(pen: Pen) -> None:
         pen.curve(
             [at(0.1, 0.62), at(0.26, 0.6), at(0.35, 0.72), at(0.28, 0.88), at(0.17, 0.82)], "main", True
         )
-        pen.oval(*sorted_box(at(0.26, 0.16), at(0.4, 0.34)), "light", inside=True)
+        pen.oval(*_between(at(0.26, 0.16), at(0.4, 0.34)), "light", inside=True)
         pen.stroke([at(0.01, 0.26), at(0.05, 0.12), at(0.11, 0.03)], 0.025, INK)
     pen.oval(0.455, 0.2, 0.545, 0.92, INK)
 
 
-def sorted_box(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float, float, float]:
+def _between(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of the box between two corners."""
     return min(a[0], b[0]), min(a[1], b[1]), max(a[0], b[0]), max(a[1], b[1])
 
@@ -366,9 +366,8 @@ def star(pen: Pen) -> None:
         tips.append((0.5 + 0.526 * r * math.cos(a), (1 + r * math.sin(a)) / 1.809))
     pen.shape(tips, "main")
     centre = (0.5, 1 / 1.809)
-    for k in range(0, 10, 2):
-        pen.shape([centre, tips[k], tips[(k + 1) % 10]], "dark" if k in (2, 4, 6) else "light", inside=True)
-        pen.shape([centre, tips[k], tips[(k + 1) % 10]], "main", inside=True) if k in (0, 8) else None
+    for k in (2, 4, 6):  # the facets away from the light
+        pen.shape([centre, tips[k], tips[k + 1]], "dark", inside=True)
 
 
 def heart(pen: Pen) -> None:
