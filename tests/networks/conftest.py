@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,9 @@ TOLERANCE = 1e-4
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
     assert ours.shape == theirs.shape
-    return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
+    error = float((ours.double() - theirs.double()).norm() / theirs.double().norm())
+    assert math.isfinite(error)
+    return error
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:

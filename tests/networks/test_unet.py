@@ -276,8 +276,12 @@ def test_missing_conditioning_is_named(changes, needs):
 def test_tuples_of_the_wrong_length_are_named():
     with pytest.raises(ModelError, match=r"num_attention_heads = \(8, 8\) needs 4 entries"):
         UNetConfig(num_attention_heads=(8, 8))
-    with pytest.raises(ModelError, match=r"\(1, 2, 3\) of level 0 need 2 entries"):
-        UNet(UNetConfig(transformer_layers_per_block=((1, 2, 3), 1, 1, 1)))
+    with pytest.raises(ModelError, match=r"\(1, 2, 3\) of one level need 2 entries"):
+        UNetConfig(transformer_layers_per_block=((1, 2, 3), 1, 1, 1))
+    with pytest.raises(
+        ModelError, match="3 heads and 32 norm groups must divide the 320 channels of level 0"
+    ):
+        UNetConfig(num_attention_heads=3)
 
 
 WIDE = {

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from darkroom.errors import ModelError
 from darkroom.networks import CLIPTextConfig, CLIPVisionConfig, UNetConfig, VAEConfig
@@ -56,28 +57,33 @@ def unet_config(data: Json) -> UNetConfig:
     _one_of(what, data, "class_embed_type", (None, "timestep", "projection"))
     _one_of(what, data, "addition_embed_type", (None, "text_time"))
     _one_of(what, data, "mid_block_type", (None, MID, CROSS_MID), CROSS_MID)
-    default = (CROSS_DOWN, CROSS_DOWN, CROSS_DOWN, DOWN)
-    down_types = _all_of(what, data, "down_block_types", (DOWN, CROSS_DOWN), default)
-    default = (UP, CROSS_UP, CROSS_UP, CROSS_UP)
-    up_types = _all_of(what, data, "up_block_types", (UP, CROSS_UP), default)
-
-    depths = _levels(data.get("transformer_layers_per_block", 1), len(down_types))
+    widths = _frozen(data.get("block_out_channels", (320, 640, 1280, 1280)))
+    down_types = _all_of(what, data, "down_block_types", (DOWN, CROSS_DOWN), (*[CROSS_DOWN] * 3, DOWN))
+    up_types = _all_of(what, data, "up_block_types", (UP, CROSS_UP), (UP, *[CROSS_UP] * 3))
+    depths = _levels(data.get("transformer_layers_per_block", 1), down_types)
     reverse = data.get("reverse_transformer_layers_per_block")
-    up_depths = depths if reverse is None else _levels(reverse, len(up_types))[::-1]
+    up_depths = depths if reverse is None else _levels(reverse, up_types)[::-1]
+    if not isinstance(widths, tuple) or {len(v) for v in (down_types, up_types, depths, up_depths)} != {
+        len(widths)
+    }:
+        raise ModelError(
+            f"{what}: block_out_channels = {widths} has not as many levels as down_block_types, "
+            "up_block_types or transformer_layers_per_block"
+        )
     down = tuple(d if kind == CROSS_DOWN else 0 for d, kind in zip(depths, down_types, strict=True))
     up = tuple(d if kind == CROSS_UP else 0 for d, kind in zip(up_depths, up_types[::-1], strict=True))
-    deepest = depths[-1][0] if isinstance(depths[-1], tuple) else depths[-1]
-    mid = {CROSS_MID: deepest, MID: 0, None: None}[data.get("mid_block_type", CROSS_MID)]
-
+    deepest = depths[-1][0] if isinstance(depths[-1], tuple) and depths[-1] else depths[-1]
     given = _known(UNetConfig, data) | {
         "transformer_layers_per_block": down,
         "up_transformer_layers_per_block": None if up == down else up,
-        "mid_transformer_layers": mid,
+        "mid_transformer_layers": {CROSS_MID: deepest, MID: 0, None: None}[
+            data.get("mid_block_type", CROSS_MID)
+        ],
         "num_attention_heads": _frozen(data.get("attention_head_dim", 8)),
-        "cross_attention_dim": _single(what, data, "cross_attention_dim", 1280),
-        "sample_size": _single(what, data, "sample_size", 64),
+        "cross_attention_dim": _single(data.get("cross_attention_dim", 1280)),
+        "sample_size": _single(data.get("sample_size") or 64),
     }
-    return UNetConfig(**given)
+    return _record(what, UNetConfig, given)
 
 
 def unet_json(config: UNetConfig) -> dict[str, Any]:
@@ -113,10 +119,10 @@ def vae_config(data: Json) -> VAEConfig:
     _fixed(what, data, VAE_FIXED)
     _all_of(what, data, "down_block_types", ("DownEncoderBlock2D",), ())
     _all_of(what, data, "up_block_types", ("UpDecoderBlock2D",), ())
-    given: dict[str, Any] = {"block_out_channels": (64,), "layers_per_block": 1, **_known(VAEConfig, data)}
+    given = {"block_out_channels": (64,), "layers_per_block": 1, **_known(VAEConfig, data)}
     given["shift_factor"] = data.get("shift_factor") or 0.0
-    given["sample_size"] = _single(what, data, "sample_size", 32)
-    return VAEConfig(**given)
+    given["sample_size"] = _single(data.get("sample_size") or 32)
+    return _record(what, VAEConfig, given)
 
 
 def vae_json(config: VAEConfig) -> dict[str, Any]:
@@ -134,7 +140,7 @@ def vae_json(config: VAEConfig) -> dict[str, Any]:
 def text_config(data: Json) -> CLIPTextConfig:
     """The record of a `text_encoder/config.json`."""
     defaults = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
-    return _clip_config("CLIP text config", CLIPTextConfig, data, defaults, "eos_token_id")
+    return _clip_config("CLIP text config", CLIPTextConfig, data, defaults)
 
 
 def text_json(config: CLIPTextConfig) -> dict[str, Any]:
@@ -148,7 +154,7 @@ def vision_config(data: Json) -> CLIPVisionConfig:
         "num_hidden_layers": 12,
         "patch_size": 32,
     }
-    return _clip_config("CLIP vision config", CLIPVisionConfig, data, defaults, "image_size", "patch_size")
+    return _clip_config("CLIP vision config", CLIPVisionConfig, data, defaults)
 
 
 def vision_json(config: CLIPVisionConfig) -> dict[str, Any]:
@@ -156,14 +162,13 @@ def vision_json(config: CLIPVisionConfig) -> dict[str, Any]:
     return _clip_json(config, "CLIPVisionModel", "clip_vision_model")
 
 
-def _clip_config(what: str, record: type[Record], data: Json, defaults: Json, *single: str) -> Record:
+def _clip_config(what: str, record: type[Record], data: Json, defaults: Json) -> Record:
     """Only the class name tells whether the file holds a projection: all have a `projection_dim`."""
     _one_of(what, data, "hidden_act", ACTIVATIONS, "quick_gelu")
-    given = {**defaults, **_known(record, data)}
-    given |= {name: _single(what, data, name) for name in single if name in data}
+    given = {**defaults, **{name: _single(value) for name, value in _known(record, data).items()}}
     projected = any(name.endswith("WithProjection") for name in data.get("architectures") or ())
     given["projection_dim"] = data.get("projection_dim", 512) if projected else None
-    return record(**given)
+    return _record(what, record, given)
 
 
 def _clip_json(config: CLIPTextConfig | CLIPVisionConfig, name: str, kind: str) -> dict[str, Any]:
@@ -181,6 +186,28 @@ def _known(record: type[Record], data: Json) -> dict[str, Any]:
     return {f.name: _frozen(data[f.name]) for f in fields(record) if f.name in data}
 
 
+def _record(what: str, record: type[Record], given: Json) -> Record:
+    """The record, if every value is of its field's type."""
+    hints = get_type_hints(record)
+    for name, value in given.items():
+        if not _fits(value, hints[name]):
+            kind = record.__annotations__[name]
+            raise ModelError(f"{what}: {name} = {value!r} should be {kind}; the file is damaged or unusual")
+    return record(**given)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value is of a type, numbers not negative."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, kind) for kind in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and bool(value) and all(_fits(v, get_args(hint)[0]) for v in value)
+    if hint in (int, float):
+        kinds = int if hint is int else int | float
+        return isinstance(value, kinds) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, hint)
+
+
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
 
@@ -190,18 +217,18 @@ def _depth(depths: tuple[int, ...]) -> int | tuple[int, ...]:
     return depths[0] if len(set(depths)) == 1 else depths
 
 
-def _levels(value: Any, count: int) -> tuple[Any, ...]:
-    return _frozen(value) if isinstance(value, list | tuple) else (value,) * count
+def _levels(value: Any, like: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Transformer depths, one entry a level; an entry may list different ones."""
+    if not isinstance(value, list | tuple):
+        return (value,) * len(like)
+    return tuple(_depth(tuple(entry)) if isinstance(entry, list | tuple) else entry for entry in value)
 
 
-def _single(what: str, data: Json, name: str, default: int | None = None) -> Any:
-    """A field that may be a list of equal numbers."""
-    value = data.get(name, default)
-    if isinstance(value, list | tuple):
-        if len(set(value)) != 1:
-            raise ModelError(f"{what}: {name} = {value} is not supported; one number, or equal ones, are")
-        return value[0]
-    return value
+def _single(value: Any) -> Any:
+    """One number where the files may list equal ones."""
+    return (
+        value[0] if isinstance(value, list | tuple) and value and all(v == value[0] for v in value) else value
+    )
 
 
 def _fixed(what: str, data: Json, supported: Json) -> None:
@@ -219,7 +246,7 @@ def _one_of(what: str, data: Json, name: str, supported: Sequence[Any], default:
 def _all_of(
     what: str, data: Json, name: str, supported: Sequence[str], default: Sequence[str]
 ) -> tuple[str, ...]:
-    kinds = tuple(data.get(name, default))
-    for kind in kinds:
+    kinds = _frozen(data.get(name, default))
+    for kind in kinds if isinstance(kinds, tuple) else (kinds,):
         _one_of(what, {name: kind}, name, supported)
-    return kinds
+    return kinds  # type: ignore[no-any-return]

@@ -62,48 +62,46 @@ class UNetConfig:
     sample_size: int = 64
 
     def __post_init__(self) -> None:
-        levels = len(self.block_out_channels)
-        for name in (
-            "layers_per_block",
-            "transformer_layers_per_block",
-            "up_transformer_layers_per_block",
-            "num_attention_heads",
-            "only_cross_attention",
-        ):
-            value = getattr(self, name)
-            if isinstance(value, tuple) and len(value) != levels:
-                raise ModelError(f"U-Net config: {name} = {value} needs {levels} entries, one per level")
+        for index in range(len(self.block_out_channels)):
+            self.level(index)
 
     @property
     def time_width(self) -> int:
         return 4 * self.block_out_channels[0]
 
     def level(self, index: int) -> Level:
-        """What the level of that index comes to."""
-
-        def at(value: Any) -> Any:
-            return value[index] if isinstance(value, tuple) else value
-
-        def depths(value: int | Depths, layers: int) -> Depths:
-            result = value if isinstance(value, tuple) else (value,) * layers
-            if len(result) != layers:
-                raise ModelError(
-                    f"U-Net config: transformer layers {value} of level {index} need {layers} entries"
-                )
-            return result
-
-        layers = at(self.layers_per_block)
-        down = at(self.transformer_layers_per_block)
-        up = (
-            down if self.up_transformer_layers_per_block is None else at(self.up_transformer_layers_per_block)
+        """What the level of that index comes to; ModelError names a field that makes no sense."""
+        width, layers, heads, down, up, only_cross = (
+            self._at(name, index)
+            for name in (
+                "block_out_channels",
+                "layers_per_block",
+                "num_attention_heads",
+                "transformer_layers_per_block",
+                "up_transformer_layers_per_block",
+                "only_cross_attention",
+            )
         )
-        return Level(
-            self.block_out_channels[index],
-            at(self.num_attention_heads),
-            at(self.only_cross_attention),
-            depths(down, layers),
-            depths(up, layers + 1),
-        )
+        down, up = _per_resnet(down, layers), _per_resnet(down if up is None else up, layers + 1)
+        if (any(down + up) and width % heads) or width % self.norm_num_groups:
+            raise ModelError(
+                f"U-Net config: {heads} heads and {self.norm_num_groups} norm groups must divide "
+                f"the {width} channels of level {index}"
+            )
+        return Level(width, heads, only_cross, down, up)
+
+    def _at(self, name: str, index: int) -> Any:
+        value, levels = getattr(self, name), len(self.block_out_channels)
+        if isinstance(value, tuple) and len(value) != levels:
+            raise ModelError(f"U-Net config: {name} = {value} needs {levels} entries, one per level")
+        return value[index] if isinstance(value, tuple) else value
+
+
+def _per_resnet(depth: int | Depths, layers: int) -> Depths:
+    depths = depth if isinstance(depth, tuple) else (depth,) * layers
+    if len(depths) != layers:
+        raise ModelError(f"U-Net config: transformer layers {depths} of one level need {layers} entries")
+    return depths
 
 
 class Level(NamedTuple):
