@@ -1,0 +1,37 @@
+"""Checkpoints: one safetensors file with every tensor of a run, its numbers as JSON in the header."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from darkroom.errors import ModelError
+
+NAME = "checkpoint.safetensors"
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    """Write both, all or nothing: a crash in the middle leaves the file that was there."""
+    temporary = path.with_name(path.name + ".tmp")
+    ready = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    save_file(ready, temporary, metadata={"darkroom": json.dumps(dict(numbers))})
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the numbers of a checkpoint. Raises ModelError where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            numbers = json.loads((file.metadata() or {})["darkroom"])
+            return {name: file.get_tensor(name) for name in file.keys()}, numbers  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ModelError(f"cannot read the checkpoint {path}: {error}") from error
