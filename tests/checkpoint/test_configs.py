@@ -274,7 +274,11 @@ def test_a_record_round_trips_from_its_defaults():
         (vae_config, VAES["sd1"], "block_out_channels", []),
         (vae_config, VAES["sd1"], "latent_channels", -4),
         (text_config, {}, "hidden_act", "relu"),
+        (vae_config, VAES["sd1"], "norm_num_groups", 0),
+        (unet_config, SD1, "norm_num_groups", 31),
         (text_config, {}, "hidden_size", True),
+        (text_config, {}, "num_attention_heads", 7),
+        (vision_config, {}, "num_attention_heads", 0),
         (vision_config, {}, "image_size", [224, 448]),
     ],
 )

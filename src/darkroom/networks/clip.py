@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from darkroom.networks.layers import attend, merge_heads, split_heads
+from darkroom.networks.layers import attend, merge_heads, require_divisor, split_heads
 
 LEGACY_EOS = 2  # What early configs claim the end token to be; it means "the token with the highest id".
 
@@ -33,6 +33,9 @@ class CLIPTextConfig:
     projection_dim: int | None = None
     eos_token_id: int = 49407
 
+    def __post_init__(self) -> None:
+        require_divisor("CLIP text config: num_attention_heads", self.num_attention_heads, self.hidden_size)
+
 
 @dataclass(frozen=True, slots=True)
 class CLIPVisionConfig:
@@ -51,6 +54,9 @@ class CLIPVisionConfig:
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
     projection_dim: int | None = 768
+
+    def __post_init__(self) -> None:
+        require_divisor("CLIP vision config: num_attention_heads", self.num_attention_heads, self.hidden_size)
 
 
 class CLIPOutput(NamedTuple):

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from darkroom.errors import ModelError
+
 Attend = Callable[[Tensor, Tensor, Tensor, str], Tensor]
 """Takes queries (B, heads, N, d), keys and values (B, heads, M, d) and the name of the attention layer
 (its key in the state dict, such as `mid_block.attentions.0.transformer_blocks.0.attn1`); returns what
@@ -56,6 +58,12 @@ def merge_heads(tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).flatten(2)
 
 
+def require_divisor(what: str, divisor: int, width: int) -> None:
+    """ModelError unless `divisor` parts a number of channels evenly, as heads and norm groups must."""
+    if divisor < 1 or width % divisor:
+        raise ModelError(f"{what} = {divisor} must divide {width}, the number of channels")
+
+
 def zeroed(module: AnyModule) -> AnyModule:
     """The module with all its parameters zero: a residual branch that starts by adding nothing."""
     for parameter in module.parameters():
@@ -72,6 +80,15 @@ def timestep_embedding(time: Tensor, width: int) -> Tensor:
     frequencies = torch.exp(-math.log(10000) * torch.arange(half, device=time.device) / half)
     angles = time.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def guidance_embedding(guidance: Tensor, width: int) -> Tensor:
+    """Guidance scales less one (B,) to float32 (B, width): Luo et al. 2023 (latent consistency models)."""
+    half = width // 2
+    # In this order: angles reach thousands of turns, where float32 forgives no other rounding.
+    frequencies = torch.exp(torch.arange(half, device=guidance.device) * -(math.log(10000) / (half - 1)))
+    angles = (1000 * guidance.float())[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class TimestepEmbedding(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -21,6 +20,8 @@ from darkroom.networks.layers import (
     Transformer,
     Upsample,
     attend,
+    guidance_embedding,
+    require_divisor,
     timestep_embedding,
     zeroed,
 )
@@ -83,11 +84,8 @@ class UNetConfig:
             )
         )
         down, up = _per_resnet(down, layers), _per_resnet(down if up is None else up, layers + 1)
-        if (any(down + up) and width % heads) or width % self.norm_num_groups:
-            raise ModelError(
-                f"U-Net config: {heads} heads and {self.norm_num_groups} norm groups must divide "
-                f"the {width} channels of level {index}"
-            )
+        require_divisor("U-Net config: num_attention_heads", heads, width)
+        require_divisor("U-Net config: norm_num_groups", self.norm_num_groups, width)
         return Level(width, heads, only_cross, down, up)
 
     def _at(self, name: str, index: int) -> Any:
@@ -293,22 +291,15 @@ class UNet(nn.Module):
             labels = _given(added.labels, "labels")
             if config.class_embed_type == "timestep":
                 labels = timestep_embedding(labels, width)
-            vector = vector + self.class_embedding(labels if config.num_class_embeds else labels.to(dtype))
+            vector = vector + self.class_embedding(
+                labels if isinstance(self.class_embedding, nn.Embedding) else labels.to(dtype)
+            )
         if config.addition_embed_type == "text_time":
             pooled, ids = _given(added.pooled, "pooled"), _given(added.time_ids, "time_ids")
             sizes = timestep_embedding(ids.flatten(), config.addition_time_embed_dim or 256)
             facts = torch.cat([pooled.to(dtype), sizes.to(dtype).view(len(ids), -1)], dim=1)
             vector = vector + self.add_embedding(facts)
         return vector
-
-
-def guidance_embedding(guidance: Tensor, width: int) -> Tensor:
-    """Guidance scales less one (B,) to float32 (B, width): Luo et al. 2023 (latent consistency models)."""
-    half = width // 2
-    # In this order: angles reach thousands of turns, where float32 forgives no other rounding.
-    frequencies = torch.exp(torch.arange(half, device=guidance.device) * -(math.log(10000) / (half - 1)))
-    angles = (1000 * guidance.float())[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def _class_embedding(config: UNetConfig) -> nn.Module | None:

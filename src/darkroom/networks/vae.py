@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from darkroom.networks.layers import Attention, Downsample, ResnetBlock, Upsample, to_image, to_tokens
+from darkroom.networks.layers import (
+    Attention,
+    Downsample,
+    ResnetBlock,
+    Upsample,
+    require_divisor,
+    to_image,
+    to_tokens,
+)
 
 EPS = 1e-6
 
@@ -38,6 +46,10 @@ class VAEConfig:
     shift_factor: float = 0.0
     force_upcast: bool = True
     sample_size: int = 512
+
+    def __post_init__(self) -> None:
+        for width in self.block_out_channels:
+            require_divisor("VAE config: norm_num_groups", self.norm_num_groups, width)
 
     @property
     def factor(self) -> int:
