@@ -1,7 +1,7 @@
 """The networks: plain `torch` modules whose attribute names are the keys of the published files."""
 
 from darkroom.networks.clip import CLIPOutput, CLIPText, CLIPTextConfig, CLIPVision, CLIPVisionConfig
-from darkroom.networks.layers import Attend
+from darkroom.networks.layers import Attend, attend
 from darkroom.networks.unet import Added, Residuals, UNet, UNetConfig
 from darkroom.networks.vae import VAE, VAEConfig
 
@@ -18,4 +18,5 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "VAEConfig",
+    "attend",
 ]
