@@ -13,12 +13,19 @@ from interleave import arguments, interleave, report
 PEER = """
 import sys, torch
 from diffusers import StableDiffusionPipeline
-pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[1], torch_dtype=getattr(torch, sys.argv[4]), local_files_only=True)
+folder, picture, steps, dtype, size = sys.argv[1:]
+pipeline = StableDiffusionPipeline.from_pretrained(
+    folder, torch_dtype=getattr(torch, dtype), local_files_only=True
+)
 pipeline.set_progress_bar_config(disable=True)
-generator = torch.Generator().manual_seed(7)
-size = int(sys.argv[5])
-image = pipeline("a red boat on a calm sea", num_inference_steps=int(sys.argv[3]), width=size, height=size, generator=generator).images[0]
-image.save(sys.argv[2])
+images = pipeline(
+    "a red boat on a calm sea",
+    num_inference_steps=int(steps),
+    width=int(size),
+    height=int(size),
+    generator=torch.Generator().manual_seed(7),
+).images
+images[0].save(picture)
 """
 
 

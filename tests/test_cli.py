@@ -121,7 +121,9 @@ def test_a_mistake_in_a_prompts_file_names_its_line(run, tmp_path):
 
 
 def test_settings_file_and_command_line_together(run, tmp_path):
-    (tmp_path / "darkroom.toml").write_text('[generate]\nsteps = 3\nmodel = "toy"\noutput = "kept"\nseed = 5\n')
+    (tmp_path / "darkroom.toml").write_text(
+        '[generate]\nsteps = 3\nmodel = "toy"\noutput = "kept"\nseed = 5\n'
+    )
     assert run("generate", "a")[1].split() == ["kept/5-a.png"]
     assert run("generate", "a", "--seed", "6")[1].split() == ["kept/6-a.png"]
     (tmp_path / "darkroom.toml").write_text("[generate]\nstpes = 3\n")
@@ -188,7 +190,9 @@ def test_lists_and_doctor(run):
         assert word in out
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["again"], ["models"], ["samplers"], ["doctor"], ["info"], ["train"]])
+@pytest.mark.parametrize(
+    "command", [[], ["generate"], ["again"], ["models"], ["samplers"], ["doctor"], ["info"], ["train"]]
+)
 def test_help_of_every_command(run, command):
     status, out, _ = run(*command, "--help")
     assert status == 0

@@ -73,7 +73,9 @@ def test_prompt_negative_guidance_and_seed_all_matter(model):
 
 def test_long_prompts_are_not_cut(model):
     words = "a red boat on a calm sea and " * 12
-    first, second = (model.generate(words + end, seed=7, **SETTINGS)[0] for end in ("two trees", "a grey house"))
+    first, second = (
+        model.generate(words + end, seed=7, **SETTINGS)[0] for end in ("two trees", "a grey house")
+    )
     assert (pixels(first) != pixels(second)).any()
 
 
@@ -106,14 +108,22 @@ def test_metadata_says_everything(model, toy_folder):
     assert None not in request.values()
     assert set(picture.metadata["model"]["weights"]) == {"unet", "vae", "text_encoder"}
     assert picture.metadata["numerics"]["precision"] == model.placement.precision
-    assert picture.parameters.splitlines()[-1].startswith("Steps: 4, Sampler: DPM++ 2M, Schedule type: Karras,")
+    assert picture.parameters.splitlines()[-1].startswith(
+        "Steps: 4, Sampler: DPM++ 2M, Schedule type: Karras,"
+    )
     assert "Seed: 7, Size: 40x32" in picture.parameters
 
 
 def test_large_pictures_take_a_second_pass(model):
     totals = set()
     (large,) = model.generate(
-        "a", seed=1, steps=4, width=80, height=64, sampler="euler", callback=lambda step: totals.add(step.total)
+        "a",
+        seed=1,
+        steps=4,
+        width=80,
+        height=64,
+        sampler="euler",
+        callback=lambda step: totals.add(step.total),
     )
     assert large.image.size == (80, 64)
     assert totals == {4 + 2}

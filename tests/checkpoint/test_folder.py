@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
@@ -46,7 +45,10 @@ def test_flow_and_epsilon_are_read_from_the_scheduler(toy_folder, tmp_path):
 
 def test_keys_of_newer_and_older_writers_are_known(copy):
     expected = load_folder(copy, CPU, torch.float32)
-    rewrite(copy / "text_encoder/model.safetensors", lambda t: {k.removeprefix("text_model."): v for k, v in t.items()})
+    rewrite(
+        copy / "text_encoder/model.safetensors",
+        lambda t: {k.removeprefix("text_model."): v for k, v in t.items()},
+    )
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
     def aged(tensors):
@@ -57,7 +59,9 @@ def test_keys_of_newer_and_older_writers_are_known(copy):
     rewrite(copy / "vae/diffusion_pytorch_model.safetensors", aged)
     found = load_folder(copy, CPU, torch.float32)
     for name in ("text_encoder", "vae"):
-        for one, other in zip(getattr(expected, name).parameters(), getattr(found, name).parameters(), strict=True):
+        for one, other in zip(
+            getattr(expected, name).parameters(), getattr(found, name).parameters(), strict=True
+        ):
             assert torch.equal(one, other)
 
 
@@ -69,8 +73,14 @@ def test_keys_of_newer_and_older_writers_are_known(copy):
         (lambda f: (f / UNET).write_bytes((f / UNET).read_bytes()[:-100]), ["damaged", "unet"]),
         (lambda f: (f / UNET).write_bytes(b"\xff" * 64), ["damaged"]),
         (lambda f: rewrite(f / UNET, lambda t: {**t, "surprise": torch.zeros(1)}), ["surprise"]),
-        (lambda f: rewrite(f / UNET, lambda t: {k: v for k, v in t.items() if k != "conv_in.bias"}), ["conv_in.bias"]),
-        (lambda f: rewrite(f / UNET, lambda t: {**t, "conv_in.bias": torch.zeros(3)}), ["conv_in.bias", "(3,)"]),
+        (
+            lambda f: rewrite(f / UNET, lambda t: {k: v for k, v in t.items() if k != "conv_in.bias"}),
+            ["conv_in.bias"],
+        ),
+        (
+            lambda f: rewrite(f / UNET, lambda t: {**t, "conv_in.bias": torch.zeros(3)}),
+            ["conv_in.bias", "(3,)"],
+        ),
         (lambda f: (f / "unet/config.json").write_text("{"), ["config.json"]),
         (lambda f: (f / "unet/config.json").write_text("[]"), ["config.json", "object"]),
         (lambda f: (f / "vae/config.json").unlink(), ["vae/config.json", "missing"]),

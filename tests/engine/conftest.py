@@ -26,7 +26,8 @@ class ToyNetworks:
         self.nan_after = 10**9
 
     def encode(self, texts: Sequence[str]) -> list[Conditioning]:
-        return [Conditioning(torch.full((1, 77, 2), (sum(map(ord, text)) % 97) / 97)) for text in texts]
+        values = [(sum(map(ord, text)) % 97) / 97 for text in texts]
+        return [Conditioning(torch.full((1, 77, 2), value)) for value in values]
 
     def denoise(self, rows):
         self.calls.append(len(rows))
@@ -37,7 +38,11 @@ class ToyNetworks:
             raise RuntimeError("toy network broke")
         x = torch.cat([row.x for row in rows])
         time = torch.tensor([row.time for row in rows]) / 1000
-        y = torch.sin(3 * x + time[:, None, None, None]) * 0.6 + context[:, None, None, None] + 1e-7 * len(rows)
+        y = (
+            torch.sin(3 * x + time[:, None, None, None]) * 0.6
+            + context[:, None, None, None]
+            + 1e-7 * len(rows)
+        )
         if len(self.calls) > self.nan_after:
             y = y * float("nan")
         return list(y.split(1))

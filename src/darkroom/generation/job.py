@@ -142,7 +142,7 @@ class Job:
 
 
 def plan(request: Request, family: Family) -> list[Pass]:
-    """The passes a settled request takes: one, or two where it is much larger than the model's native size."""
+    """The passes a settled request takes: two where it is much larger than the model's native size."""
     assert request.width and request.height and request.steps and request.second_strength
     assert request.sampler and request.schedule
     function = SAMPLERS[request.sampler].function
