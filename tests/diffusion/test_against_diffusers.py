@@ -44,6 +44,9 @@ def compare(mixture: Any, noises: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     ) -> None:
         model = process(prediction)
 
+        def batch(draw: int) -> torch.Tensor:
+            return noises(draw)[None, None]  # (1, 1, height, width), as schedulers expect.
+
         def network(x: torch.Tensor, point: Point) -> torch.Tensor:
             d = mixture(x, point)
             return model.target(d, (x - point.alpha * d) / point.sigma, point)
@@ -51,16 +54,9 @@ def compare(mixture: Any, noises: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         draws = itertools.count(1)
         module = sys.modules[type(scheduler).__module__]
         if hasattr(module, "randn_tensor"):
-            monkeypatch.setattr(module, "randn_tensor", lambda *args, **kwargs: noises(next(draws))[None])
-        run = Run.begin(noises, points[0])
-        # A batch of one picture of (channels, height, width), as schedulers expect.
-        run.x = run.x[None, None]
-        run.source = lambda draw: noises(draw)[None, None]
+            monkeypatch.setattr(module, "randn_tensor", lambda *args, **kwargs: batch(next(draws)))
+        run = Run.begin(batch, points[0])
         x = run.x
-        if hasattr(module, "randn_tensor"):
-            monkeypatch.setattr(
-                module, "randn_tensor", lambda *args, **kwargs: noises(next(draws))[None, None]
-            )
         steps = ours(run, points)
         asked = next(steps)
         for t in scheduler.timesteps:
@@ -208,22 +204,27 @@ def test_dpmpp_2m(diffusers_scheduler: Any, compare: Any, steps: int, spacing: s
     compare(scheduler, sampler("dpmpp_2m"), points)
 
 
-@pytest.mark.parametrize("kind", ["midpoint", "heun"])
-@pytest.mark.parametrize("stochastic", [False, True])
-def test_dpmpp_on_a_flow(diffusers_scheduler: Any, compare: Any, stochastic: bool, kind: str) -> None:
-    if kind == "heun" and not stochastic:
-        pytest.skip("dpmpp_2m has no such variant")
+@pytest.mark.parametrize(
+    ("name", "algorithm", "kind"),
+    [
+        ("dpmpp_2m", "dpmsolver++", "midpoint"),
+        ("dpmpp_2m_sde", "sde-dpmsolver++", "midpoint"),
+        ("dpmpp_2m_sde_heun", "sde-dpmsolver++", "heun"),
+    ],
+)
+def test_dpmpp_on_a_flow(
+    diffusers_scheduler: Any, compare: Any, name: str, algorithm: str, kind: str
+) -> None:
     scheduler = diffusers_scheduler(
         "DPMSolverMultistepScheduler",
         prediction_type="flow_prediction",
         use_flow_sigmas=True,
         flow_shift=3.0,
-        algorithm_type="sde-dpmsolver++" if stochastic else "dpmsolver++",
+        algorithm_type=algorithm,
         solver_type=kind,
     )
     scheduler.set_timesteps(9)
     points = from_levels(FlowSchedule(3.0), scheduler.sigmas.tolist()[:-1])
-    name = {"midpoint": "dpmpp_2m_sde", "heun": "dpmpp_2m_sde_heun"}[kind] if stochastic else "dpmpp_2m"
     compare(scheduler, sampler(name), points, "flow", times=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,6 +139,7 @@ def test_points_for_a_strength() -> None:
     ("steps", "schedule", "options", "message"),
     [
         (0, None, {}, "steps is 0"),
+        (1001, None, {}, "steps is 1001"),
         (5, "karas", {}, "unknown schedule"),
         (5, "karras", {"row": 7.0}, "schedule karras has no option 'row': did you mean 'rho'"),
         (5, "simple", {"rho": 7.0}, "it has none"),
@@ -149,3 +151,11 @@ def test_points_for_a_strength() -> None:
 def test_bad_schedules(steps: int, schedule: str | None, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         points_for(VP, steps, "euler", schedule, **options)
+
+
+def test_the_page_of_samplers_lists_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "samplers.md").read_text()
+    for info in SAMPLERS.values():
+        assert f"| `{info.name}` | {info.label} |" in page
+    for schedule in SCHEDULES.values():
+        assert f"| `{schedule.name}` | {schedule.label} |" in page

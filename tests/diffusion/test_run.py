@@ -171,6 +171,17 @@ def test_works_on_arrays_too(mixture: Any, drive: Any, name: str) -> None:
     np.testing.assert_allclose(arrays, tensors.numpy(), rtol=1e-12, atol=1e-12)
 
 
+@SCHEDULES
+@NAMES
+def test_single_precision_is_enough(mixture: Any, drive: Any, name: str, schedule: Any) -> None:
+    points = points_for(schedule, 20, name)
+    ends = []
+    for dtype in (torch.float32, torch.float64):
+        noise = SeededNoise(4, (1, 4, 16, 16), dtype=dtype)
+        ends.append(drive(sampler(name), Run.begin(noise, points[0]), points, mixture)[0].double())
+    assert (ends[0] - ends[1]).abs().max() < 2e-4 * ends[1].abs().max()
+
+
 def test_begin_from_a_picture() -> None:
     noise = SeededNoise(3, SHAPE)
     point = points_for(VP, 10, "euler")[6]

@@ -135,7 +135,7 @@ def test_beta(schedule: Any, steps: int, alpha: float, beta: float) -> None:
 
 
 @given(u=st.floats(1e-6, 1 - 1e-6), a=st.floats(0.2, 5), b=st.floats(0.2, 5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_beta_quantile(u: float, a: float, b: float) -> None:
     """Compared as shares, since where the density is tiny one share covers many places."""
     assert stats.beta.cdf(beta_quantile(u, a, b), a, b) == pytest.approx(u, rel=1e-9, abs=1e-12)
@@ -212,7 +212,7 @@ def test_lcm_has_only_so_many_steps() -> None:
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("schedule", [VP, ZERO_SNR, FLOW], ids=["vp", "zero_snr", "flow"])
 @given(steps=st.one_of(st.integers(1, 50), st.sampled_from([333, 334, 500, 501, 999, 1000])))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_any_number_of_steps_goes_down(name: str, schedule: Any, steps: int) -> None:
     if name == "lcm" and steps > 50:
         return

@@ -32,7 +32,7 @@ class ClassifierFree:
 
     It combines raw outputs. Those and estimates of x0 are affine in one another at a fixed x and point,
     so this line is the same on either; `rescale` is not: it pulls the guided output's spread
-    back to the positive one's (Lin et al. 2023, https://arxiv.org/abs/2305.08891, eq. 15-16; 0
+    back to the positive one's (Lin et al. 2023, https://arxiv.org/abs/2305.08891, section 3.4; 0
     none, 1 all of it), and is defined on outputs. At scale 1 only the positive row is run.
     """
 

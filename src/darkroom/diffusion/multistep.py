@@ -13,7 +13,7 @@ from typing import Literal
 from darkroom.diffusion.points import Point, Points
 from darkroom.diffusion.process import Array
 from darkroom.diffusion.run import Run, Steps
-from darkroom.diffusion.samplers import along, noised, shifted, slope
+from darkroom.diffusion.samplers import along, moved, noised, slope
 
 
 def weights(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
@@ -49,16 +49,16 @@ def lms(run: Run, points: Points, *, order: int = 4) -> Steps:
         level = schedule.level(p)
         past = [(slope(schedule, run.x, d, p), level), *run.history][:order]
         step = schedule.level(q) - level
-        moments = [step ** (i + 1) / (i + 1) for i in range(len(past))]
-        change = blend(weights([u - level for _, u in past], moments), [s for s, _ in past])
-        run.x = shifted(schedule, run.x, change, p, q)
+        moments = [step**i / (i + 1) for i in range(len(past))]  # The mean of v^i from 0 to step.
+        mean = blend(weights([u - level for _, u in past], moments), [s for s, _ in past])
+        run.x = moved(schedule, run.x, mean, p, q)
         run.history = past
 
 
 def deis(run: Run, points: Points, *, order: int = 3, lower_order_final: bool = True) -> Steps:
     """Diffusion exponential integrator sampler: the polynomial in the *logarithm* of the level through
-    the last slopes, integrated over the level (Zhang and Chen 2022, https://arxiv.org/abs/2204.13902,
-    the rho-AB of section 4 with log rho). The last of few steps are of lower order, as in diffusers."""
+    the last slopes, integrated over the level (Zhang and Chen 2022, https://arxiv.org/abs/2204.13902;
+    diffusers' "logrho"). The last of few steps are of lower order, as in diffusers."""
     schedule = points.schedule
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
@@ -67,23 +67,16 @@ def deis(run: Run, points: Points, *, order: int = 3, lower_order_final: bool = 
             continue
         level = schedule.level(p)
         past = [(slope(schedule, run.x, d, p), level), *run.history][:order]
-        used = past[: order_left(run, points, q, order, lower_order_final)]
-        step = math.log(schedule.level(q) / level) if q.sigma else -math.inf
-        moments = [level * math.expm1(step)]  # The integral of v^i e^v from 0 to step, by parts.
+        steps = len(points) - 1
+        few = not q.sigma or (lower_order_final and steps < 15)
+        used = past[: steps - run.step] if few else past
+        moments = [1.0]  # The mean of v^i e^v from 0 to step, by parts.
         for i in range(1, len(used)):
-            moments.append(level * step**i * math.exp(step) - i * moments[-1])
-        change = blend(weights([math.log(u / level) for _, u in used], moments), [s for s, _ in used])
-        run.x = shifted(schedule, run.x, change, p, q)
+            step = math.log(schedule.level(q) / level)
+            moments.append(step**i / -math.expm1(-step) - i * moments[-1])
+        mean = blend(weights([math.log(u / level) for _, u in used], moments), [s for s, _ in used])
+        run.x = moved(schedule, run.x, mean, p, q)
         run.history = past
-
-
-def order_left(run: Run, points: Points, q: Point, order: int, lower: bool) -> int:
-    """The order to use for this step: one at the last if it ends clean, where the logarithm of the level
-    has no end, and with `lower` no more than there are steps left of fewer than 15."""
-    steps = len(points) - 1
-    if not q.sigma:
-        return 1
-    return min(order, steps - run.step) if lower and steps < 15 else order
 
 
 ADAMS_BASHFORTH = (
@@ -96,7 +89,7 @@ ADAMS_BASHFORTH = (
 
 def plms(run: Run, points: Points) -> Steps:
     """Pseudo linear multistep: Adams-Bashforth as if all steps were even, after one Heun step
-    (Liu et al. 2022, https://arxiv.org/abs/2202.09778, eq. 12; what Stable Diffusion 1 ships with)."""
+    (Liu et al. 2022, https://arxiv.org/abs/2202.09778; what Stable Diffusion 1 ships with)."""
     schedule = points.schedule
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
@@ -107,16 +100,16 @@ def plms(run: Run, points: Points) -> Steps:
         if len(past) == 1 and run.step < len(points) - 2:
             end = along(run.x, d, p, q)
             d2 = (yield end, q).denoised
-            used = (past[0] + slope(schedule, end, d2, q)) / 2
+            mean = (past[0] + slope(schedule, end, d2, q)) / 2
         else:
-            used = blend(ADAMS_BASHFORTH[len(past) - 1], past)
-        run.x = shifted(schedule, run.x, used * (schedule.level(q) - schedule.level(p)), p, q)
+            mean = blend(ADAMS_BASHFORTH[len(past) - 1], past)
+        run.x = moved(schedule, run.x, mean, p, q)
         run.history = past
 
 
 def pndm(run: Run, points: Points) -> Steps:
     """Pseudo numerical methods: PLMS after three pseudo Runge-Kutta steps of four calls each, at whole
-    training steps (Liu et al. 2022, https://arxiv.org/abs/2202.09778, algorithm 2)."""
+    training steps (Liu et al. 2022, https://arxiv.org/abs/2202.09778)."""
     schedule = points.schedule
     for p, q in run.steps(points):
         x = run.x
@@ -124,21 +117,18 @@ def pndm(run: Run, points: Points) -> Steps:
         if not schedule.scale(p):
             run.x = along(x, d, p, q)
             continue
-        first = slope(schedule, x, d, p)
-        past = [first, *run.history][:4]
-        step = schedule.level(q) - schedule.level(p)
+        past = [slope(schedule, x, d, p), *run.history][:4]
         if len(past) < 4 and run.step < len(points) - 2:
             middle = schedule.told(p.time - (p.time - q.time) // 2)
-            slopes = [first]
+            slopes = past[:1]
             for place in (middle, middle, q):
-                part = slopes[-1] * (schedule.level(place) - schedule.level(p))
-                end = shifted(schedule, x, part, p, place)
+                end = moved(schedule, x, slopes[-1], p, place)
                 d = (yield end, place).denoised
                 slopes.append(slope(schedule, end, d, place))
-            used = blend((1 / 6, 1 / 3, 1 / 3, 1 / 6), slopes)
+            mean = blend((1 / 6, 1 / 3, 1 / 3, 1 / 6), slopes)
         else:
-            used = blend(ADAMS_BASHFORTH[len(past) - 1], past)
-        run.x = shifted(schedule, x, used * step, p, q)
+            mean = blend(ADAMS_BASHFORTH[len(past) - 1], past)
+        run.x = moved(schedule, x, mean, p, q)
         run.history = past
 
 
@@ -155,6 +145,13 @@ def dpmpp_2m(run: Run, points: Points) -> Steps:
         run.history = [(d, p.lam)]
 
 
+def decayed(p: Point, q: Point, eta: float) -> Point:
+    """Where, at q's alpha, the noise x has at p is once it has decayed as in the reverse SDE; what is
+    missing to q comes fresh."""
+    share = math.exp(-eta * (q.lam - p.lam)) if q.sigma else 0.0
+    return Point(q.alpha, share * q.sigma, q.time)
+
+
 def dpmpp_2m_sde(
     run: Run,
     points: Points,
@@ -163,19 +160,19 @@ def dpmpp_2m_sde(
     s_noise: float = 1.0,
     solver_type: Literal["midpoint", "heun"] = "midpoint",
 ) -> Steps:
-    """DPM-Solver++(2M) on the reverse SDE (Lu et al. 2022, https://arxiv.org/abs/2211.01095, appendix;
+    """DPM-Solver++(2M) on the reverse SDE (Lu et al. 2022, https://arxiv.org/abs/2211.01095;
     k-diffusion). `solver_type` heun integrates the change of the estimate exactly."""
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
-        h = q.lam - p.lam
-        below = Point(q.alpha, q.sigma * math.exp(-eta * h) if q.sigma else 0.0, q.time)
+        below = decayed(p, q, eta)
         x = along(run.x, d, p, below)
         if run.history and q.sigma:
             before, lam = run.history[0]
-            grown = -math.expm1(-h * (1 + eta))
-            share = grown / 2 if solver_type == "midpoint" else 1 - grown / (h * (1 + eta))
-            x = x + q.alpha * share * h / (p.lam - lam) * (d - before)
-        run.x = noised(run, x, below.sigma, q, s_noise)
+            h = q.lam - p.lam
+            gone = -math.expm1(-h * (1 + eta))
+            share = gone / 2 if solver_type == "midpoint" else 1 - gone / (h * (1 + eta))
+            x = x + (q.alpha * share * h / (p.lam - lam)) * (d - before)
+        run.x = noised(run, x, below, q, s_noise)
         run.history = [(d, p.lam)]
 
 
@@ -184,22 +181,21 @@ def dpmpp_3m_sde(run: Run, points: Points, *, eta: float = 1.0, s_noise: float =
     k-diffusion's weight, half of what the third order would take."""
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
-        h = q.lam - p.lam
-        below = Point(q.alpha, q.sigma * math.exp(-eta * h) if q.sigma else 0.0, q.time)
+        below = decayed(p, q, eta)
         x = along(run.x, d, p, below)
         if run.history and q.sigma:
+            h = q.lam - p.lam
             step = h * (1 + eta)
             phi_2 = math.expm1(-step) / step + 1
             (d1, lam1), *rest = run.history
             change = (d - d1) * (h / (p.lam - lam1))
-            if rest:
-                ((d2, lam2),) = rest
+            for d2, lam2 in rest:
                 r0, r1 = (p.lam - lam1) / h, (lam1 - lam2) / h
                 bend = (change - (d1 - d2) / r1) / (r0 + r1)
                 change = change + r0 * bend
                 x = x - q.alpha * (phi_2 / step - 0.5) * bend
-            x = x + q.alpha * phi_2 * change
-        run.x = noised(run, x, below.sigma, q, s_noise)
+            x = x + (q.alpha * phi_2) * change
+        run.x = noised(run, x, below, q, s_noise)
         run.history = [(d, p.lam), *run.history][:2]
 
 
@@ -212,49 +208,37 @@ def unipc(
     lower_order_final: bool = True,
 ) -> Steps:
     """Unified predictor-corrector: each estimate first corrects the step that led to it, then predicts
-    the next (Zhao et al. 2023, https://arxiv.org/abs/2302.04867, algorithms 5 and 6 on x0)."""
-    steps = len(points) - 1
-
-    def usable(step: int, known: int) -> int:
-        return min(order, known, steps - step) if lower_order_final else min(order, known)
-
+    the next (Zhao et al. 2023, https://arxiv.org/abs/2302.04867, on x0)."""
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
+        left = len(points) - 1 - run.step if lower_order_final else order
         x = run.x
         if run.history:
-            start = points[run.step - 1]
-            known = run.history[: usable(run.step - 1, len(run.history))]
-            x = unified(run.history[0][0], [(d, p.lam)], known, start, p, variant)
+            start, *_ = run.history[0]
+            known = [(before, lam) for _, before, lam in run.history[: left + 1]]
+            x = unified(start, points[run.step - 1], p, [*known, (d, p.lam)], variant)
         past = [(x, d, p.lam), *run.history][:order]
-        known = past[: usable(run.step, len(past)) if q.sigma else 1]
-        run.x = unified(x, [], known, p, q, variant)
+        known = [(before, lam) for _, before, lam in past[: left if q.sigma else 1]]
+        run.x = unified(x, p, q, known, variant)
         run.history = past
 
 
-def unified(
-    x: Array,
-    ahead: list[tuple[Array, float]],
-    past: list[tuple[Array, Array, float]],
-    p: Point,
-    q: Point,
-    variant: str,
-) -> Array:
-    """x moved from p to q with the polynomial in lambda through the estimates at p, before it (`past`,
-    newest first: x, estimate, lambda), and at q when that is known (`ahead`); eq. 3 and 8 of the paper."""
-    _, d, lam = past[0]
-    h = q.lam - lam
-    others = [(each, (at - lam) / h) for each, at in [(o, at) for _, o, at in past[1:]] + ahead]
+def unified(x: Array, p: Point, q: Point, known: list[tuple[Array, float]], variant: str) -> Array:
+    """x moved from p to q by the polynomial in lambda through `known`: (estimate, lambda) at p, then
+    elsewhere. To predict, all others lie before p; to correct, the last lies at q."""
+    (d, lam), *others = known
     x = along(x, d, p, q)
     if not others:
         return x
+    h = q.lam - lam
     size = -h if variant == "bh1" else math.expm1(-h)
     phi, factorial, moments = math.expm1(-h) / -h - 1, 1.0, []
     for i in range(len(others)):
         moments.append(phi * factorial / size)
         factorial *= i + 2
         phi = phi / -h - 1 / factorial
-    nodes = [r for _, r in others]
+    nodes = [(at - lam) / h for _, at in others]
     # With one other estimate the paper takes one half, which is right to the order needed.
     factors = weights(nodes, moments) if len(others) > 1 else [0.5]
-    changes = blend([w / r for w, r in zip(factors, nodes, strict=True)], [each - d for each, _ in others])
-    return x - q.alpha * size * changes
+    change = blend([w / r for w, r in zip(factors, nodes, strict=True)], [each - d for each, _ in others])
+    return x - (q.alpha * size) * change

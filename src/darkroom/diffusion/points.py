@@ -85,9 +85,9 @@ class NoiseSchedule(Protocol):
         schedule, which has no slope."""
         ...
 
-    def below(self, point: Point, target: Point, eta: float) -> float:
-        """The sigma, at target's alpha, that an ancestral step from `point` goes down to before it
-        adds noise up to `target`. With eta = 0 that is target's own, with eta = 1 the posterior's."""
+    def below(self, point: Point, target: Point, eta: float) -> Point:
+        """Where, at target's alpha, an ancestral step from `point` goes before it adds noise up to
+        `target`. With eta = 0 that is `target` itself."""
         ...
 
 

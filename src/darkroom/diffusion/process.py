@@ -120,7 +120,7 @@ class Sample(_Direct):
 class Flow(_Direct):
     """The network predicts the velocity noise - x0 along alpha = 1 - t, sigma = t
     (Liu et al. 2022, https://arxiv.org/abs/2209.03003; Esser et al. 2024,
-    https://arxiv.org/abs/2403.03206, eq. 7)."""
+    https://arxiv.org/abs/2403.03206)."""
 
     name: str = "flow"
 

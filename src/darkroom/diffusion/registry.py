@@ -192,13 +192,7 @@ _INFOS = (
         order=2,
     ),
     SamplerInfo(
-        "pndm",
-        "PNDM",
-        multistep.pndm,
-        "PLMS after three Runge-Kutta steps.",
-        (),
-        "leading",
-        order=2,
+        "pndm", "PNDM", multistep.pndm, "PLMS after three Runge-Kutta steps.", (), "leading", order=2
     ),
     SamplerInfo(
         "deis",
@@ -286,8 +280,9 @@ def points_for(
     the sampler's default, else (flow models) "simple". `strength` in (0, 1] keeps the last share of
     the steps, for image to image. `options` go to the schedule. Raises InvalidRequest.
     """
-    if steps < 1:
-        raise InvalidRequest(f"steps is {steps}: it must be at least 1")
+    most = noise_schedule.last - noise_schedule.first + 1
+    if not 1 <= steps <= most:
+        raise InvalidRequest(f"steps is {steps}: it must be from 1 to the {most} the model was trained on")
     name, joined = parse_sampler(sampler)
     info = SAMPLERS[name]
     if schedule is None or schedule.lower() == AUTOMATIC:

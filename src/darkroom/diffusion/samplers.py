@@ -31,28 +31,30 @@ def slope(schedule: NoiseSchedule, x: Array, d: Array, p: Point) -> Array:
     return (x / schedule.scale(p) - d) / schedule.level(p)
 
 
-def shifted(schedule: NoiseSchedule, x: Array, change: Array, p: Point, q: Point) -> Array:
-    """x moved from p to q, x / scale changing by `change` on the way."""
+def moved(schedule: NoiseSchedule, x: Array, mean: Array, p: Point, q: Point) -> Array:
+    """x moved from p to q, given the mean slope on the way."""
+    change = mean * (schedule.level(q) - schedule.level(p))
     return schedule.scale(q) * (x / schedule.scale(p) + change)
 
 
-def noised(run: Run, x: Array, down: float, q: Point, s_noise: float = 1.0) -> Array:
-    """x, at sigma `down` and q's alpha, with as much fresh noise as takes it up to q."""
-    up = math.sqrt(max(q.sigma * q.sigma - down * down, 0.0))
+def noised(run: Run, x: Array, below: Point, q: Point, s_noise: float = 1.0) -> Array:
+    """x moved from `below` to q, of the same alpha and more sigma, by fresh noise."""
+    up = math.sqrt(max(q.sigma * q.sigma - below.sigma * below.sigma, 0.0))
     return x + (up * s_noise) * run.noise() if up else x
 
 
 # The places they move by.
 
 
-def posterior(p: Point, q: Point, eta: float) -> float:
-    """The sigma, at q's alpha, from which noise is added so that the step is the reverse SDE's at
-    eta = 1 and the ODE's at 0 (Song et al. 2020, https://arxiv.org/abs/2010.02502, eq. 16)."""
-    return q.sigma * math.sqrt(max(1 + eta * eta * math.expm1(2 * (p.lam - q.lam)), 0.0))
+def posterior(p: Point, q: Point, eta: float) -> Point:
+    """Where, at q's alpha, to go before noise is added up to q, so that the step is the reverse chain's
+    at eta = 1 and the ODE's at 0 (Song et al. 2020, https://arxiv.org/abs/2010.02502, eq. 16)."""
+    share = math.sqrt(max(1 + eta * eta * math.expm1(2 * (p.lam - q.lam)), 0.0))
+    return Point(q.alpha, share * q.sigma, q.time)
 
 
 def between(schedule: NoiseSchedule, p: Point, q: Point, share: float) -> Point:
-    """The trained-on point whose lambda lies a share of the way from p's to q's."""
+    """The point whose lambda lies a share of the way from p's to q's."""
     lam = p.lam + share * (q.lam - p.lam)
     return schedule.at(schedule.level(Point(1.0, math.exp(-lam), 0.0)))
 
@@ -67,7 +69,7 @@ def churned(
         return run.x, p
     up = points.schedule.at(level * (1 + gamma))
     ratio = up.alpha / p.alpha
-    return noised(run, ratio * run.x, ratio * p.sigma, up, s_noise), up
+    return noised(run, ratio * run.x, Point(up.alpha, ratio * p.sigma, p.time), up, s_noise), up
 
 
 # The samplers.
@@ -94,8 +96,8 @@ def euler_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: floa
     """Euler further down than asked, then fresh noise up to where it was asked (k-diffusion)."""
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
-        down = points.schedule.below(p, q, eta)
-        run.x = noised(run, along(run.x, d, p, Point(q.alpha, down, q.time)), down, q, s_noise)
+        below = points.schedule.below(p, q, eta)
+        run.x = noised(run, along(run.x, d, p, below), below, q, s_noise)
 
 
 def ddim(run: Run, points: Points, *, eta: float = 0.0) -> Steps:
@@ -103,8 +105,8 @@ def ddim(run: Run, points: Points, *, eta: float = 0.0) -> Steps:
     Without noise (eta 0) it is Euler's step; with eta 1 it is DDPM."""
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
-        down = posterior(p, q, eta)
-        run.x = noised(run, along(run.x, d, p, Point(q.alpha, down, q.time)), down, q)
+        below = posterior(p, q, eta)
+        run.x = noised(run, along(run.x, d, p, below), below, q)
 
 
 def ddpm(run: Run, points: Points) -> Steps:
@@ -132,7 +134,7 @@ def heun(
         if q.sigma and schedule.scale(p):
             d2 = (yield end, q).denoised
             mean = (slope(schedule, x, d, p) + slope(schedule, end, d2, q)) / 2
-            end = shifted(schedule, x, mean * (schedule.level(q) - schedule.level(p)), p, q)
+            end = moved(schedule, x, mean, p, q)
         run.x = end
 
 
@@ -154,9 +156,9 @@ def dpm_2(
 def dpm_2_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
     """DPM2 further down than asked, then fresh noise up to where it was asked (k-diffusion)."""
     for p, q in run.steps(points):
-        down = points.schedule.below(p, q, eta)
-        x = yield from _midpoint(points.schedule, run.x, p, Point(q.alpha, down, q.time))
-        run.x = noised(run, x, down, q, s_noise)
+        below = points.schedule.below(p, q, eta)
+        x = yield from _midpoint(points.schedule, run.x, p, below)
+        run.x = noised(run, x, below, q, s_noise)
 
 
 def _midpoint(
@@ -165,11 +167,10 @@ def _midpoint(
     d = (yield x, p).denoised
     if not (q.sigma and schedule.scale(p)):
         return along(x, d, p, q)
-    start, end = schedule.level(p), schedule.level(q)
-    middle = schedule.at(math.sqrt(start * end))
+    middle = schedule.at(math.sqrt(schedule.level(p) * schedule.level(q)))
     half = along(x, d, p, middle)
     d2 = (yield half, middle).denoised
-    return shifted(schedule, x, slope(schedule, half, d2, middle) * (end - start), p, q)
+    return moved(schedule, x, slope(schedule, half, d2, middle), p, q)
 
 
 def dpmpp_2s_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
@@ -177,12 +178,11 @@ def dpmpp_2s_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: f
     (Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 1 with r = 1/2; k-diffusion)."""
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
-        down = points.schedule.below(p, q, eta)
-        below = Point(q.alpha, down, q.time)
-        if down:
+        below = points.schedule.below(p, q, eta)
+        if below.sigma:
             middle = between(points.schedule, p, below, 1 / 2)
             d = (yield along(run.x, d, p, middle), middle).denoised
-        run.x = noised(run, along(run.x, d, p, below), down, q, s_noise)
+        run.x = noised(run, along(run.x, d, p, below), below, q, s_noise)
 
 
 def dpmpp_sde(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0, r: float = 1 / 2) -> Steps:
@@ -191,21 +191,23 @@ def dpmpp_sde(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.
         d = (yield run.x, p).denoised
         if q.sigma:
             middle = between(points.schedule, p, q, r)
-            down = posterior(p, middle, eta)
-            half = along(run.x, d, p, Point(middle.alpha, down, middle.time))
-            d2 = (yield noised(run, half, down, middle, s_noise), middle).denoised
+            below = posterior(p, middle, eta)
+            half = noised(run, along(run.x, d, p, below), below, middle, s_noise)
+            d2 = (yield half, middle).denoised
             d = d + (d2 - d) / (2 * r)
-        down = posterior(p, q, eta)
-        run.x = noised(run, along(run.x, d, p, Point(q.alpha, down, q.time)), down, q, s_noise)
+        below = posterior(p, q, eta)
+        run.x = noised(run, along(run.x, d, p, below), below, q, s_noise)
 
 
 def lcm(run: Run, points: Points, *, timestep_scaling: float = 10.0) -> Steps:
-    """To the estimate at once, then back up with fresh noise (Luo et al. 2023,
-    https://arxiv.org/abs/2310.04378, algorithm 1). The share of x in the estimate, which makes it x
-    itself at time 0 (eq. 9), is as it was in distillation; `timestep_scaling` infinite leaves it out."""
+    """To the estimate at once, then back up with fresh noise (Song et al. 2023,
+    https://arxiv.org/abs/2303.01469, algorithm 1; Luo et al. 2023, https://arxiv.org/abs/2310.04378).
+
+    A little of x in the estimate makes it x itself at time 0 (eq. 5 there), as it was in distillation;
+    `timestep_scaling` infinite leaves it out."""
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
         far = p.time * timestep_scaling / 0.5
         keep = 1 / (far * far + 1)
         d = keep * run.x + math.sqrt(1 - keep) * d
-        run.x = noised(run, q.alpha * d, 0.0, q)
+        run.x = noised(run, q.alpha * d, Point(q.alpha, 0.0, q.time), q)

@@ -119,10 +119,11 @@ class Discrete:
         """x / alpha = x0 + (sigma / alpha) * noise."""
         return point.alpha
 
-    def below(self, point: Point, target: Point, eta: float) -> float:
+    def below(self, point: Point, target: Point, eta: float) -> Point:
         """Song et al. 2020 (https://arxiv.org/abs/2010.02502), eq. 16, and k-diffusion."""
         ratio = self.level(target) / self.level(point)
-        return target.sigma * math.sqrt(max(0.0, 1 - eta * eta * (1 - ratio * ratio)))
+        share = math.sqrt(max(0.0, 1 - eta * eta * (1 - ratio * ratio)))
+        return Point(target.alpha, share * target.sigma, target.time)
 
 
 @dataclass(frozen=True)
@@ -185,12 +186,12 @@ class FlowSchedule:
         """x = x0 + t * (noise - x0) needs no scale; other points are brought onto the line."""
         return point.alpha + point.sigma
 
-    def below(self, point: Point, target: Point, eta: float) -> float:
+    def below(self, point: Point, target: Point, eta: float) -> Point:
         """Down to t * (1 - eta * (1 - t / t_from)) on the line, then scaled to target's alpha
         (the rectified-flow ancestral step of ComfyUI and LTX-Video)."""
         t = self.level(target)
         down = t * (1 - eta * (1 - t / self.level(point)))
-        return target.alpha * down / (1 - down)
+        return Point(target.alpha, target.alpha * down / (1 - down), target.time)
 
 
 def resolution_shift(pixels: int, trained_pixels: int) -> float:

@@ -103,7 +103,7 @@ def polyexponential(
 def kl_optimal(
     schedule: NoiseSchedule, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
 ) -> Points:
-    """Even in the arc tangent of the level (Sabour et al. 2024, https://arxiv.org/abs/2404.14507, eq. 13)."""
+    """Even in the arc tangent of the level (Sabour et al. 2024, https://arxiv.org/abs/2404.14507)."""
     low, high = _range(schedule, sigma_min, sigma_max)
     return _even_in(math.atan, math.tan, schedule, steps, low, high)
 

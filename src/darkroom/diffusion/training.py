@@ -65,6 +65,6 @@ def snr(point: Point) -> float:
 
 def min_snr(process: Process, point: Point, gamma: float = 5.0) -> float:
     """The weight of a squared error of the network's output under which the error of x0 weighs
-    min(SNR, gamma) (Hang et al. 2023, https://arxiv.org/abs/2303.09556, section 3.4). For an epsilon
+    min(SNR, gamma) (Hang et al. 2023, https://arxiv.org/abs/2303.09556). For an epsilon
     network that is min(SNR, gamma) / SNR, for a velocity network min(SNR, gamma) / (SNR + 1)."""
     return min(snr(point), gamma) * float(process.gain(point)) ** 2
