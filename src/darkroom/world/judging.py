@@ -19,7 +19,8 @@ ATTRIBUTES = ("kind", "count", "colour", "position", *SETTING)
 
 @dataclass(frozen=True, slots=True)
 class Thing(Box):
-    """A thing that was seen: kind, colour, box in fractions of the picture, and how sure the judge is, 0 to 1."""
+    """A thing that was seen: kind, colour, box in fractions of the picture, and how sure the judge is, 0
+    to 1."""
 
     confidence: float = 1.0
 
@@ -60,7 +61,8 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a prompt asks for. `relation` says how the first wanted stands to the second; None asks nothing."""
+    """What a prompt asks for. `relation` says how the first wanted stands to the second; None asks
+    nothing."""
 
     things: tuple[Wanted, ...] = ()
     relation: str | None = None
@@ -89,8 +91,8 @@ def related(first: Box, relation: str, second: Box) -> bool:
     """Whether `first relation second` is what a viewer would say.
 
     GenEval's rule: the offset of the centres, less a tenth of the two boxes' sizes, points at most 60 degrees
-    away from the relation's direction. "on": the first one's foot meets the second one's top, within a quarter
-    of the smaller height, and at least a third of the narrower one lies over the other.
+    away from the relation's direction. "on": the first one's foot meets the second one's top, within a
+    quarter of the smaller height, and at least a third of the narrower one lies over the other.
     """
     if relation == "on":
         gap = abs(second.y0 - first.y1)
@@ -119,7 +121,8 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def asked(scene: Scene) -> tuple[str, ...]:
-    """The attributes that a rendered picture of the scene shows: the plain place has no time and no weather."""
+    """The attributes that a rendered picture of the scene shows: the plain place has no time and no
+    weather."""
     hidden = ("time", "weather") if scene.place == "plain" else ()
     return tuple(name for name in ATTRIBUTES if name not in hidden)
 

@@ -1,8 +1,9 @@
 """The oracle: a small convolutional judge that says what a picture of the drawn world shows.
 
-Things are found as in "Objects as Points" (Zhou et al. 2019, https://arxiv.org/abs/1904.07850): for each kind a
-map of how likely a cell holds the centre of such a thing, and at each cell the colour and the edges of the box.
-Place, time, weather and style are each read with an attention of their own over the cells.
+Things are found as in "Objects as Points" (Zhou et al. 2019, https://arxiv.org/abs/1904.07850): for each
+kind a map of how likely a cell holds the centre of such a thing, and at each cell the colour and the
+edges of the box. Place, time, weather and style are each read with an attention of their own over the
+cells.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class OracleConfig:
 
 class Maps(NamedTuple):
     """The network's raw answers, on a grid of h by w cells: `kinds` (B, kinds, h, w) and `colours`
-    (B, colours, h, w) logits; `edges` (B, 4, h, w) distances from a cell's centre to the box's left, top, right and
-    bottom, in fractions of the picture; `setting`: logits (B, names) for each of SETTING."""
+    (B, colours, h, w) logits; `edges` (B, 4, h, w) distances from a cell's centre to the box's left, top,
+    right and bottom, in fractions of the picture; `setting`: logits (B, names) for each of SETTING."""
 
     kinds: Tensor
     colours: Tensor
@@ -95,9 +96,8 @@ class OracleNetwork(nn.Module):
         self.edges = nn.Conv2d(middle, 4, 1)
         self.look = nn.Conv2d(middle, len(SETTING), 1)
         self.setting = nn.ModuleDict({name: nn.Linear(middle, len(NAMES[name])) for name in SETTING})
-        nn.init.constant_(
-            self.kinds.bias, -4.6
-        )  # A cell holds a centre about once in a hundred: sigmoid(-4.6).
+        with torch.no_grad():  # A cell holds a centre about once in a hundred: sigmoid(-4.6).
+            self.kinds.bias.fill_(-4.6)  # type: ignore[union-attr]
 
     def forward(self, images: Tensor) -> Maps:
         middle = self.middle(self.fine(images))
@@ -115,7 +115,8 @@ def cell_centres(count: int, device: torch.device | None = None) -> Tensor:
 
 
 def decode(maps: Maps, threshold: float) -> list[Reading]:
-    """The maps of a batch as readings: peaks of likelihood at or above the threshold, one thing at one place."""
+    """The maps of a batch as readings: peaks of likelihood at or above the threshold, one thing at one
+    place."""
     heat, kind = maps.kinds.float().sigmoid().max(1)
     peaks = (heat == F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0]) & (heat >= threshold)
     colour = maps.colours.float().argmax(1)
@@ -155,13 +156,13 @@ class Oracle:
 
     @classmethod
     def load(cls, folder: str | Path | None = None) -> Oracle:
-        """The oracle of a folder, by default the shipped one. Raises ModelError where it is missing or damaged."""
+        """The oracle of a folder, by default the shipped one. Raises ModelError where it is missing or
+        damaged."""
         where = Path(folder) if folder else _shipped()
         try:
             config = json.loads((where / CONFIG).read_text("utf-8"))
-            known = {f.name for f in fields(OracleConfig)}
-            values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in known}
-            network = OracleNetwork(OracleConfig(**values))
+            size, widths, depths, threshold = (config[f.name] for f in fields(OracleConfig))
+            network = OracleNetwork(OracleConfig(size, tuple(widths), tuple(depths), threshold))
             if config["kinds"] != list(KINDS) or config["colours"] != list(COLOURS):
                 raise ModelError(
                     f"the oracle in {where} knows another world: train it anew (darkroom train oracle)"
