@@ -131,6 +131,13 @@ def test_large_pictures_take_a_second_pass(model):
     assert (pixels(flat) != pixels(large)).any()
 
 
+def test_a_sampler_of_ones_own_brings_its_schedule(model):
+    assert model.settle(darkroom.Request("a")).schedule == model.family.preferences.schedule
+    assert model.settle(darkroom.Request("a", sampler="euler")).schedule == "simple"
+    assert model.settle(darkroom.Request("a", sampler="euler", schedule="beta")).schedule == "beta"
+    assert model.settle(darkroom.Request("a", sampler="DPM++ 2M Karras")).schedule == "karras"
+
+
 def test_settings_that_are_no_settings_are_named(model):
     with pytest.raises(InvalidRequest, match="guidance"):
         model.generate("a", guidence=3)

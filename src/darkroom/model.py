@@ -18,6 +18,7 @@ from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.folder import WEIGHTS, load_folder
 from darkroom.checkpoint.hashes import sha256
 from darkroom.checkpoint.registry import locate
+from darkroom.diffusion import schedule_for
 from darkroom.engine import Engine, LatentDiffusion, Task, keep_freed_memory, place
 from darkroom.errors import InvalidRequest
 from darkroom.generation import Picture, Request
@@ -102,15 +103,22 @@ class Model:
         return self._develop(self.settle(request))
 
     def settle(self, request: Request) -> Request:
-        """The request with everything it leaves open filled in: exactly what will be made."""
+        """The request with everything it leaves open filled in: exactly what will be made.
+
+        A sampler other than the model's own brings the schedule that suits it.
+        """
         preferences = self.family.preferences
+        sampler = request.checked().sampler
+        schedule = preferences.schedule
+        if sampler not in (None, preferences.sampler):
+            schedule = schedule_for(self.family.schedule, sampler)
         return request.settled(
             width=self.family.native,
             height=self.family.native,
             steps=preferences.steps,
             guidance=preferences.guidance,
             sampler=preferences.sampler,
-            schedule=preferences.schedule,
+            schedule=schedule,
             second_strength=preferences.second_strength,
         )
 

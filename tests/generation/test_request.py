@@ -67,12 +67,6 @@ def test_settling_fills_gaps_and_keeps_what_was_asked():
     assert settled.seed is not None
 
 
-def test_a_sampler_of_ones_own_brings_its_schedule():
-    settled = Request("a", sampler="euler").settled(sampler="dpmpp_2m", schedule="karras")
-    assert settled.schedule == "normal"
-    assert Request("a", sampler="euler", schedule="beta").settled(schedule="karras").schedule == "beta"
-
-
 def test_random_seeds_differ_and_leave_room_for_the_count():
     seeds = {Request("a", seed=seed, count=3).settled().seed for seed in (None, -1) for _ in range(8)}
     assert len(seeds) > 10

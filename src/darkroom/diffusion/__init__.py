@@ -14,13 +14,23 @@ from darkroom.diffusion.registry import (
     points_for,
     sampler,
     sampler_info,
+    schedule_for,
 )
 from darkroom.diffusion.run import Estimate, Run, Sampler, Snapshot, Steps, count_calls
 from darkroom.diffusion.schedule import Discrete, FlowSchedule, betas, resolution_shift
-from darkroom.diffusion.spacing import SCHEDULES, ScheduleInfo, from_levels, from_steps, schedule_info, tail
+from darkroom.diffusion.spacing import (
+    AUTOMATIC,
+    SCHEDULES,
+    ScheduleInfo,
+    from_levels,
+    from_steps,
+    schedule_info,
+    tail,
+)
 from darkroom.diffusion.training import Rows, logit_normal, min_snr, rows, snr, spread
 
 __all__ = [
+    "AUTOMATIC",
     "CLEAN",
     "SAMPLERS",
     "SCHEDULES",
@@ -58,6 +68,7 @@ __all__ = [
     "rows",
     "sampler",
     "sampler_info",
+    "schedule_for",
     "schedule_info",
     "snr",
     "spread",

@@ -265,6 +265,14 @@ def sampler(name: str, **options: float | str | bool) -> Sampler:
     return partial(info.function, **options)
 
 
+def schedule_for(noise_schedule: NoiseSchedule, sampler: str, schedule: str | None = None) -> str:
+    """The name of the schedule that `points_for` will use."""
+    if schedule is not None and schedule.lower() != AUTOMATIC:
+        return schedule_info(schedule).name
+    name, joined = parse_sampler(sampler)
+    return joined or ("simple" if isinstance(noise_schedule, FlowSchedule) else SAMPLERS[name].schedule)
+
+
 def points_for(
     noise_schedule: NoiseSchedule,
     steps: int,
@@ -283,11 +291,8 @@ def points_for(
     most = noise_schedule.last - noise_schedule.first + 1
     if not 1 <= steps <= most:
         raise InvalidRequest(f"steps is {steps}: it must be from 1 to the {most} the model was trained on")
-    name, joined = parse_sampler(sampler)
-    info = SAMPLERS[name]
-    if schedule is None or schedule.lower() == AUTOMATIC:
-        schedule = joined or ("simple" if isinstance(noise_schedule, FlowSchedule) else info.schedule)
-    spacing = schedule_info(schedule)
+    info = sampler_info(sampler)
+    spacing = schedule_info(schedule_for(noise_schedule, sampler, schedule))
     for option, value in options.items():
         _check(f"schedule {spacing.name}", spacing.options, option, value)
     points = spacing.function(noise_schedule, steps + info.skips_last, **options)

@@ -31,7 +31,6 @@ from torch import Tensor
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import (
     SAMPLERS,
-    SCHEDULES,
     ClassifierFree,
     Points,
     Run,
@@ -39,6 +38,8 @@ from darkroom.diffusion import (
     SeededNoise,
     Snapshot,
     count_calls,
+    points_for,
+    tail,
 )
 from darkroom.generation.request import Request
 from darkroom.generation.work import Decode, Denoise, Encode, Pixels, Prepare, Row, Work
@@ -146,7 +147,7 @@ def plan(request: Request, family: Family) -> list[Pass]:
     assert request.width and request.height and request.steps and request.second_strength
     assert request.sampler and request.schedule
     function = SAMPLERS[request.sampler].function
-    points = SCHEDULES[request.schedule].function(family.schedule, request.steps)
+    points = points_for(family.schedule, request.steps, request.sampler, request.schedule)
     final = Pass(request.width, request.height, points, count_calls(function, points))
     small = native_size(request.width, request.height, family)
     larger = request.width * request.height > _SECOND_PASS_AREA * family.native**2
@@ -154,8 +155,7 @@ def plan(request: Request, family: Family) -> list[Pass]:
         request.second_pass == "on" or (request.second_pass == "auto" and larger)
     ):
         return [final]
-    steps = len(points) - 1
-    refining = points[steps - max(1, round(steps * request.second_strength)) :]
+    refining = tail(points, request.second_strength, convention="a1111")
     return [
         Pass(*small, points, final.calls),
         Pass(request.width, request.height, refining, count_calls(function, refining)),

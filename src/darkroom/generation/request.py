@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from darkroom.diffusion import SAMPLERS, parse_sampler, schedule_info
+from darkroom.diffusion import AUTOMATIC, parse_sampler, schedule_info
 from darkroom.errors import InvalidRequest, nearest
 
 MAX_PROMPT = 20_000
@@ -76,7 +76,7 @@ class Request:
             sampler, implied = parse_sampler(sampler)
             schedule = schedule if schedule is not None else implied
         if schedule is not None:
-            schedule = schedule_info(str(schedule)).name
+            schedule = None if str(schedule).lower() == AUTOMATIC else schedule_info(str(schedule)).name
         if self.seed is not None and self.seed + self.count - 1 > MAX_SEED:
             raise InvalidRequest(
                 f"seed {self.seed} plus {self.count} pictures passes {MAX_SEED}: choose a lower seed"
@@ -84,13 +84,8 @@ class Request:
         return dataclasses.replace(self, sampler=sampler, schedule=schedule)
 
     def settled(self, **preferences: Any) -> Request:
-        """Checked, with every None replaced by the model's preference and a missing seed drawn.
-
-        A sampler of the user's own choice brings the schedule that suits it.
-        """
+        """Checked, with every None replaced by the model's preference and a missing seed drawn."""
         checked = self.checked()
-        if checked.sampler is not None:
-            preferences["schedule"] = SAMPLERS[checked.sampler].schedule
         settled = {name: value for name, value in preferences.items() if getattr(checked, name) is None}
         if checked.seed is None or checked.seed == -1:
             settled["seed"] = secrets.randbelow(2**32 - checked.count)
