@@ -19,7 +19,12 @@ _GAIN = 1.5  # Pictures have a spread of about 0.5, latents of about 1.
 
 @torch.no_grad()
 def linear_start(vae: VAE) -> None:
-    """Let three latent channels begin as the mean colour of each patch, and the decoder as their enlargement."""
+    """Let three latent channels begin as the mean colour of each patch, and the decoder as their enlargement.
+
+    A network whose groups have fewer than the four channels this takes is left as it is.
+    """
+    if min(vae.config.block_out_channels) // vae.config.norm_num_groups < 4:
+        return
     for part, blocks in ((vae.encoder, vae.encoder.down_blocks), (vae.decoder, vae.decoder.up_blocks)):
         for attention in part.mid_block.attentions:
             nn.init.zeros_(attention.to_out[0].weight)
