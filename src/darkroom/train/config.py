@@ -197,7 +197,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             raise InvalidRequest(f"{where} is {value!r}: it must be a list")
         return tuple(_value(typing.get_args(hint)[0], each, where) for each in value)
     if origin in (types.UnionType, typing.Union):
-        return _value(next(arg for arg in typing.get_args(hint) if arg is not type(None)), value, where)
+        for option in typing.get_args(hint):
+            try:
+                return _value(option, value, where)
+            except InvalidRequest:
+                continue
+        raise InvalidRequest(f"{where} is {value!r}: it must be {hint}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not hint:

@@ -5,15 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
-from darkroom.checkpoint.configs import text_json, unet_json, vae_json, vision_json
+from darkroom.checkpoint.configs import (
+    text_config,
+    text_json,
+    unet_config,
+    unet_json,
+    vae_config,
+    vae_json,
+    vision_config,
+    vision_json,
+)
+from darkroom.checkpoint.folder import read_json
+from darkroom.checkpoint.hashes import sha256
+from darkroom.errors import ModelError
 from darkroom.networks import VAE, CLIPText, CLIPVision, UNet
 
 Network: TypeAlias = UNet | VAE | CLIPText | CLIPVision
+AnyNetwork = TypeVar("AnyNetwork", UNet, VAE, CLIPText, CLIPVision)
 
 _TO_JSON: dict[type, Callable[[Any], dict[str, Any]]] = {
     UNet: unet_json,
@@ -21,18 +35,44 @@ _TO_JSON: dict[type, Callable[[Any], dict[str, Any]]] = {
     CLIPText: text_json,
     CLIPVision: vision_json,
 }
+_FROM_JSON: dict[type, Callable[[dict[str, Any]], Any]] = {
+    UNet: unet_config,
+    VAE: vae_config,
+    CLIPText: text_config,
+    CLIPVision: vision_config,
+}
+
+
+def weights_file(folder: Path, kind: type) -> Path:
+    """Where the layout has the weights of a network of that kind."""
+    clip = kind in (CLIPText, CLIPVision)
+    return folder / ("model.safetensors" if clip else "diffusion_pytorch_model.safetensors")
+
+
+def weights_hash(folder: Path) -> str:
+    """The SHA-256 of the one weights file in a network's folder."""
+    return sha256(next(folder.glob("*.safetensors")))
+
+
+def load_network(folder: Path, kind: type[AnyNetwork]) -> AnyNetwork:
+    """The network that `save_network` wrote, in float32. Raises ModelError naming the folder."""
+    network = kind(_FROM_JSON[kind](read_json(folder / "config.json")))
+    file = weights_file(folder, kind)
+    try:
+        network.load_state_dict({name: value.float() for name, value in load_file(file).items()})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{file} cannot be loaded: {error}") from error
+    return network
 
 
 def save_network(folder: Path, network: Network, dtype: torch.dtype = torch.float32) -> None:
     """Write a network's `config.json` and weights under the names that the layout has for them."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", _TO_JSON[type(network)](network.config))
-    clip = isinstance(network, CLIPText | CLIPVision)
-    file = folder / ("model.safetensors" if clip else "diffusion_pytorch_model.safetensors")
     weights = {
         name: value.detach().to("cpu", dtype).contiguous() for name, value in network.state_dict().items()
     }
-    save_file(weights, file, metadata={"format": "pt"})
+    save_file(weights, weights_file(folder, type(network)), metadata={"format": "pt"})
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -44,8 +44,11 @@ class Share:
 class Stage(Protocol):
     """What a stage brings. Its networks are trained, averaged and saved together."""
 
-    name: str
-    networks: Mapping[str, nn.Module]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]: ...
 
     def source(self) -> Source:
         """The data, as arrays by name; picklable."""

@@ -24,6 +24,7 @@ from darkroom.train.feed import Source
 from darkroom.train.folders import save_network
 from darkroom.train.loop import Batch, Share, shares_by_shape
 from darkroom.train.pictures import psnr, sheet, to_arrays, to_tensor
+from darkroom.train.start import linear_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,10 @@ class VAELoss:
 
 @dataclass(frozen=True, slots=True)
 class VAESettings:
-    """The settings file of this stage."""
+    """The settings file of this stage. head_start: begin as a blurred copy (`linear_start`)."""
 
     network: VAEConfig
+    head_start: bool = True
     loop: LoopConfig = field(default_factory=LoopConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
     loss: VAELoss = field(default_factory=VAELoss)
@@ -68,6 +70,8 @@ class VAEStage:
         self.settings = settings
         torch.manual_seed(settings.loop.seed)
         self.vae = VAE(settings.network)
+        if settings.head_start:
+            linear_start(self.vae)
         self.networks: dict[str, nn.Module] = {"vae": self.vae}
         if settings.loss.adversarial:
             self.networks["discriminator"] = Discriminator()
