@@ -77,9 +77,9 @@ def world_tokenizer(size: int, captions: int = 20000) -> Tokenizer:
 class Captions:
     """Pictures with captions right and wrong, and what the captions say.
 
-    {"pictures": (N, size, size, 3), "ids": (M, T), "kinds", "colours", "setting": rows of `labels`}: the first N of the M
-    texts tell the pictures, the next `negatives` * N, picture by picture, are wrong about them, the others are
-    of scenes of their own. T is the longest text's length: what comes after cannot change a causal encoder's states.
+    {"pictures": (N, size, size, 3), "ids": (M, T), "kinds", "colours", "setting": rows of `labels`}: the first N of
+    the M texts tell the pictures, the next `negatives` * N, picture by picture, are wrong about them, the others are of
+    scenes of their own. T is the longest text's length: what comes after cannot change a causal encoder's states.
     """
 
     world: WorldConfig
@@ -116,8 +116,8 @@ class Captions:
 class Reader(nn.Module):
     """What tokens (B, T, width) say, by one attention layer whose queries are the world's names.
 
-    Returns scores by name: "kinds" (B, 18, 5 + 11 + 7): how many, colour, role; "colours" (B, 11, 5 + 18 + 7): how many,
-    kind, role; and place, time, weather, style, clouds.
+    Returns scores by name: "kinds" (B, 18, 5 + 11 + 7): how many, colour, role; "colours" (B, 11, 5 + 18 + 7): how
+    many, kind, role; and place, time, weather, style, clouds.
     """
 
     def __init__(self, width: int, heads: int = 4) -> None:
@@ -139,7 +139,7 @@ class Reader(nn.Module):
         queries = self.queries.expand(len(tokens), -1, -1)
         q, k, v = (split_heads(x, self.heads) for x in (queries, self.key(tokens), self.value(tokens)))
         answers = self.out(queries + merge_heads(attend(q.to(k.dtype), k, v)))
-        kinds, colours, setting = answers.split((len(KINDS), len(COLOURS), len(SETTING)), dim=1)
+        kinds, colours, setting = torch.split(answers, [len(KINDS), len(COLOURS), len(SETTING)], dim=1)
         by_name = {name: head(setting[:, i]) for i, (name, head) in enumerate(self.setting.items())}
         return {"kinds": self.kinds(kinds), "colours": self.colours(colours), **by_name}
 
@@ -148,7 +148,7 @@ def reading_loss(scores: dict[str, Tensor], truth: Batch) -> Tensor:
     """The mean cross-entropy of every question, asked of all names for counts and of those present for the rest."""
     losses = [_entropy(scores[name], truth["setting"][:, i]) for i, name in enumerate(SETTING)]
     for name, others in (("kinds", COLOURS), ("colours", KINDS)):
-        parts = scores[name].split((COUNTS, len(others), len(ROLES)), dim=-1)
+        parts = torch.split(scores[name], [COUNTS, len(others), len(ROLES)], dim=-1)
         losses += [_entropy(part, truth[name][..., i]) * (4 if i == 0 else 1) for i, part in enumerate(parts)]
     return torch.stack(losses).mean()
 
@@ -162,7 +162,7 @@ def _entropy(scores: Tensor, truth: Tensor) -> Tensor:
 def reading_accuracy(scores: dict[str, Tensor], truth: Batch) -> dict[str, float]:
     """The share answered right, of the kinds that are there and of what the setting is."""
     found = {}
-    parts = scores["kinds"].split((COUNTS, len(COLOURS), len(ROLES)), dim=-1)
+    parts = torch.split(scores["kinds"], [COUNTS, len(COLOURS), len(ROLES)], dim=-1)
     there = truth["kinds"][..., 0] > 0
     for name, part, wanted in zip(("count", "colour", "role"), parts, truth["kinds"].unbind(-1), strict=True):
         asked = there & (wanted != UNKNOWN)
@@ -256,7 +256,7 @@ class CLIPStage:
 
     def _grouped(self, texts: Tensor, count: int) -> Tensor:
         """Texts by picture, the right one first: (count, 1 + negatives, P)."""
-        return torch.cat([texts[:count, None], texts[count:].unflatten(0, (count, -1))], dim=1)
+        return torch.cat([texts[:count, None], texts[count:].view(count, -1, texts.shape[1])], dim=1)
 
 
 def normalised(pictures: Tensor) -> Tensor:

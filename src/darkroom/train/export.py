@@ -99,7 +99,7 @@ def preview_matrix(vae: VAE, count: int = 64) -> list[list[float]]:
     the least-squares sense over drawn pictures."""
     scenes = [scene_at(WorldConfig(), -4, i) for i in range(count)]
     images = to_tensor(torch.from_numpy(rendered(scenes, vae.config.sample_size)))
-    latents = torch.cat([vae.to_latent(part) for part in images.split(16)]).float()
+    latents = torch.cat([vae.to_latent(part) for part in torch.split(images, 16)]).float()
     small = F.avg_pool2d(images, vae.config.factor)
     given = latents.permute(0, 2, 3, 1).flatten(0, 2)
     given = torch.cat([given, torch.ones(len(given), 1)], dim=1)

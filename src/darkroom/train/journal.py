@@ -101,4 +101,4 @@ def _smooth(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
     """Means over windows of about a hundredth of the points, at least one."""
     width = max(1, len(points) // 100)
     chunks = [points[at : at + width] for at in range(0, len(points), width)]
-    return [tuple(sum(column) / len(chunk) for column in zip(*chunk, strict=True)) for chunk in chunks]  # type: ignore[misc]
+    return [tuple(sum(column) / len(chunk) for column in zip(*chunk, strict=True)) for chunk in chunks]

@@ -1,7 +1,8 @@
 """Drawn scenes as latents on disk: rendered and encoded once, read many times, with fresh captions each time.
 
-A cache is a folder of `latents.f16` (N, C, h, w), `cells.i8` (N, 2, h/2, w/2; see `labels.cells`) and `info.json`. Scene i is
-`scene_at(world, seed, i)`. It grows in chunks, can be read while it does, and goes on where it was interrupted.
+A cache is a folder of `latents.f16` (N, C, h, w), `cells.i8` (N, 2, h/2, w/2; see `labels.cells`) and `info.json`.
+Scene i is `scene_at(world, seed, i)`. It grows in chunks, can be read while it does, and goes on where it was
+interrupted.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def build(config: str, changes: list[str], vae_folder: Path, out: Path, device: 
     from darkroom.train.pictures import to_tensor
 
     settings = load_config(LatentSettings, config, changes)
-    vae = load_network(vae_folder, VAE).to(device, torch.bfloat16, memory_format=torch.channels_last).eval()
+    vae = load_network(vae_folder, VAE).to(device, torch.bfloat16).eval()
     hashed = weights_hash(vae_folder)
     out.mkdir(parents=True, exist_ok=True)
     count = _begun(out, settings, hashed)

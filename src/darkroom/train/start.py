@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.networks import VAE
+from darkroom.networks.layers import Attention, Downsample, ResnetBlock, Upsample, zeroed
 
 _COLOURS = 3
 _STRENGTH = 2.0  # Of the constants beside a colour: they fix the scale that a group norm divides by.
@@ -26,22 +27,21 @@ def linear_start(vae: VAE) -> None:
     if min(vae.config.block_out_channels) // vae.config.norm_num_groups < 4:
         return
     for part, blocks in ((vae.encoder, vae.encoder.down_blocks), (vae.decoder, vae.decoder.up_blocks)):
-        for attention in part.mid_block.attentions:
-            nn.init.zeros_(attention.to_out[0].weight)
-            nn.init.zeros_(attention.to_out[0].bias)
-        for block in blocks:
-            for resnet in block.resnets:
-                if resnet.conv_shortcut is not None:
-                    _carry(resnet.conv_shortcut, _CENTRE)
-            for step in block.downsamplers:
-                _carry(step.conv, _MEAN)
-            for step in block.upsamplers:
-                _carry(step.conv, _BLUR)
+        for module in part.mid_block.modules():
+            if isinstance(module, Attention):
+                zeroed(module.to_out)
+        for shortcut in _shortcuts(blocks):
+            _carry(shortcut, _CENTRE)
+        for module in blocks.modules():
+            if isinstance(module, Downsample):
+                _carry(module.conv, _MEAN)
+            elif isinstance(module, Upsample):
+                _carry(module.conv, _BLUR)
     groups = vae.config.norm_num_groups
     _carry(vae.encoder.conv_in, _CENTRE)
     _carry(vae.decoder.conv_in, _CENTRE, 1 / _GAIN)
-    _spread(_last_shortcut(vae.encoder.down_blocks), groups)
-    _spread(_last_shortcut(vae.decoder.up_blocks), groups)
+    _spread(_shortcuts(vae.encoder.down_blocks)[-1], groups)
+    _spread(_shortcuts(vae.decoder.up_blocks)[-1], groups)
     _gather(vae.encoder.conv_out, groups, _GAIN)
     _gather(vae.decoder.conv_out, groups, 1.0)
     channels = vae.config.latent_channels
@@ -62,10 +62,10 @@ _MEAN[:2, :2] = 0.25
 _BLUR = torch.outer(torch.tensor([1.0, 2, 1]), torch.tensor([1.0, 2, 1])) / 16
 
 
-def _last_shortcut(blocks: nn.ModuleList) -> nn.Conv2d:
-    """The last convolution on the straight path before the output, where the width changes for the last time."""
-    found = [resnet.conv_shortcut for block in blocks for resnet in block.resnets]
-    return [conv for conv in found if conv is not None][-1]
+def _shortcuts(blocks: nn.ModuleList) -> list[nn.Conv2d]:
+    """The convolutions on the straight path where the width changes, in order."""
+    found = [module.conv_shortcut for module in blocks.modules() if isinstance(module, ResnetBlock)]
+    return [conv for conv in found if conv is not None]
 
 
 def _carry(conv: nn.Conv2d, kernel: Tensor, scale: float = 1.0) -> None:

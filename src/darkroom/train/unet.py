@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -188,7 +190,7 @@ class UNetStage:
 
     def _context(self, ids: Tensor) -> Tensor:
         with nullcontext() if self.settings.text_rate else torch.no_grad():
-            return self.text(ids).last
+            return self.text(ids).last  # type: ignore[no-any-return]
 
     def validate(self) -> dict[str, float]:
         latents, ids, noise = (each.to(self._device) for each in self._unseen)
@@ -201,7 +203,7 @@ class UNetStage:
         pictures = self.draw(PROMPTS, range(1, len(PROMPTS) + 1))
         return sheet([pictures[i : i + 4] for i in range(0, len(pictures), 4)])
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> torch.Tensor:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Pictures (N, H, W, 3) uint8 of prompts, by the settings' sampler and guidance."""
         settings, device = self.settings, self._device
         points = points_for(self.schedule, settings.steps, settings.sampler)
@@ -221,7 +223,7 @@ class UNetStage:
                 self._middle.clear()
                 x, point = steps.send(guidance.combine(output.chunk(2), self.process, x, point))
         except StopIteration:
-            return to_arrays(self.vae.to(device).from_latent(run.x))  # type: ignore[return-value]
+            return to_arrays(self.vae.to(device).from_latent(run.x))
 
     def export(self, folder: Path) -> None:
         save_network(folder / "unet", self.unet)
@@ -248,7 +250,9 @@ class UNetStage:
         """Latents, ids and noise of scenes that are never trained on, half of them simple ones."""
         scenes = [scene_at(WorldConfig(core=0.5), -5, i, "held_out") for i in range(count)]
         pictures = torch.from_numpy(rendered(scenes, 128))
-        latents = torch.cat([self.vae.to_latent(to_tensor(part)) for part in pictures.split(16)]).float()
+        latents = torch.cat(
+            [self.vae.to_latent(to_tensor(part)) for part in torch.split(pictures, 16)]
+        ).float()
         ids = [self.tokenizer(caption(scene, generator_at("unseen", i))) for i, scene in enumerate(scenes)]
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
         return latents, torch.tensor(ids), noise
@@ -259,7 +263,7 @@ def cell_loss(scores: Tensor, cells: Tensor, kept: Tensor) -> Tensor:
 
     scores (B, 31, h, w); cells (B, 2, h, w) as `labels.cells` gives them; kept (B,) of bool.
     """
-    kinds, colours = scores.float().split((1 + len(KINDS), 1 + len(COLOURS)), dim=1)
+    kinds, colours = torch.split(scores.float(), [1 + len(KINDS), 1 + len(COLOURS)], dim=1)
     wanted = cells.long()
     each = F.cross_entropy(kinds, wanted[:, 0], reduction="none") + F.cross_entropy(
         colours, wanted[:, 1], reduction="none"
