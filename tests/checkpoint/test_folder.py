@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -65,6 +66,10 @@ def test_keys_of_newer_and_older_writers_are_known(copy):
             assert torch.equal(one, other)
 
 
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -82,6 +87,9 @@ def test_keys_of_newer_and_older_writers_are_known(copy):
             ["conv_in.bias", "(3,)"],
         ),
         (lambda f: (f / "unet/config.json").write_text("{"), ["config.json"]),
+        (lambda f: edit(f / "vae/config.json", block_out_channels=[]), ["vae/config.json"]),
+        (lambda f: edit(f / "text_encoder/config.json", num_attention_heads=0), ["text_encoder"]),
+        (lambda f: edit(f / "unet/config.json", norm_num_groups=0), ["unet"]),
         (lambda f: (f / "unet/config.json").write_text("[]"), ["config.json", "object"]),
         (lambda f: (f / "vae/config.json").unlink(), ["vae/config.json", "missing"]),
         (lambda f: (f / "tokenizer/vocab.json").write_text("{}"), ["CLIP"]),

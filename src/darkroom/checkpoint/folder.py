@@ -8,9 +8,10 @@ preferences, preview).
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +24,8 @@ from darkroom.checkpoint.registry import INDEX
 from darkroom.diffusion import Discrete, FlowSchedule, NoiseSchedule, betas, process
 from darkroom.errors import DarkroomError, ModelError
 from darkroom.networks import VAE, CLIPText, UNet, VAEConfig
+
+Network = TypeVar("Network", bound=nn.Module)
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -53,21 +56,36 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Compo
         )
     files = {name: folder / name / file for name, file in WEIGHTS.items()}
 
-    with torch.device("meta"):
-        networks = {
-            "text_encoder": CLIPText(text_config(read_json(folder / "text_encoder/config.json"))),
-            "unet": UNet(unet_config(read_json(folder / "unet/config.json"))),
-            "vae": VAE(vae_config(read_json(folder / "vae/config.json"))),
-        }
-    for name, network in networks.items():
-        _fill(network, files[name], device, dtype)
-    text_encoder, unet, vae = networks.values()
-    assert isinstance(text_encoder, CLIPText) and isinstance(unet, UNet) and isinstance(vae, VAE)
+    def load(name: str, build: Callable[[dict[str, Any]], Network]) -> Network:
+        return _load_network(build, folder / name / "config.json", files[name], device, dtype)
+
+    text_encoder = load("text_encoder", lambda config: CLIPText(text_config(config)))
+    unet = load("unet", lambda config: UNet(unet_config(config)))
+    vae = load("vae", lambda config: VAE(vae_config(config)))
     return Components(text_encoder, unet, vae, read_family(folder, vae.config), files)
 
 
+def _load_network(
+    build: Callable[[dict[str, Any]], Network],
+    config: Path,
+    file: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Network:
+    """A network built on the meta device, where it costs nothing, and given its weights."""
+    values = read_json(config)
+    try:
+        with torch.device("meta"):
+            network = build(values)
+    except Exception as error:
+        # Numbers that fit no network surface wherever torch first stumbles over them.
+        raise ModelError(f"{config} describes no network that can be built: {error}") from error
+    _fill(network, file, device, dtype)
+    return network
+
+
 def _fill(network: nn.Module, file: Path, device: torch.device, dtype: torch.dtype) -> None:
-    """Give a network built on the meta device its weights, memory-mapped until they are converted."""
+    """Give a network on the meta device its weights, memory-mapped until they are converted."""
     try:
         tensors = load_file(file)
     except FileNotFoundError:
