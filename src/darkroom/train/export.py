@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from darkroom.checkpoint.folder import read_json
 from darkroom.networks import VAE, CLIPText, UNet
+from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.train.config import WorldConfig
 from darkroom.train.data import rendered, scene_at
 from darkroom.train.folders import load_network, save_network, weights_hash, write_json
@@ -57,6 +58,10 @@ def assemble(vae_folder: Path, trained: Path, out: Path, name: str = "pocket") -
     for part, network in (("vae", vae), ("unet", unet), ("text_encoder", text)):
         save_network(out / part, network, torch.float16)
     shutil.copytree(trained / "tokenizer", out / "tokenizer", dirs_exist_ok=True)
+    tokenizer = Tokenizer.load(out / "tokenizer")
+    # transformers takes the precision and the marks from here; diffusers runs all networks in one precision.
+    marks = {"dtype": "float32", "bos_token_id": tokenizer.start, "pad_token_id": tokenizer.pad}
+    write_json(out / "text_encoder/config.json", read_json(out / "text_encoder/config.json") | marks)
     write_json(out / "scheduler" / "scheduler_config.json", _SCHEDULERS[facts["process"]])
     write_json(out / "model_index.json", _index())
     write_json(
