@@ -79,6 +79,18 @@ def test_the_autoencoder_is_saved_with_latents_of_unit_variance(trained):
     assert vae.to_latent(pictures).shape == (4, 4, 16, 16)
 
 
+def test_a_decoder_trained_alone_keeps_the_latents(trained, tmp_path):
+    first = load_network(trained / "vae/result/vae", VAE)
+    settings = VAESettings(
+        first.config, decoder_of=str(trained / "vae/result/vae"), loop=LOOP, loss=VAELoss(half=0.0)
+    )
+    Trainer(VAEStage(settings), LOOP, tmp_path).run()
+    second = load_network(tmp_path / "result/vae", VAE)
+    pictures = torch.rand(1, 3, 64, 64)
+    assert torch.equal(first.to_latent(pictures), second.to_latent(pictures))
+    assert not torch.equal(first.decoder.conv_out.weight, second.decoder.conv_out.weight)
+
+
 def test_a_cache_grows_and_belongs_to_its_autoencoder(trained, tmp_path):
     folder = trained / "latents"
     source = Latents.open(folder, trained / "clip/result/tokenizer", seed=0)

@@ -21,7 +21,7 @@ from darkroom.networks import VAE, VAEConfig
 from darkroom.train.config import LoopConfig, WorldConfig
 from darkroom.train.data import Pictures, rendered, scene_at, scenes_by_style
 from darkroom.train.feed import Source
-from darkroom.train.folders import save_network
+from darkroom.train.folders import load_network, save_network
 from darkroom.train.loop import Batch, Share, shares_by_shape
 from darkroom.train.pictures import psnr, sheet, to_arrays, to_tensor
 from darkroom.train.start import linear_start
@@ -42,10 +42,15 @@ class VAELoss:
 
 @dataclass(frozen=True, slots=True)
 class VAESettings:
-    """The settings file of this stage. head_start: begin as a blurred copy (`linear_start`)."""
+    """The settings file of this stage.
+
+    head_start: begin as a blurred copy (`linear_start`). decoder_of: the folder of a trained autoencoder (in place of
+    `network`) to train the decoder of alone: latents made with it, and what was trained on them, stay valid.
+    """
 
     network: VAEConfig
     head_start: bool = True
+    decoder_of: str = ""
     loop: LoopConfig = field(default_factory=LoopConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
     loss: VAELoss = field(default_factory=VAELoss)
@@ -69,8 +74,13 @@ class VAEStage:
     def __init__(self, settings: VAESettings) -> None:
         self.settings = settings
         torch.manual_seed(settings.loop.seed)
-        self.vae = VAE(settings.network)
-        if settings.head_start:
+        self.vae = (
+            load_network(Path(settings.decoder_of), VAE) if settings.decoder_of else VAE(settings.network)
+        )
+        if settings.decoder_of:
+            self.vae.encoder.requires_grad_(False)
+            self.vae.quant_conv.requires_grad_(False)
+        elif settings.head_start:
             linear_start(self.vae)
         self.networks: dict[str, nn.Module] = {"vae": self.vae}
         if settings.loss.adversarial:
@@ -118,7 +128,7 @@ class VAEStage:
         return sheet(rows)
 
     def export(self, folder: Path) -> None:
-        save_network(folder / "vae", self.calibrated())
+        save_network(folder / "vae", self.vae if self.settings.decoder_of else self.calibrated())
 
     @torch.no_grad()
     def calibrated(self, count: int = 256) -> VAE:
