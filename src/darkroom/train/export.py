@@ -22,6 +22,7 @@ _SCHEDULERS: dict[str, dict[str, Any]] = {
     "flow": {
         "_class_name": "DPMSolverMultistepScheduler",
         "prediction_type": "flow_prediction",
+        "steps_offset": 1,
         "use_flow_sigmas": True,
         "flow_shift": 1.0,
         "num_train_timesteps": 1000,
@@ -36,6 +37,7 @@ _SCHEDULERS: dict[str, dict[str, Any]] = {
             "beta_schedule": "scaled_linear",
             "beta_start": 0.00085,
             "beta_end": 0.012,
+            "steps_offset": 1,
             "num_train_timesteps": 1000,
             "algorithm_type": "dpmsolver++",
             "solver_order": 2,
