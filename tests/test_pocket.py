@@ -1,0 +1,96 @@
+"""The embedded model: that it is there, whole, small, and draws what it is told."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import darkroom
+from darkroom.checkpoint.registry import locate
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    return darkroom.load("pocket", device="cpu")
+
+
+def mean_colour(pictures):
+    return np.mean([np.asarray(picture.image, float).mean((0, 1)) for picture in pictures], axis=0)
+
+
+def test_it_is_small_and_in_the_published_layout():
+    folder = locate("pocket")
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 60 * 2**20
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["_class_name"] == "StableDiffusionPipeline"
+    for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+        assert (folder / part).is_dir()
+
+
+def test_it_listens(pocket):
+    red, blue = (
+        mean_colour(pocket.generate(f"a big {colour} circle", seed=1, count=4, steps=10))
+        for colour in ("red", "blue")
+    )
+    assert red[0] - red[2] > blue[0] - blue[2] + 20
+    day, night = (
+        mean_colour(pocket.generate(f"a mountain landscape {time}", seed=1, count=3, steps=10)).mean()
+        for time in ("by day", "at night")
+    )
+    assert day > night + 30
+
+
+def test_other_sizes_and_larger_ones(pocket):
+    side = pocket.family.native
+    for width, height in ((side, side // 2), (2 * side, 2 * side), (side + 8, side - 40)):
+        (picture,) = pocket.generate("a red boat on a calm sea", seed=3, steps=6, width=width, height=height)
+        assert picture.image.size == (width, height)
+        assert np.asarray(picture.image).std() > 10
+
+
+def test_previews_look_like_the_picture(pocket):
+    previews = []
+    (picture,) = pocket.generate(
+        "a majestic mountain landscape at sunset",
+        seed=2,
+        callback=lambda step: previews.append(step.preview()),
+    )
+    last = np.asarray(previews[-1], float)
+    assert np.abs(last - np.asarray(picture.image, float)).mean() < 25
+
+
+@pytest.mark.peer
+def test_diffusers_draws_the_same_picture():
+    """Within two levels of 255 on average: diffusers starts its flow at t = 0.999 and cuts times to integers."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    from darkroom.diffusion import SeededNoise
+
+    folder = locate("pocket")
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder, local_files_only=True, torch_dtype=torch.float32
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    model = darkroom.load("pocket", device="cpu", precision="float32")
+    side = model.family.native
+    for seed, prompt in (
+        (1, "three red balloons above a blue sea at night"),
+        (2, "a green tree left of a yellow house"),
+    ):
+        noise = SeededNoise(seed, (1, 4, side // 8, side // 8))(0)
+        theirs = pipeline(
+            prompt,
+            latents=noise,
+            width=side,
+            height=side,
+            num_inference_steps=20,
+            guidance_scale=4.0,
+            output_type="np",
+        ).images[0]
+        (ours,) = model.generate(
+            prompt, seed=seed, steps=20, guidance=4.0, sampler="dpmpp_2m", schedule="simple"
+        )
+        assert np.abs(np.asarray(ours.image, float) - theirs * 255).mean() < 2.0
