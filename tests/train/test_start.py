@@ -29,7 +29,9 @@ def test_an_untrained_autoencoder_already_shows_smooth_pictures(widths):
     assert after < before / 5
     cells = F.avg_pool2d(pictures, vae.config.factor)
     for channel in range(3):
-        correlation = torch.corrcoef(torch.stack([mean[:, channel].flatten(), cells[:, channel].flatten()]))[0, 1]
+        correlation = torch.corrcoef(torch.stack([mean[:, channel].flatten(), cells[:, channel].flatten()]))[
+            0, 1
+        ]
         assert correlation > 0.95
     assert logvar.exp().mean() < 0.02
 

@@ -51,7 +51,7 @@ def moved(images: Tensor, boxes: Tensor, generator: torch.Generator) -> tuple[Te
     )
     strength = 0.025 * _uniform((count, 1), generator) * chosen(count, 0.4, generator)[:, None]
     grid = grid + bend.permute(0, 2, 3, 1) * strength[:, None, None]
-    result = F.grid_sample(images, 2 * grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    result = F.grid_sample(images, 2 * grid, mode="bilinear", padding_mode="border", align_corners=False)
     corners = boxes.reshape(count, -1, 2, 2)
     corners = (corners - 0.5 - shift[:, None, None]) / zoom[:, None, None] + 0.5
     return result, torch.cat([corners.amin(2), corners.amax(2)], -1)

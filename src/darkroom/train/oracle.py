@@ -31,7 +31,7 @@ class OracleLoss:
     kinds: float = 1.0
     colours: float = 0.5
     edges: float = 5.0
-    setting: float = 0.25
+    setting: float = 0.4
 
 
 @dataclass(frozen=True, slots=True)

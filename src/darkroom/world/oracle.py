@@ -40,7 +40,7 @@ class OracleConfig:
     blocks at strides 4, 8 and 16; `threshold`: how sure it must be of a thing to report it."""
 
     size: int = 128
-    widths: tuple[int, ...] = (24, 48, 96, 160)
+    widths: tuple[int, ...] = (32, 48, 96, 128)
     depths: tuple[int, ...] = (1, 2, 2)
     threshold: float = 0.5
 
@@ -198,7 +198,8 @@ class Oracle:
     def _read(self, pictures: Tensor) -> list[Reading]:
         device = next(self.network.parameters()).device
         images = pictures.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        return decode(self.network(images), self.config.threshold)
+        with torch.autocast(device.type, enabled=False):
+            return decode(self.network(images), self.config.threshold)
 
 
 def _sized(picture: NDArray[np.uint8] | Image.Image, size: int) -> NDArray[np.uint8]:
