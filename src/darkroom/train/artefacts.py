@@ -23,7 +23,7 @@ def degraded(images: Tensor, generator: torch.Generator) -> Tensor:
     for artefact, share in (
         (tinted, 0.5),
         (haunted, 0.15),
-        (softened, 0.45),
+        (softened, 0.35),
         (compressed, 0.35),
         (noisy, 0.4),
     ):
@@ -34,10 +34,11 @@ def degraded(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def moved(images: Tensor, boxes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Half the pictures mirrored, most shifted, scaled and bent a little, with their boxes (B, K, 4) in
-    fractions of the picture. Boxes may then reach beyond the frame."""
+    """Half the pictures mirrored, some shifted and scaled, some bent a little, with their boxes (B, K, 4)
+    in fractions of the picture. Boxes may then reach beyond the frame."""
     count, device = len(images), images.device
-    some = chosen(count, 0.7, generator)[:, None].float()
+    # Not too many: a picture drawn anew between its pixels does not show any more that it was pixel art.
+    some = chosen(count, 0.35, generator)[:, None].float()
     scale = (some * 0.16 * _spread((count, 1), generator)).exp()
     shift = some * 0.08 * _spread((count, 2), generator)
     flip = 1 - 2 * chosen(count, 0.5, generator)[:, None].float()
@@ -49,7 +50,7 @@ def moved(images: Tensor, boxes: Tensor, generator: torch.Generator) -> tuple[Te
     bend = F.interpolate(
         _spread((count, 2, 5, 5), generator), (side, side), mode="bicubic", align_corners=False
     )
-    strength = 0.025 * _uniform((count, 1), generator) * chosen(count, 0.4, generator)[:, None]
+    strength = 0.025 * _uniform((count, 1), generator) * chosen(count, 0.3, generator)[:, None]
     grid = grid + bend.permute(0, 2, 3, 1) * strength[:, None, None]
     result = F.grid_sample(images, 2 * grid, mode="bilinear", padding_mode="border", align_corners=False)
     corners = boxes.reshape(count, -1, 2, 2)
@@ -71,8 +72,8 @@ def haunted(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def softened(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Blurred by a Gaussian of up to 1 pixel, each picture by its own."""
-    sigma = 0.3 + 0.7 * _uniform((len(x), 1), generator)
+    """Blurred by a Gaussian of up to 0.8 pixels, each picture by its own."""
+    sigma = 0.3 + 0.5 * _uniform((len(x), 1), generator)
     offsets = torch.arange(-2, 3, device=x.device)
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(x.shape[1], 0)
