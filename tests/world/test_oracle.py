@@ -12,7 +12,7 @@ from PIL import Image
 
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.world import COLOURS, KINDS, STYLES, layout, render, sample_scene
-from darkroom.world.judging import SETTING, Thing, agreement
+from darkroom.world.judging import ATTRIBUTES, SETTING, Thing, agreement
 from darkroom.world.oracle import NAMES, Maps, Oracle, OracleConfig, OracleNetwork, decode, distinct
 
 TOY = OracleConfig(widths=(4, 8, 8, 8), depths=(0, 1, 0))
@@ -127,14 +127,15 @@ def shipped() -> Oracle:
 
 
 def test_the_shipped_oracle_is_right_about_unseen_pictures(shipped: Oracle) -> None:
-    """Of 300 pictures 95 in a hundred at each attribute; docs/evaluation.md has the figures of many more."""
+    """Of 300 pictures nearly all; docs/evaluation.md has the figures of many more."""
     rng = random.Random("test of the oracle")
     scenes = [replace(sample_scene(rng, split="any"), style=STYLES[k % 6]) for k in range(300)]
     readings = shipped(np.stack([render(scene) for scene in scenes]))
     verdicts = [agreement(reading, scene) for reading, scene in zip(readings, scenes, strict=True)]
-    for name in verdicts[0]:
+    allowed = {"weather": 9, "style": 24}
+    for name in ATTRIBUTES:
         wrong = [k for k, v in enumerate(verdicts) if not v.get(name, True)]
-        assert len(wrong) <= 15, f"{name}: {[scenes[k] for k in wrong]}"
+        assert len(wrong) <= allowed.get(name, 5), f"{name}: {[scenes[k] for k in wrong]}"
 
 
 def test_the_shipped_oracle_sees_nothing_in_mush(shipped: Oracle) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from darkroom.world.layout import Box, holds, layout
+from darkroom.world.layout import Box, layout
 from darkroom.world.scene import Scene
 
 SETTING = ("place", "time", "weather", "style")
@@ -164,7 +164,6 @@ __all__ = [
     "Wanted",
     "agreement",
     "asked",
-    "holds",
     "overlap",
     "related",
     "satisfies",

@@ -8,6 +8,7 @@ cells.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -42,7 +43,7 @@ class OracleConfig:
     size: int = 128
     widths: tuple[int, ...] = (32, 48, 96, 128)
     depths: tuple[int, ...] = (1, 2, 2)
-    threshold: float = 0.5
+    threshold: float = 0.4
 
 
 class Maps(NamedTuple):
@@ -152,7 +153,7 @@ class Oracle:
         self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config = network.config
         self.hash = hash
-        """The SHA-256 of the weights' file."""
+        """Settings and weights in one: the SHA-256 of the two files' SHA-256 in hexadecimal."""
 
     @classmethod
     def load(cls, folder: str | Path | None = None) -> Oracle:
@@ -171,7 +172,8 @@ class Oracle:
             network.load_state_dict(weights)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"cannot load the oracle in {where}: {error}") from error
-        return cls(network, sha256(where / WEIGHTS))
+        files = sha256(where / CONFIG) + sha256(where / WEIGHTS)
+        return cls(network, hashlib.sha256(files.encode()).hexdigest())
 
     def save(self, folder: Path) -> None:
         """Write it for `load`, the weights in half precision."""
