@@ -82,7 +82,11 @@ def test_the_autoencoder_is_saved_with_latents_of_unit_variance(trained):
 def test_a_decoder_trained_alone_keeps_the_latents(trained, tmp_path):
     first = load_network(trained / "vae/result/vae", VAE)
     settings = VAESettings(
-        first.config, decoder_of=str(trained / "vae/result/vae"), loop=LOOP, loss=VAELoss(half=0.0)
+        first.config,
+        start_from=str(trained / "vae/result/vae"),
+        decoder_only=True,
+        loop=LOOP,
+        loss=VAELoss(half=0.0),
     )
     Trainer(VAEStage(settings), LOOP, tmp_path).run()
     second = load_network(tmp_path / "result/vae", VAE)

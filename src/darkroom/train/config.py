@@ -23,7 +23,8 @@ class LoopConfig:
 
     batch: samples per step; steps: where training ends (0: when stopped); learning_rate: its peak;
     warmup: steps up to it; decay: the last steps of all, during which it falls to zero, along `decay_shape`
-    (see `rate`); weight_decay, betas: AdamW's; clip: the largest gradient norm (0: no limit).
+    (see `rate`); optimiser: "muon" for matrices and kernels (AdamW for the rest), or "adamw" for all;
+    weight_decay, betas: AdamW's; clip: the largest gradient norm (0: no limit).
     ema: "power" averages over the last share of the run (`ema_value` is the width sigma_rel), "constant" over the
     last steps (`ema_value` is the decay), "none". precision: autocast; seed: of everything random.
     save_minutes: between checkpoints; log_every, validate_every, sample_every: in steps (0: never).
@@ -36,6 +37,7 @@ class LoopConfig:
     warmup: int = 200
     decay: int = 0
     decay_shape: Literal["sqrt", "linear", "cosine"] = "sqrt"
+    optimiser: Literal["muon", "adamw"] = "adamw"
     weight_decay: float = 0.01
     betas: tuple[float, ...] = (0.9, 0.99)
     clip: float = 1.0

@@ -27,6 +27,7 @@ from darkroom.train.average import Average, named_parameters
 from darkroom.train.config import LoopConfig, rate
 from darkroom.train.feed import Source, feed
 from darkroom.train.journal import Journal
+from darkroom.train.muon import Muon
 from darkroom.train.saved import NAME, read_checkpoint, write_checkpoint
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -34,11 +35,13 @@ Batch: TypeAlias = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Share:
-    """Parameters trained alike: `rate` multiplies the learning rate, `decay` the weight decay."""
+    """Parameters trained alike: `rate` multiplies the learning rate, `decay` the weight decay. `matrices`: linear maps,
+    whose steps Muon may make orthogonal."""
 
     parameters: Sequence[nn.Parameter]
     rate: float = 1.0
     decay: float = 1.0
+    matrices: bool = False
 
 
 class Stage(Protocol):
@@ -76,11 +79,14 @@ class Stage(Protocol):
 
 
 def shares_by_shape(networks: Iterable[nn.Module], rate: float = 1.0) -> list[Share]:
-    """Matrices and kernels with weight decay; biases, norms and other vectors without."""
-    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
+    """Matrices and kernels, and tables of embeddings, with weight decay; biases, norms and other vectors without."""
+    modules = [module for network in networks for module in network.modules()]
+    tables = {module.weight for module in modules if isinstance(module, nn.Embedding)}
+    own = [p for module in modules for p in module.parameters(recurse=False) if p.requires_grad]
     return [
-        Share([p for p in parameters if p.ndim > 1], rate),
-        Share([p for p in parameters if p.ndim <= 1], rate, decay=0.0),
+        Share([p for p in own if p.ndim > 1 and p not in tables], rate, matrices=True),
+        Share([p for p in own if p in tables], rate),
+        Share([p for p in own if p.ndim <= 1], rate, decay=0.0),
     ]
 
 
@@ -94,16 +100,7 @@ class Trainer:
         for network in stage.networks.values():
             network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             network.train()
-        shares = [share for share in stage.shares() if share.parameters]
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": list(s.parameters), "rate": s.rate, "weight_decay": config.weight_decay * s.decay}
-                for s in shares
-            ],
-            lr=config.learning_rate,
-            betas=(config.betas[0], config.betas[1]),
-            fused=True,
-        )
+        self.optimisers = _optimisers([share for share in stage.shares() if share.parameters], config)
         self.average = Average(config, stage.networks)
         self.step = 0
         self.position = 0
@@ -130,8 +127,9 @@ class Trainer:
         }
         tensors |= {f"average.{name}": value for name, value in self.average.tensors.items()}
         for name, parameter in named_parameters(self.stage.networks):
-            for key, value in self.optimiser.state.get(parameter, {}).items():
-                tensors[f"optimiser.{key}.{name}"] = value
+            for optimiser in self.optimisers:
+                for key, value in optimiser.state.get(parameter, {}).items():
+                    tensors[f"optimiser.{key}.{name}"] = value
         numbers = {name: getattr(self, name) for name in ("step", "position", "seconds", "end", "decay")}
         numbers |= {"stage": self.stage.name, "updates": self.average.updates, "loop": asdict(self.config)}
         write_checkpoint(path or self.folder / NAME, tensors, numbers)
@@ -149,12 +147,12 @@ class Trainer:
                 start = f"model.{prefix}."
                 own = {name.removeprefix(start): v for name, v in tensors.items() if name.startswith(start)}
                 network.load_state_dict(own)
+            owners = {p: optimiser for optimiser in self.optimisers for p in _parameters(optimiser)}
             for name, parameter in named_parameters(self.stage.networks):
                 self.average.tensors[name].copy_(tensors[f"average.{name}"])
-                state = {
-                    key: tensors.get(f"optimiser.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")
-                }
-                self.optimiser.state[parameter] = {
+                optimiser = owners[parameter]
+                state = {key: tensors.get(f"optimiser.{key}.{name}") for key in _STATE[type(optimiser)]}
+                optimiser.state[parameter] = {
                     key: torch.empty_like(parameter).copy_(value) if value.ndim else value.to(self.device)
                     for key, value in state.items()
                     if value is not None
@@ -220,14 +218,15 @@ class Trainer:
         with self._autocast():
             loss, parts = self.stage.loss(batch, generator)
         loss.backward()  # type: ignore[no-untyped-call]
-        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        parameters = [p for optimiser in self.optimisers for p in _parameters(optimiser)]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip or math.inf)
         start = self.end - self.decay if self.end and self.decay else None
         factor = rate(self.config, self.step, start, self.decay)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * factor * group["rate"]
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.config.learning_rate * factor * group["rate"]
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         self.average.update()
         self._pending.append({"loss": loss.detach(), **parts, "norm": norm})
         self.step += 1
@@ -309,6 +308,30 @@ class Trainer:
         finally:
             for number, handler in usual.items():
                 signal.signal(number, handler)
+
+
+_STATE = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"), Muon: ("momentum",)}
+"""What each optimiser remembers of a parameter."""
+
+
+def _optimisers(shares: Iterable[Share], config: LoopConfig) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for matrices and AdamW for the rest."""
+    own: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for share in shares:
+        group = {"params": list(share.parameters), "rate": share.rate}
+        group["weight_decay"] = config.weight_decay * share.decay
+        own[share.matrices and config.optimiser == "muon"].append(group)
+    found: list[torch.optim.Optimizer] = []
+    if own[True]:
+        found.append(Muon(own[True], config.learning_rate))
+    if own[False]:
+        betas = config.betas[0], config.betas[1]
+        found.append(torch.optim.AdamW(own[False], config.learning_rate, betas, fused=True))
+    return found
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
 def continue_from(trainer: Trainer, path: Path) -> None:

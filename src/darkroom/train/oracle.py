@@ -36,11 +36,13 @@ class OracleLoss:
 
 @dataclass(frozen=True, slots=True)
 class OracleSettings:
-    """The settings file of this stage. `spoiled`, `joined` and `mush`: see `Judged`."""
+    """The settings file of this stage. `start_from`: the folder of a trained oracle to begin with, in place of
+    `network`. `spoiled`, `joined` and `mush`: see `Judged`."""
 
     network: OracleConfig = field(default_factory=OracleConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     loss: OracleLoss = field(default_factory=OracleLoss)
+    start_from: str = ""
     views: int = 2
     spoiled: float = 0.25
     joined: float = 0.15
@@ -130,7 +132,8 @@ class OracleStage:
     def __init__(self, settings: OracleSettings) -> None:
         self.settings = settings
         torch.manual_seed(settings.loop.seed)
-        self.network = OracleNetwork(settings.network)
+        begun = Oracle.load(settings.start_from).network if settings.start_from else None
+        self.network = begun or OracleNetwork(settings.network)
         self.networks: dict[str, nn.Module] = {"oracle": self.network}
         self._scenes = [oracle_scene(-1, i) for i in range(settings.unseen)]
         self._unseen = np.stack([render(scene, settings.network.size) for scene in self._scenes])

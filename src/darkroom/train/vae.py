@@ -44,13 +44,15 @@ class VAELoss:
 class VAESettings:
     """The settings file of this stage.
 
-    head_start: begin as a blurred copy (`linear_start`). decoder_of: the folder of a trained autoencoder (in place of
-    `network`) to train the decoder of alone: latents made with it, and what was trained on them, stay valid.
+    head_start: begin as a blurred copy (`linear_start`). start_from: the folder of a trained autoencoder to begin with,
+    in place of `network`. decoder_only: leave its encoder as it is: latents made with it, and what was trained on
+    them, stay valid.
     """
 
     network: VAEConfig
     head_start: bool = True
-    decoder_of: str = ""
+    start_from: str = ""
+    decoder_only: bool = False
     loop: LoopConfig = field(default_factory=LoopConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
     loss: VAELoss = field(default_factory=VAELoss)
@@ -74,14 +76,15 @@ class VAEStage:
     def __init__(self, settings: VAESettings) -> None:
         self.settings = settings
         torch.manual_seed(settings.loop.seed)
-        self.vae = (
-            load_network(Path(settings.decoder_of), VAE) if settings.decoder_of else VAE(settings.network)
-        )
-        if settings.decoder_of:
+        if settings.start_from:
+            self.vae = load_network(Path(settings.start_from), VAE)
+        else:
+            self.vae = VAE(settings.network)
+            if settings.head_start:
+                linear_start(self.vae)
+        if settings.decoder_only:
             self.vae.encoder.requires_grad_(False)
             self.vae.quant_conv.requires_grad_(False)
-        elif settings.head_start:
-            linear_start(self.vae)
         self.networks: dict[str, nn.Module] = {"vae": self.vae}
         if settings.loss.adversarial:
             self.networks["discriminator"] = Discriminator()
@@ -128,7 +131,7 @@ class VAEStage:
         return sheet(rows)
 
     def export(self, folder: Path) -> None:
-        save_network(folder / "vae", self.vae if self.settings.decoder_of else self.calibrated())
+        save_network(folder / "vae", self.vae if self.settings.decoder_only else self.calibrated())
 
     @torch.no_grad()
     def calibrated(self, count: int = 256) -> VAE:

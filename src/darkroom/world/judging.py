@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from darkroom.world.layout import Box, layout
+from darkroom.world.places import window
 from darkroom.world.scene import Scene
 
 SETTING = ("place", "time", "weather", "style")
@@ -121,10 +122,20 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def asked(scene: Scene) -> tuple[str, ...]:
-    """The attributes that a rendered picture of the scene shows: the plain place has no time and no
-    weather."""
-    hidden = ("time", "weather") if scene.place == "plain" else ()
-    return tuple(name for name in ATTRIBUTES if name not in hidden)
+    """The attributes that a rendered picture of the scene shows. The plain place has no time and no weather, nor has
+    a room where things stand before half of its window."""
+    hidden = scene.place == "plain" or (scene.place == "room" and _window_covered(scene) > 0.5)
+    return tuple(name for name in ATTRIBUTES if not (hidden and name in ("time", "weather")))
+
+
+def _window_covered(scene: Scene) -> float:
+    """The share of a room's window that lies behind the boxes of things (which are clear of each other)."""
+    x0, y0, x1, y1 = window(scene)
+    shared = sum(
+        max(min(box.x1, x1) - max(box.x0, x0), 0) * max(min(box.y1, y1) - max(box.y0, y0), 0)
+        for box in layout(scene)
+    )
+    return shared / ((x1 - x0) * (y1 - y0))
 
 
 def agreement(reading: Reading, scene: Scene) -> dict[str, bool]:

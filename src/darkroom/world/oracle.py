@@ -85,9 +85,8 @@ class OracleNetwork(nn.Module):
         self.config = config
         stem, fine, middle, coarse = config.widths
         a, b, c = config.depths
-        self.fine = nn.Sequential(
-            Layer(3, stem, 3, 2), Layer(stem, fine, 3, 2), *(Residual(fine) for _ in range(a))
-        )
+        self.stem = Layer(3, stem, 3, 2)
+        self.fine = nn.Sequential(Layer(stem, fine, 3, 2), *(Residual(fine) for _ in range(a)))
         self.middle = nn.Sequential(Layer(fine, middle, 3, 2), *(Residual(middle) for _ in range(b)))
         self.coarse = nn.Sequential(Layer(middle, coarse, 3, 2), *(Residual(coarse) for _ in range(c)))
         self.down = Layer(coarse, middle, 1)
@@ -96,17 +95,21 @@ class OracleNetwork(nn.Module):
         self.colours = nn.Conv2d(middle, len(COLOURS), 1)
         self.edges = nn.Conv2d(middle, 4, 1)
         self.look = nn.Conv2d(middle, len(SETTING), 1)
-        self.setting = nn.ModuleDict({name: nn.Linear(middle, len(NAMES[name])) for name in SETTING})
+        # Beside the places that they look at, the setting's heads are told the mean of the finest features: what a
+        # style does to neighbouring pixels is gone on the coarse grid.
+        self.setting = nn.ModuleDict({n: nn.Linear(middle + stem, len(NAMES[n])) for n in SETTING})
         with torch.no_grad():  # A cell holds a centre about once in a hundred: sigmoid(-4.6).
             self.kinds.bias.fill_(-4.6)  # type: ignore[union-attr]
 
     def forward(self, images: Tensor) -> Maps:
-        middle = self.middle(self.fine(images))
+        stem = self.stem(images)
+        middle = self.middle(self.fine(stem))
         above = self.down(self.coarse(middle))
         x = self.joined(middle + F.interpolate(above, scale_factor=2, mode="nearest"))
         weights = self.look(x).float().flatten(2).softmax(-1)
         seen = torch.einsum("bcp,bap->bac", x.float().flatten(2), weights)
-        setting = {name: self.setting[name](seen[:, k]) for k, name in enumerate(SETTING)}
+        texture = stem.float().mean((2, 3))
+        setting = {n: self.setting[n](torch.cat([seen[:, k], texture], 1)) for k, n in enumerate(SETTING)}
         return Maps(self.kinds(x), self.colours(x), F.softplus(self.edges(x).float()) / STRIDE, setting)
 
 

@@ -14,6 +14,11 @@ from darkroom.world.sky import Light, draw_sky, falling, fog_banks, haze, light_
 SNOW: RGB = (240, 246, 252)
 
 
+def scenery(scene: Scene) -> random.Random:
+    """The chances of everything but the layout, from their beginning."""
+    return random.Random(scene.seed ^ 0x5EED)
+
+
 def draw_place(canvas: Canvas, scene: Scene, rng: random.Random) -> None:
     """Everything behind the things."""
     light = light_of(scene)
@@ -265,6 +270,22 @@ def _plain(canvas: Canvas, scene: Scene, light: Light, rng: random.Random) -> No
     canvas.horizon(HORIZON["plain"])
 
 
+_WINDOW = 0.08, 0.4  # its top and its width
+
+
+def _furnished(rng: random.Random) -> tuple[RGB, float]:
+    """A room's wall and the left edge of its window, the first that is drawn by lot."""
+    wall = rng.choice(((244, 224, 196), (208, 228, 224), (230, 216, 236)))
+    return wall, rng.choice((0.08, 0.3, 0.52)) + rng.uniform(-0.03, 0.03)
+
+
+def window(scene: Scene) -> tuple[float, float, float, float]:
+    """The edges x0, y0, x1, y1 of the window of a room, in fractions of the picture."""
+    top, width = _WINDOW
+    left = _furnished(scenery(scene))[1]
+    return left, top, left + width, top + width
+
+
 def _room(canvas: Canvas, scene: Scene, light: Light, rng: random.Random) -> None:
     # Indoors the light is the same but gentler.
     r, g, b = (share**0.6 for share in light.filter)
@@ -272,7 +293,8 @@ def _room(canvas: Canvas, scene: Scene, light: Light, rng: random.Random) -> Non
     def lit(colour: RGB) -> RGB:
         return round(colour[0] * r), round(colour[1] * g), round(colour[2] * b)
 
-    wall = lit(rng.choice(((244, 224, 196), (208, 228, 224), (230, 216, 236))))
+    wall, left = _furnished(rng)
+    wall = lit(wall)
     floor = lit((200, 146, 100))
     canvas.gradient([(0.0, wall), (0.72, mix(wall, WHITE, 0.12))])
     canvas.polygon(corners(-0.05, 0.72, 1.05, 1.05), floor)
@@ -281,9 +303,8 @@ def _room(canvas: Canvas, scene: Scene, light: Light, rng: random.Random) -> Non
         x = 0.16 * k
         board = [(0.5 + (x - 0.5) * 0.9, 0.735), (0.5 + (x - 0.5) * 1.6, 1.0)]
         canvas.line(board, mix(floor, (90, 56, 40), 0.25), 0.005)
-    left = rng.choice((0.08, 0.3, 0.52)) + rng.uniform(-0.03, 0.03)
     cloth = rng.choice(((206, 128, 116), (110, 144, 182), (140, 164, 118)))
-    _window(canvas, scene, light, rng, (left, 0.08, 0.4), lit((252, 250, 246)), lit(cloth))
+    _window(canvas, scene, light, rng, (left, *_WINDOW), lit((252, 250, 246)), lit(cloth))
     canvas.ellipse(0.5, 0.89, 0.4, 0.075, mix(lit(cloth), wall, 0.15))
     canvas.ellipse(0.5, 0.89, 0.33, 0.055, mix(lit(cloth), wall, 0.4))
 

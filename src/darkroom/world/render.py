@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -11,7 +9,7 @@ from PIL import Image, ImageDraw
 from darkroom.errors import InvalidRequest
 from darkroom.world.canvas import RGB, Canvas, Pen
 from darkroom.world.layout import Box, layout, stands
-from darkroom.world.places import draw_place
+from darkroom.world.places import draw_place, scenery
 from darkroom.world.scene import Scene
 from darkroom.world.sky import falling
 from darkroom.world.styles import Style, glow, style
@@ -26,7 +24,7 @@ def render(scene: Scene, size: int = 128) -> NDArray[np.uint8]:
     if not 32 <= size <= 2048:
         raise InvalidRequest(f"a drawn picture is 32 to 2048 pixels wide, not {size}")
     how = style(scene.style)
-    rng = random.Random(scene.seed ^ 0x5EED)
+    rng = scenery(scene)
     # Everything is drawn larger and reduced at the end, which smooths every edge.
     side = size * (4 if size <= 160 else 3 if size <= 320 else 2)
     canvas = Canvas(side, how.tone, how.lamp, how.contour(scene))

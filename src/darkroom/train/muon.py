@@ -1,0 +1,54 @@
+"""Muon: momentum whose steps are made orthogonal, for matrices and kernels.
+
+Every singular direction of a step is given the same length, so rare directions are learned as fast as common ones
+(Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/). Scaled to the size of AdamW's steps, after Liu et al.
+2025 (https://arxiv.org/abs/2502.16982, eq. 4), both share one learning rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_POLYNOMIAL = 3.4445, -4.7750, 2.0315
+"""Of Jordan's post: takes singular values in (0, 1] to about 1 in five rounds."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Steps of size `lr` with Nesterov momentum. Kernels (out, in, h, w) count as matrices (out, in * h * w)."""
+
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                mean = state.setdefault("momentum", torch.zeros_like(parameter))
+                mean.lerp_(parameter.grad, 1 - group["momentum"])
+                ahead = parameter.grad.lerp(mean, group["momentum"]).flatten(1)
+                direction = orthogonal(ahead) * (0.2 * max(ahead.shape) ** 0.5)
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.sub_(direction.view_as(parameter), alpha=group["lr"])
+
+
+def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
+    """About U V^T for the matrix U S V^T, in float32, by a Newton-Schulz iteration in bfloat16."""
+    a, b, c = _POLYNOMIAL
+    x = matrix.bfloat16()
+    if tall := x.shape[0] > x.shape[1]:
+        x = x.mT
+    x = x / (x.norm() + 1e-7)
+    for _ in range(rounds):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.mT if tall else x).float()
