@@ -41,7 +41,7 @@ def test_embeddings_and_vectors_are_not_matrices():
     assert [p is network[1].weight for p in matrices] == [True]
 
 
-@pytest.mark.parametrize("step", (1, 6, 11))
+@pytest.mark.parametrize("step", [1, 6, 11])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, step):
     assert Trainer(ToyStage(), MUON, tmp_path / "whole").run()
     assert Trainer(ToyStage(), MUON, tmp_path / "parts").run(until=step)

@@ -92,7 +92,8 @@ class UNetLoss:
 class UNetSettings:
     """The settings file of this stage.
 
-    vae, clip: folders that those stages wrote; latents: the cache. text_rate: the text encoder's learning rate as
+    vae, clip: folders that those stages wrote; latents: the cache. start_from: the folder of a trained U-Net to begin
+    with, in place of `network`. text_rate: the text encoder's learning rate as
     a multiple of the U-Net's (0: it stays as it is). guidance, steps, sampler: of the sample sheets.
     """
 
@@ -100,6 +101,7 @@ class UNetSettings:
     vae: str = "runs/vae/result/vae"
     clip: str = "runs/clip/result"
     latents: str = "runs/latents"
+    start_from: str = ""
     text_rate: float = 0.2
     guidance: float = 4.0
     steps: int = 20
@@ -133,11 +135,14 @@ class UNetStage:
         text.text_projection, text.config = None, replace(text.config, projection_dim=None)
         self.text = text.requires_grad_(settings.text_rate > 0)
         self.tokenizer = Tokenizer.load(Path(settings.clip) / "tokenizer")
-        self.unet = UNet(replace(settings.network, cross_attention_dim=text.config.hidden_size))
+        if settings.start_from:
+            self.unet = load_network(Path(settings.start_from), UNet)
+        else:
+            self.unet = UNet(replace(settings.network, cross_attention_dim=text.config.hidden_size))
         self.networks: dict[str, nn.Module] = {"unet": self.unet, "text": self.text}
         self._middle: list[Tensor] = []
         if settings.loss.cells:
-            self.networks["cells"] = CellHead(settings.network.block_out_channels[-1])
+            self.networks["cells"] = CellHead(self.unet.config.block_out_channels[-1])
             self.unet.mid_block.register_forward_hook(lambda module, given, made: self._middle.append(made))  # type: ignore[union-attr]
         self.process = process(settings.loss.process)
         self.schedule: NoiseSchedule = FlowSchedule() if settings.loss.process == "flow" else Discrete()
