@@ -29,11 +29,14 @@ from darkroom.train.start import linear_start
 
 @dataclass(frozen=True, slots=True)
 class VAELoss:
-    """The weights of the terms: absolute and squared error, error of the gradients at three scales, KL divergence
-    per latent number, decoding at half size, and the adversarial term (0: no discriminator)."""
+    """The weights of the terms: absolute error, squared error, the logarithm of each picture's squared error (PSNR
+    itself: as if every picture had a noise level of its own, Rybkin et al. 2021, https://arxiv.org/abs/2006.13202),
+    error of the gradients at three scales, KL divergence per latent number, decoding at half size, and the adversarial
+    term (0: no discriminator)."""
 
     absolute: float = 1.0
     squared: float = 1.0
+    log: float = 0.0
     gradient: float = 1.0
     kl: float = 3e-4
     half: float = 0.25
@@ -160,7 +163,10 @@ def reconstruction(images: Tensor, truth: Tensor, weights: VAELoss) -> Tensor:
     """How far pictures (B, 3, H, W) are from the truth: in pixels, and in differences of neighbours at three scales,
     which sharp edges and thin lines depend on."""
     error = images - truth
-    loss = weights.absolute * error.abs().mean() + weights.squared * error.square().mean()
+    squares = error.square().mean((1, 2, 3))
+    loss = weights.absolute * error.abs().mean() + weights.squared * squares.mean()
+    if weights.log:
+        loss = loss + weights.log * squares.add(1e-6).log().mean()
     if weights.gradient:
         for _ in range(3):
             loss = loss + weights.gradient / 3 * (_across(error) + _across(error.mT))
