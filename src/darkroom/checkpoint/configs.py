@@ -13,10 +13,28 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from darkroom.errors import ModelError
-from darkroom.networks import CLIPTextConfig, CLIPVisionConfig, UNetConfig, VAEConfig
+from darkroom.networks import (
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    MMDiTConfig,
+    T5Config,
+    TinyVAEConfig,
+    UNetConfig,
+    VAEConfig,
+)
+from darkroom.networks.t5 import FEED_FORWARDS
 
 Json = Mapping[str, Any]
-Record = TypeVar("Record", UNetConfig, VAEConfig, CLIPTextConfig, CLIPVisionConfig)
+Record = TypeVar(
+    "Record",
+    UNetConfig,
+    VAEConfig,
+    TinyVAEConfig,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    T5Config,
+    MMDiTConfig,
+)
 
 # What the networks do, as the files say it. A missing field means the same.
 UNET_FIXED = {
@@ -44,6 +62,7 @@ UNET_FIXED = {
     "timestep_post_act": None,
 }
 VAE_FIXED = {"act_fn": "silu", "latents_mean": None, "latents_std": None}
+TINY_FIXED = {"act_fn": "relu", "upsample_fn": "nearest"}
 DOWN, CROSS_DOWN = "DownBlock2D", "CrossAttnDownBlock2D"
 UP, CROSS_UP = "UpBlock2D", "CrossAttnUpBlock2D"
 MID, CROSS_MID = "UNetMidBlock2D", "UNetMidBlock2DCrossAttn"
@@ -113,6 +132,24 @@ def unet_json(config: UNetConfig) -> dict[str, Any]:
     }
 
 
+def mmdit_config(data: Json) -> MMDiTConfig:
+    """The record of a `transformer/config.json` of class SD3Transformer2DModel."""
+    what = "MMDiT config"
+    _one_of(what, data, "qk_norm", (None, "rms_norm"))
+    # Of a missing field the files mean a network narrower than any that was published.
+    defaults = {"num_layers": 18, "num_attention_heads": 18, "caption_projection_dim": 1152}
+    given = {**defaults, "pos_embed_max_size": 96, **_known(MMDiTConfig, data)}
+    given["out_channels"] = data.get("out_channels", 16) or data.get("in_channels", 16)
+    if not given.get("dual_attention_layers"):
+        given.pop("dual_attention_layers", None)  # None have one: the record's default.
+    return _record(what, MMDiTConfig, given)
+
+
+def mmdit_json(config: MMDiTConfig) -> dict[str, Any]:
+    """The `transformer/config.json` of a record."""
+    return {"_class_name": "SD3Transformer2DModel", **asdict(config)}
+
+
 def vae_config(data: Json) -> VAEConfig:
     """The record of a `vae/config.json` of class AutoencoderKL, old (few fields) or new."""
     what = "VAE config"
@@ -135,6 +172,18 @@ def vae_json(config: VAEConfig) -> dict[str, Any]:
         "up_block_types": ["UpDecoderBlock2D"] * levels,
         "shift_factor": config.shift_factor or None,
     }
+
+
+def tiny_config(data: Json) -> TinyVAEConfig:
+    """The record of a `vae/config.json` of class AutoencoderTiny."""
+    what = "tiny autoencoder config"
+    _fixed(what, data, TINY_FIXED)
+    return _record(what, TinyVAEConfig, _known(TinyVAEConfig, data))
+
+
+def tiny_json(config: TinyVAEConfig) -> dict[str, Any]:
+    """The `vae/config.json` of a record."""
+    return TINY_FIXED | {"_class_name": "AutoencoderTiny", **asdict(config)}
 
 
 def text_config(data: Json) -> CLIPTextConfig:
@@ -160,6 +209,20 @@ def vision_config(data: Json) -> CLIPVisionConfig:
 def vision_json(config: CLIPVisionConfig) -> dict[str, Any]:
     """The `image_encoder/config.json` of a record."""
     return _clip_json(config, "CLIPVisionModel", "clip_vision_model")
+
+
+def t5_config(data: Json) -> T5Config:
+    """The record of a `text_encoder_3/config.json` of class T5EncoderModel."""
+    what = "T5 config"
+    _one_of(what, data, "model_type", ("t5",), "t5")
+    _one_of(what, data, "feed_forward_proj", tuple(FEED_FORWARDS), "relu")
+    defaults = {"d_model": 512, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "feed_forward_proj": "relu"}
+    return _record(what, T5Config, {**defaults, **_known(T5Config, data)})
+
+
+def t5_json(config: T5Config) -> dict[str, Any]:
+    """The `text_encoder_3/config.json` of a record."""
+    return {"architectures": ["T5EncoderModel"], "model_type": "t5", **asdict(config)}
 
 
 def _clip_config(what: str, record: type[Record], data: Json, defaults: Json) -> Record:

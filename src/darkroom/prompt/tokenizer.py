@@ -1,20 +1,24 @@
 """CLIP's byte-pair tokenizer: text to the ids a text encoder was trained on.
 
 The algorithm is OpenAI's (Radford et al. 2021, `clip/simple_tokenizer.py`) as `transformers`
-applies it today: Unicode NFC, whitespace runs to one space, lower case; split into contractions,
-runs of letters, single digits and runs of other signs; each piece as UTF-8 bytes written in a
-printable alphabet, its last one marked `</w>`; then the merges, lowest rank first.
+applies it today: cut at the marks as they are written; Unicode NFC, whitespace runs to one space,
+lower case; split into contractions, runs of letters, single digits and runs of other signs; each
+piece as UTF-8 bytes written in a printable alphabet, its last one marked `</w>`; then the merges,
+lowest rank first. HTML entities are left as they are.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
+from heapq import heappop, heappush
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import regex
 
@@ -22,9 +26,16 @@ from darkroom.errors import ModelError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
+# Nearly all that Unicode made letters and numbers after version 16: to the reference they are other signs.
+_LATE = r"\U00012550-\U00012686\U00018d09-\U000191d2\U0001df2b-\U0001dfff\U000323b0-\U0003fc3f"
+_LETTER, _NUMBER = rf"[\p{{L}}--[{_LATE}]]", rf"[\p{{N}}--[{_LATE}]]"
 _PIECE = regex.compile(
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+    r"(?V1)<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
+    rf"|{_LETTER}+|{_NUMBER}|[^\s{_LETTER}{_NUMBER}]+"
 )
+# A header line, then more merges than CLIP takes.
+_CLIP_MERGES = Path(__file__).parent / "vocabulary" / "bpe_simple_vocab_16e6.txt.gz"
+_CLIP_COUNT = 49152 - 256 - 2
 
 
 @cache
@@ -44,7 +55,12 @@ def pieces(text: str) -> list[str]:
     text = unicodedata.normalize("NFC", text)
     # Letter by letter: str.lower() would look at the neighbours of a Greek sigma, the reference does not.
     lowered = "".join(character.lower() for character in regex.sub(r"\s+", " ", text))
-    return list(_PIECE.findall(lowered))
+    # A mark that is one only now, in lower case, is text like any other.
+    return [
+        part
+        for piece in _PIECE.findall(lowered)
+        for part in ((piece[:2], piece[2:-2], piece[-2:]) if piece in (START, END) else (piece,))
+    ]
 
 
 def _symbols(piece: str) -> tuple[str, ...]:
@@ -66,8 +82,25 @@ def _merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(merged)
 
 
+def _entries(merges: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """A vocabulary in CLIP's order: bytes, bytes at a word's end, merges, the two marks."""
+    alphabet = list(byte_alphabet().values())
+    entries = alphabet + [sign + _WORD_END for sign in alphabet] + ["".join(pair) for pair in merges]
+    return {entry: i for i, entry in enumerate([*entries, START, END])}
+
+
+@cache
+def _clip_merges() -> tuple[tuple[str, str], ...]:
+    lines = gzip.decompress(_CLIP_MERGES.read_bytes()).decode("utf-8").split("\n", _CLIP_COUNT + 1)
+    return tuple((left, right) for left, right in map(str.split, lines[1 : _CLIP_COUNT + 1]))
+
+
 class Tokenizer:
-    """Text to ids. `length` counts the two end marks (77 for every CLIP)."""
+    """Text to ids. `length` counts the two end marks (77 for every CLIP).
+
+    The marks are `<|startoftext|>`, `<|endoftext|>` and the padding. Each is one id wherever a text holds
+    it: padded with "!", as the published OpenCLIP folders are, "!!!" is three paddings, as in the reference.
+    """
 
     def __init__(
         self,
@@ -84,12 +117,20 @@ class Tokenizer:
         self.length = length
         self.start, self.end, self.pad = vocabulary[START], vocabulary[END], vocabulary[pad]
         self._pad = pad
+        self._marks = {mark: vocabulary[mark] for mark in (START, END, pad)}
+        self._at_marks = regex.compile(f"({'|'.join(map(regex.escape, self._marks))})")
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
         self._ids_of = lru_cache(maxsize=65536)(self._ids)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without end marks, padding or limit."""
-        return [i for piece in pieces(text) for i in self._ids_of(piece)]
+        ids: list[int] = []
+        for part in self._at_marks.split(text):
+            if part in self._marks:
+                ids.append(self._marks[part])
+            else:
+                ids += [i for piece in pieces(part) for i in self._ids_of(piece)]
+        return ids
 
     def chunks(self, text: str) -> list[list[int]]:
         """A text of any length as one or more sequences of `length` ids, marked and padded."""
@@ -105,28 +146,46 @@ class Tokenizer:
         return framed + [self.pad] * (self.length - len(framed))
 
     def _ids(self, piece: str) -> tuple[int, ...]:
-        if piece in (START, END):
-            return (self.vocabulary[piece],)
-        symbols = _symbols(piece)
-        while len(symbols) > 1:
-            best = min(pairwise(symbols), key=lambda pair: self._ranks.get(pair, len(self._ranks)))
-            if best not in self._ranks:
-                break
-            symbols = _merge(symbols, best)
-        return tuple(self.vocabulary.get(symbol, self.end) for symbol in symbols)
+        """Merges by a queue of what can be merged: n log n for a piece of n bytes, however long."""
+        symbols = [*_symbols(piece), ""]  # What no merge knows: the end, before the beginning, merged away.
+        end = len(symbols) - 1
+        before, after = [*range(-1, end)], [*range(1, end + 1), end]
+        queue: list[tuple[int, int, str]] = []
+
+        def consider(i: int) -> None:
+            left, right = symbols[i], symbols[after[i]]
+            if (left, right) in self._ranks:
+                heappush(queue, (self._ranks[left, right], i, left + right))
+
+        for i in range(end):
+            consider(i)
+        while queue:
+            _, i, merged = heappop(queue)
+            j = after[i]
+            if symbols[i] + symbols[j] != merged or (symbols[i], symbols[j]) not in self._ranks:
+                continue  # One of the two has been merged with another since.
+            symbols[i], symbols[j] = merged, ""
+            after[i], before[after[j]] = after[j], i
+            consider(before[i])
+            consider(i)
+        return tuple(self.vocabulary.get(symbol, self.end) for symbol in symbols if symbol)
+
+    @classmethod
+    def clip(cls, pad: str = END) -> Tokenizer:
+        """CLIP's own tokenizer, of 49,408 entries, from the merges that OpenAI published.
+
+        `pad` is "!" for the OpenCLIP encoders of Stable Diffusion 2, XL and 3.
+        """
+        return cls(_entries(_clip_merges()), _clip_merges(), pad=pad)
 
     @classmethod
     def train(cls, texts: Iterable[str], size: int, length: int = 77) -> Tokenizer:
-        """Learn `size` vocabulary entries from texts (Sennrich et al. 2016), all bytes included.
-
-        The order of entries is CLIP's: bytes, bytes at a word's end, merges, the two marks.
-        """
-        alphabet = list(byte_alphabet().values())
-        entries = alphabet + [sign + _WORD_END for sign in alphabet]
+        """Learn `size` vocabulary entries from texts (Sennrich et al. 2016), all bytes included."""
+        smallest = len(_entries(()))
         words = Counter(piece for text in texts for piece in pieces(text))
         split = {word: _symbols(word) for word in words}
         merges: list[tuple[str, str]] = []
-        while len(entries) + len(merges) + 2 < size:
+        while smallest + len(merges) < size:
             pairs: defaultdict[tuple[str, str], int] = defaultdict(int)
             for word, count in words.items():
                 for pair in pairwise(split[word]):
@@ -136,8 +195,7 @@ class Tokenizer:
             best = max(pairs, key=lambda pair: (pairs[pair], pair))
             merges.append(best)
             split = {word: _merge(symbols, best) for word, symbols in split.items()}
-        entries += ["".join(pair) for pair in merges] + [START, END]
-        return cls({entry: i for i, entry in enumerate(entries)}, merges, length)
+        return cls(_entries(merges), merges, length)
 
     @classmethod
     def load(cls, folder: Path | str) -> Tokenizer:
@@ -153,14 +211,34 @@ class Tokenizer:
                 vocabulary = whole["model"]["vocab"]
                 vocabulary |= {token["content"]: token["id"] for token in whole.get("added_tokens", ())}
                 rows = [row.split() if isinstance(row, str) else row for row in whole["model"]["merges"]]
-            settings = folder / "tokenizer_config.json"
-            config = json.loads(settings.read_text("utf-8")) if settings.exists() else {}
+            config: dict[str, Any] = {}
+            for name in ("tokenizer_config.json", "special_tokens_map.json"):  # The latter has the last word.
+                if (folder / name).exists():
+                    config |= json.loads((folder / name).read_text("utf-8"))
             merges = [(left, right) for left, right in rows]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"cannot read the tokenizer in {folder}: {error}") from error
         pad = config.get("pad_token", END)
         pad = pad.get("content", END) if isinstance(pad, dict) else pad
         return cls(vocabulary, merges, min(int(config.get("model_max_length", 77)), 77), pad or END)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        merges = [list(pair) for pair in self.merges]
+        return {"vocabulary": self.vocabulary, "merges": merges, "length": self.length, "pad": self._pad}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Tokenizer:
+        """The inverse of `to_dict`. Raises ModelError where something is missing."""
+        try:
+            merges = [(left, right) for left, right in values["merges"]]
+            return cls(values["vocabulary"], merges, int(values["length"]), values["pad"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"a vocabulary cannot be read: {error!r}") from error
+
+    def is_clip(self, pad: str = END) -> bool:
+        """Whether it is CLIP's own, padded so."""
+        return self._pad == pad and len(self.vocabulary) == 49_408 and self.merges == list(_clip_merges())
 
     def save(self, folder: Path | str) -> None:
         """Write the folder `transformers.CLIPTokenizer` reads."""
