@@ -269,6 +269,16 @@ def test_lcm(diffusers_scheduler: Any, compare: Any, steps: int) -> None:
     compare(scheduler, sampler("lcm"), points)
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("steps", [1, 4, 8])
+def test_tcd(diffusers_scheduler: Any, compare: Any, steps: int, eta: float) -> None:
+    scheduler = diffusers_scheduler("TCDScheduler", **SD)
+    scheduler.set_timesteps(steps)
+    points = points_for(VP, steps, "tcd")
+    assert [p.time for p in points[:-1]] == scheduler.timesteps.tolist()
+    compare(scheduler, sampler("tcd", eta=eta), points, eta=eta)
+
+
 def test_lcm_on_a_flow(diffusers_scheduler: Any, compare: Any) -> None:
     scheduler = diffusers_scheduler("FlowMatchLCMScheduler")
     points = points_for(FlowSchedule(), 4, "lcm", "simple")

@@ -111,7 +111,7 @@ def test_pseudo_methods_are_of_order_two(name: str) -> None:
 
 
 def test_every_sampler_has_its_order_tested() -> None:
-    assert {name for name, _ in ODE} == set(SAMPLERS) - {"plms", "pndm", "ddpm", "lcm"}
+    assert {name for name, _ in ODE} == set(SAMPLERS) - {"plms", "pndm", "ddpm", "lcm", "tcd"}
 
 
 def law(drive: Any, method: Sampler, points: Points) -> tuple[float, float]:
@@ -144,7 +144,7 @@ def test_law(drive: Any, name: str, eta: float, schedule: Any) -> None:
         mean, std = law(drive, method, points_for(schedule, steps, "euler", "simple"))
         assert mean == pytest.approx(MEAN, abs=0.02)
         errors.append(abs(std / math.sqrt(VARIANCE) - 1))
-    if name != "lcm":  # It jumps to the mean of x0 each time: right only for models made for it.
+    if name not in ("lcm", "tcd"):  # They jump far each time: right only for models made for it.
         assert errors[1] < 0.04
         assert errors[1] < errors[0] / 2
 

@@ -107,6 +107,7 @@ def test_a_snapshot_is_plain_data_and_is_not_changed_later(mixture: Any, name: s
         ("deis", 10),
         ("unipc", 10),
         ("lcm", 10),
+        ("tcd", 10),
     ],
 )
 def test_calls_of_ten_steps(mixture: Any, drive: Any, name: str, calls: int) -> None:

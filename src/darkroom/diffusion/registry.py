@@ -219,6 +219,15 @@ _INFOS = (
         "lcm",
         stochastic=True,
     ),
+    SamplerInfo(
+        "tcd",
+        "TCD",
+        samplers.tcd,
+        "For trajectory consistency models: less noise than LCM's, more detail.",
+        ("TCDScheduler",),
+        "lcm",
+        stochastic=True,
+    ),
 )
 
 SAMPLERS: dict[str, SamplerInfo] = {info.name: info for info in _INFOS}

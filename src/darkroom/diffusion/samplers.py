@@ -199,6 +199,20 @@ def dpmpp_sde(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.
         run.x = noised(run, along(run.x, d, p, below), below, q, s_noise)
 
 
+def tcd(run: Run, points: Points, *, eta: float = 0.3) -> Steps:
+    """Past the next point to a share 1 - eta of its time, then back up with fresh noise (Zheng et al. 2024,
+    https://arxiv.org/abs/2402.19159, algorithm 4, whose gamma is eta). It ends at the first training step, as these
+    models were distilled to."""
+    for p, q in run.steps(points):
+        d = (yield run.x, p).denoised
+        below = points.schedule.told(math.floor((1 - eta) * q.time))
+        x = below.alpha * d + below.sigma * (run.x - p.alpha * d) / p.sigma
+        if q.sigma:
+            share = q.alpha / below.alpha
+            x = noised(run, share * x, Point(q.alpha, share * below.sigma, q.time), q)
+        run.x = x
+
+
 def lcm(run: Run, points: Points, *, timestep_scaling: float = 10.0) -> Steps:
     """To the estimate at once, then back up with fresh noise (Song et al. 2023,
     https://arxiv.org/abs/2303.01469, algorithm 1; Luo et al. 2023, https://arxiv.org/abs/2310.04378).
