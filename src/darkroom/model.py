@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,16 +16,18 @@ import torch
 from PIL import Image
 
 from darkroom.checkpoint.family import Family
-from darkroom.checkpoint.folder import WEIGHTS, load_folder
-from darkroom.checkpoint.hashes import sha256
+from darkroom.checkpoint.hashes import sha256_of
+from darkroom.checkpoint.load import load_parts
 from darkroom.checkpoint.registry import locate
+from darkroom.checkpoint.source import Source, open_source, with_vae
 from darkroom.diffusion import schedule_for
-from darkroom.engine import Engine, LatentDiffusion, Task, keep_freed_memory, place
-from darkroom.errors import InvalidRequest
+from darkroom.engine import Engine, LatentDiffusion, Placement, Task, keep_freed_memory, place
+from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Picture, Request
 from darkroom.generation.infotext import infotext
 from darkroom.generation.job import Job
-from darkroom.prompt import TextConditioner, Tokenizer
+from darkroom.networks import CLIPText, T5Encoder
+from darkroom.prompt import ClipText, T5Text, T5Tokenizer, TextConditioner, Tokenizer
 
 # Raised whenever the same request would give other pixels than before.
 NUMERICS = 1
@@ -62,14 +65,15 @@ class Model:
     It runs one `generate` at a time; calls from several threads wait for one another.
     """
 
-    def __init__(
-        self, name: str, networks: LatentDiffusion, family: Family, files: Mapping[str, Path]
-    ) -> None:
+    def __init__(self, name: str, networks: LatentDiffusion, source: Source) -> None:
         self.name = name
-        self.family = family
+        self.family = source.family
+        self.notes = tuple(source.notes)
+        """What was assumed of the model, in words."""
         self.placement = networks.placement
         self.engine = Engine(networks)
-        self._files = dict(files)
+        self._files = source.files()
+        self._denoiser = source.denoiser.role
         self._lock = threading.Lock()
 
     def generate(
@@ -107,6 +111,10 @@ class Model:
 
         A sampler other than the model's own brings the schedule that suits it.
         """
+        if self.family.needs:
+            raise InvalidRequest(
+                f"{self.name} ({self.family.name}) needs {self.family.needs}: it does not paint from text alone"
+            )
         preferences = self.family.preferences
         sampler = request.checked().sampler
         schedule = preferences.schedule
@@ -162,12 +170,12 @@ class Model:
             "numerics": self.numerics(),
             "notes": task.notes,
         }
-        text = infotext(request, self.name, weights["unet"], metadata["darkroom"])
+        text = infotext(request, self.name, weights[self._denoiser], metadata["darkroom"])
         return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text)
 
     def weights(self) -> dict[str, str]:
-        """The SHA-256 of each component's file."""
-        return {name: sha256(file) for name, file in self._files.items()}
+        """The SHA-256 of each component's file (of several: see `sha256_of`)."""
+        return {role: sha256_of(files) for role, files in self._files.items()}
 
     def numerics(self) -> dict[str, Any]:
         """What besides request and weights decides the pixels."""
@@ -188,22 +196,73 @@ class Model:
         return facts
 
 
-def load(model: str | Path = "pocket", *, device: str | None = None, precision: str | None = None) -> Model:
-    """Load a model by name (see `darkroom models`) or from a folder in the Hugging Face layout.
+def load(
+    model: str | Path = "pocket",
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    vae: str | Path | None = None,
+    others: Sequence[str | Path] = (),
+    prediction: str | None = None,
+    zero_snr: bool | None = None,
+    variant: str | None = None,
+) -> Model:
+    """Load a model by name (see `darkroom models`), from a folder in the Hugging Face layout, or from a single file.
 
     `device`: cpu, cuda, mps or whatever torch offers; `precision`: float32, bfloat16 or float16; both are
-    chosen for the machine when left out. Raises ModelError for a model that is missing or damaged,
+    chosen for the machine when left out. `vae`: the autoencoder of another file or folder; `others`: files with
+    parts that a file lacks (text encoders). `prediction` (epsilon, v_prediction) and `zero_snr` say what a file does
+    not; `variant` picks among a folder's files ("fp16"). Raises ModelError for a model that is missing or damaged,
     InvalidRequest for a device or precision that is not to be had.
     """
     if not isinstance(model, str | Path):
-        raise InvalidRequest(f"model is {model!r}: give a name or a folder")
+        raise InvalidRequest(f"model is {model!r}: give a name, a folder or a file")
     placement = place(device, precision)
-    folder = locate(model)
+    path = locate(model)
+    source = open_source(
+        path,
+        prediction=prediction,
+        zero_snr=zero_snr,
+        variant=variant,
+        others=[Path(each).expanduser() for each in others],
+    )
     if placement.device.type == "cpu":
         keep_freed_memory()
-    parts = load_folder(folder, placement.device, placement.dtype)
-    tokenizer = Tokenizer.load(folder / "tokenizer")
-    networks = LatentDiffusion(
-        TextConditioner(tokenizer, parts.text_encoder), parts.unet, parts.vae, placement
-    )
-    return Model(folder.name, networks, parts.family, {name: parts.files[name] for name in WEIGHTS})
+    with ExitStack() as opened:
+        opened.push(source)
+        if vae is not None:
+            source = with_vae(source, Path(vae).expanduser())
+            opened.push(source)
+        return Model(path.stem if path.is_file() else path.name, networks_of(source, placement), source)
+
+
+def networks_of(source: Source, placement: Placement) -> LatentDiffusion:
+    """The networks of a model on disk, loaded and ready for an engine. Raises ModelError where one is missing."""
+    needed = [source.denoiser.role, "vae", *source.family.text]
+    missing = [role for role in needed if role not in source.parts]
+    if missing:
+        raise ModelError(
+            f"{source.path} holds no {', '.join(missing)}: give the file that does (load(..., others=[...]), --with)"
+        )
+    roles = [*needed, *(["text_encoder_3"] if "text_encoder_3" in source.parts else [])]
+    networks = load_parts(source, placement.device, placement.dtype, roles)
+    if placement.dtype == torch.float16 and getattr(source.parts["vae"].config, "force_upcast", False):
+        networks["vae"] = load_parts(source, placement.device, torch.float32, ["vae"])["vae"]
+    denoiser: Any = networks[source.denoiser.role]
+    vae: Any = networks["vae"]
+    return LatentDiffusion(_conditioner(source, networks), denoiser, vae, placement)
+
+
+def _conditioner(source: Source, networks: Mapping[str, Any]) -> TextConditioner:
+    clips = []
+    for role, use in source.family.text.items():
+        encoder = networks[role]
+        assert isinstance(encoder, CLIPText)
+        own = source.tokenizers.get(role)
+        tokenizer = Tokenizer.load(own) if isinstance(own, Path) else own or Tokenizer.clip(use.pad)
+        clips.append(ClipText(tokenizer, encoder, use))
+    joint = getattr(source.denoiser.config, "joint_attention_dim", None)
+    t5, folder = networks.get("text_encoder_3"), source.tokenizers.get("text_encoder_3")
+    if isinstance(t5, T5Encoder) and isinstance(folder, Path):
+        return TextConditioner(clips, joint, T5Text(T5Tokenizer.load(folder), t5))
+    return TextConditioner(clips, joint)

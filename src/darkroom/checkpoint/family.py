@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from darkroom.diffusion import NoiseSchedule, Process
+from darkroom.prompt.conditioning import TextUse
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Family:
     `latent_channels` and `factor` are those of its autoencoder; `native` is the side in pixels of the
     square pictures it was trained on. `preview` holds, where it is known, the rows of the affine map
     from a latent's channels (and 1) to RGB in [-1, 1]: a picture of an unfinished latent for next to
-    nothing.
+    nothing. `text` says how each CLIP encoder is used, by the name of its component. `sizes` says which numbers it is
+    told beside the text: "" none, "base" original size, crop and target size (SDXL), "refiner" original size, crop
+    and an aesthetic score. `zero_empty`: an empty negative prompt is a row of zeros. `needs`: what it cannot be
+    without besides text, in words ("" nothing).
     """
 
     name: str
@@ -40,3 +44,7 @@ class Family:
     native: int = 512
     preferences: Preferences = field(default_factory=Preferences)
     preview: tuple[tuple[float, ...], ...] | None = None
+    text: dict[str, TextUse] = field(default_factory=lambda: {"text_encoder": TextUse()})
+    sizes: str = ""
+    zero_empty: bool = False
+    needs: str = ""

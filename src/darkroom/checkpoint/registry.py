@@ -31,17 +31,15 @@ def available() -> dict[str, Path]:
 
 
 def locate(model: str | Path) -> Path:
-    """The folder of a model given by name or path. Raises ModelError with what to do."""
+    """The folder or the file of a model given by name or path. Raises ModelError with what to do."""
     known = available()
     if str(model) in known:
         return known[str(model)]
     path = Path(model).expanduser()
-    if (path / INDEX).is_file():
+    if path.is_file() or (path / INDEX).is_file():
         return path
     if path.is_dir():
-        raise ModelError(f"{path} has no {INDEX}: give a model folder in the Hugging Face layout")
-    if path.exists():
-        raise ModelError(f"{path} is a file: give a model folder in the Hugging Face layout")
+        raise ModelError(f"{path} has no {INDEX}: give a model folder in the Hugging Face layout, or a file")
     if not known:
         raise ModelError(f"unknown model {str(model)!r}, and no model is installed: give a folder")
     raise ModelError(f"unknown model {str(model)!r}: {nearest(str(model), known)}, or give a folder")

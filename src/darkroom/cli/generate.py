@@ -27,12 +27,19 @@ _DEFAULTS: dict[str, Any] = {
     "model": "pocket",
     "device": "auto",
     "precision": "auto",
+    "vae": None,
+    "others": [],
+    "prediction": None,
+    "zero_snr": None,
+    "variant": None,
     "output": "out",
     "format": "png",
     "name": "{seed}-{prompt}",
     "grid": False,
     "metadata": True,
 }
+
+_LOADING = ("device", "precision", "vae", "others", "prediction", "zero_snr", "variant")
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,7 +68,27 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
                 help=field.metadata["help"],
             )
     running = command.add_argument_group("where it runs")
-    running.add_argument("--model", help="a name (see 'darkroom models') or a folder (default: pocket)")
+    running.add_argument(
+        "--model", help="a name (see 'darkroom models'), a folder or a file (default: pocket)"
+    )
+    running.add_argument("--vae", metavar="PATH", help="use this autoencoder instead of the model's")
+    running.add_argument(
+        "--with",
+        dest="others",
+        action="append",
+        metavar="FILE",
+        help="a file with parts that the model's lacks, such as its text encoders; may be repeated",
+    )
+    running.add_argument(
+        "--prediction", help="what the model predicts, if its file does not say: epsilon, v_prediction"
+    )
+    running.add_argument(
+        "--zero-snr",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="whether the model's noise schedule ends in pure noise, if its file does not say",
+    )
+    running.add_argument("--variant", help="which of a folder's files to read: fp16, bf16, ...")
     running.add_argument(
         "--device", help="cpu, cuda, cuda:1, mps or whatever torch offers (default: the best)"
     )
@@ -102,7 +129,9 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.model import load
 
     started = time.perf_counter()
-    model = load(options["model"], device=options["device"], precision=options["precision"])
+    model = load(options["model"], **{name: options[name] for name in _LOADING})
+    for note in () if args.quiet else model.notes:
+        print(f"{model.name}: {note}", file=sys.stderr)
     loaded = time.perf_counter()
     done: list[Picture] = []
     paths: list[Path] = []

@@ -24,8 +24,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def show_models(args: argparse.Namespace) -> int:
-    from darkroom.checkpoint.folder import read_json
     from darkroom.checkpoint.registry import available
+    from darkroom.checkpoint.source import read_json
 
     models = available()
     if not models:

@@ -39,10 +39,15 @@ def place(device: str | None = None, precision: str | None = None) -> Placement:
     best, reason = _best_precision(chosen)
     if precision is None or precision == "auto":
         return Placement(chosen, best, reason)
-    name = _SHORT.get(precision, precision)
-    if name not in PRECISIONS:
-        raise InvalidRequest(f"unknown precision {precision!r}: {nearest(precision, [*PRECISIONS, *_SHORT])}")
-    return Placement(chosen, PRECISIONS[name], "asked for")
+    return Placement(chosen, precision_of(precision), "asked for")
+
+
+def precision_of(name: str) -> torch.dtype:
+    """The type of number that a precision's name, long or short, means. Raises InvalidRequest for another."""
+    long = _SHORT.get(name, name)
+    if long not in PRECISIONS:
+        raise InvalidRequest(f"unknown precision {name!r}: {nearest(name, [*PRECISIONS, *_SHORT])}")
+    return PRECISIONS[long]
 
 
 def devices() -> list[str]:

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from darkroom.engine.devices import Placement
 from darkroom.generation.work import Pixels, Row
-from darkroom.networks import VAE, UNet
+from darkroom.networks import VAE, Added, MMDiT, TinyVAE, UNet
 from darkroom.prompt.conditioning import Conditioning, TextConditioner
 
 
 class Networks(Protocol):
     """What an engine needs of a model. Every method may be given any number of items."""
 
-    def encode(self, texts: Sequence[str]) -> list[Conditioning]: ...
+    def encode(self, texts: Sequence[str | None]) -> list[Conditioning]: ...
 
     def denoise(self, rows: Sequence[Row]) -> list[Tensor]:
         """ONE network call on all rows, which have equal shapes; outputs (1, C, h, w) float32."""
@@ -32,18 +32,18 @@ class Networks(Protocol):
 
 @dataclass(frozen=True)
 class LatentDiffusion:
-    """Text encoder, U-Net and autoencoder of a Stable Diffusion model on one device.
+    """Text encoders, U-Net or MMDiT, and autoencoder of a Stable Diffusion model on one device.
 
     Latents are float32 on the CPU between calls: a sampler's arithmetic is then the same
     wherever the networks run.
     """
 
     text: TextConditioner
-    unet: UNet
-    vae: VAE
+    denoiser: UNet | MMDiT
+    vae: VAE | TinyVAE
     placement: Placement
 
-    def encode(self, texts: Sequence[str]) -> list[Conditioning]:
+    def encode(self, texts: Sequence[str | None]) -> list[Conditioning]:
         return self.text(texts)
 
     def denoise(self, rows: Sequence[Row]) -> list[Tensor]:
@@ -51,17 +51,21 @@ class LatentDiffusion:
         x = torch.cat([row.x for row in rows]).to(device, dtype, memory_format=torch.channels_last)
         times = torch.tensor([row.time for row in rows], dtype=torch.float32, device=device)
         context = torch.cat([row.conditioning.context for row in rows]).to(device, dtype)
-        return list(self.unet(x, times, context).to("cpu", torch.float32).split(1))
+        whole = [row.conditioning.pooled for row in rows if row.conditioning.pooled is not None]
+        pooled = torch.cat(whole).to(device, dtype) if whole else None
+        if isinstance(self.denoiser, MMDiT):
+            output = self.denoiser(x, times, context, pooled)
+        else:
+            sizes = torch.tensor([row.sizes for row in rows], dtype=torch.float32, device=device)
+            output = self.denoiser(x, times, context, Added(pooled, sizes) if sizes.numel() else None)
+        return list(output.to("cpu", torch.float32).split(1))
 
     def prepare(self, pixels: Pixels) -> Tensor:
         image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
-        latent = self.vae.to_latent(image.to(self.placement.device, self.placement.dtype))
-        return latent.to("cpu", torch.float32)
+        return self.vae.to_latent(image.to(self.placement.device)).to("cpu", torch.float32)
 
     def decode(self, latent: Tensor, tiled: bool = False) -> Pixels:
-        latent = latent.to(self.placement.device, self.placement.dtype)
-        image = self.vae.from_latent(latent, tiled=tiled)
-        return to_pixels(image)
+        return to_pixels(self.vae.from_latent(latent.to(self.placement.device), tiled=tiled))
 
 
 def to_pixels(image: Tensor) -> Pixels:

@@ -97,7 +97,8 @@ class Job:
 
     def develop(self) -> Generator[Work, Any, Pixels]:
         """Make the picture: (height, width, 3) uint8."""
-        negative, positive = yield Encode((self.request.negative, self.request.prompt))
+        unsaid = self.family.zero_empty and not self.request.negative
+        negative, positive = yield Encode((None if unsaid else self.request.negative, self.request.prompt))
         prompts = {"negative": negative, "positive": positive}
         pixels: Pixels | None = None
         for stage, each in enumerate(self.passes):
@@ -127,19 +128,34 @@ class Job:
 
     def _denoise(self, run: Run, each: Pass, prompts: dict[str, Conditioning]) -> Generator[Work, Any, None]:
         process = self.family.process
+        numbers = {name: sizes(name, self.request, self.family, each) for name in prompts}
         steps = self.sampler(run, each.points)
         try:
             x, point = next(steps)
             while True:
                 scaled, time = process.network_input(x, point)
                 names = self.guidance.rows(point)
-                outputs = yield Denoise(tuple(Row(scaled, time, prompts[name]) for name in names))
+                rows = (Row(scaled, time, prompts[name], numbers[name]) for name in names)
+                outputs = yield Denoise(tuple(rows))
                 estimate = self.guidance.combine(outputs, process, x, point)
                 self.done += 1
                 self.denoised = estimate.denoised
                 x, point = steps.send(estimate)
         except StopIteration:
             return
+
+
+def sizes(name: str, request: Request, family: Family, each: Pass) -> tuple[float, ...]:
+    """The numbers that the row `name` of a pass is told beside its text (Podell et al. 2023,
+    https://arxiv.org/abs/2307.01952, section 2.2): height before width."""
+    if not family.sizes:
+        return ()
+    original = request.original_height or each.height, request.original_width or each.width
+    crop = request.crop_top, request.crop_left
+    if family.sizes == "refiner":
+        score = request.negative_aesthetic if name == "negative" else request.aesthetic
+        return (*original, *crop, score)
+    return (*original, *crop, each.height, each.width)
 
 
 def plan(request: Request, family: Family) -> list[Pass]:

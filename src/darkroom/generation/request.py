@@ -46,6 +46,16 @@ class Request:
     schedule: str | None = _option(None, "noise schedule, see 'darkroom samplers' (default: the sampler's)")
     seed: int | None = _option(None, "seed of the first picture; the next ones count up (default: random)")
     count: int = _option(1, "how many pictures")
+    original_width: int | None = _option(
+        None, "SDXL: width the picture claims to have had (default: its own)"
+    )
+    original_height: int | None = _option(
+        None, "SDXL: height the picture claims to have had (default: its own)"
+    )
+    crop_left: int = _option(0, "SDXL: columns cut off at the left, 0 for a centred picture")
+    crop_top: int = _option(0, "SDXL: rows cut off at the top, 0 for a centred picture")
+    aesthetic: float = _option(6.0, "SDXL refiner: how beautiful the picture is to be, 0 to 10")
+    negative_aesthetic: float = _option(2.5, "SDXL refiner: how beautiful what it is to differ from is")
     second_pass: str = _option(
         "auto", "draw large pictures at the native size first, then refine them enlarged", choices=SECOND_PASS
     )
@@ -62,6 +72,12 @@ class Request:
         _check_integer("steps", self.steps, 1, MAX_STEPS)
         _check_integer("count", self.count, 1, MAX_COUNT, optional=False)
         _check_integer("seed", self.seed, -1, MAX_SEED)
+        for name in ("original_width", "original_height"):
+            _check_integer(name, getattr(self, name), 1, 4 * MAX_SIDE)
+        for name in ("crop_left", "crop_top"):
+            _check_integer(name, getattr(self, name), 0, 4 * MAX_SIDE, optional=False)
+        for name in ("aesthetic", "negative_aesthetic"):
+            _check_number(name, getattr(self, name), 0.0, 10.0, optional=False)
         _check_number("guidance", self.guidance, 0.0, 1000.0)
         _check_number("guidance_rescale", self.guidance_rescale, 0.0, 1.0, optional=False)
         _check_number("second_strength", self.second_strength, 0.0, 1.0, above=True)

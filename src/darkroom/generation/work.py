@@ -20,9 +20,9 @@ Pixels: TypeAlias = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Encode:
-    """Texts to conditionings, one `Conditioning` per text, all of one context length."""
+    """Texts to conditionings, one `Conditioning` per text, all of one context length. None says nothing at all."""
 
-    texts: tuple[str, ...]
+    texts: tuple[str | None, ...]
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -31,11 +31,13 @@ class Encode:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a network call: x (1, C, h, w) float32 as the network wants it, and its time."""
+    """One row of a network call: x (1, C, h, w) float32 as the network wants it, its time, its text, and the numbers
+    that some networks are told beside it (see `Family.sizes`)."""
 
     x: Tensor
     time: float
     conditioning: Conditioning
+    sizes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

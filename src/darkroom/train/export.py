@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from darkroom.checkpoint.folder import read_json
+from darkroom.checkpoint.source import read_json
 from darkroom.networks import VAE, CLIPText, UNet
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.train.config import WorldConfig

@@ -21,8 +21,8 @@ from darkroom.checkpoint.configs import (
     vision_config,
     vision_json,
 )
-from darkroom.checkpoint.folder import read_json
 from darkroom.checkpoint.hashes import sha256
+from darkroom.checkpoint.source import read_json
 from darkroom.errors import ModelError
 from darkroom.networks import VAE, CLIPText, CLIPVision, UNet
 

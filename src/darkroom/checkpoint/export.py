@@ -1,0 +1,450 @@
+"""Models written in either layout: a single file with its authors' names, or a Hugging Face folder.
+
+Tensors are read, changed and written one at a time, so a model larger than memory can be converted. What the other
+layout has no place for is kept (`original.safetensors` in a folder), so that there and back again changes no bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.checkpoint import configs
+from darkroom.checkpoint.infer import HUGGING_FACE, ORIGINAL
+from darkroom.checkpoint.rules import SAME, Rule, original_rules
+from darkroom.checkpoint.source import DARKROOM, Part, Source, leftovers
+from darkroom.checkpoint.tensors import open_weights
+from darkroom.diffusion import Discrete, FlowSchedule
+from darkroom.errors import InvalidRequest
+from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet
+from darkroom.prompt.conditioning import TextUse
+from darkroom.prompt.tokenizer import Tokenizer
+
+LEFTOVERS = "original.safetensors"
+Progress = Callable[[int, int], None]
+"""Told how many bytes of how many are written."""
+
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A tensor to be written: its name, shape and type, and how to get it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    make: Callable[[], Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+def write_safetensors(
+    path: Path, tensors: Iterable[Pending], metadata: Mapping[str, str], progress: Progress | None = None
+) -> None:
+    """Write a safetensors file, one tensor in memory at a time, whole or not at all."""
+    rows = sorted(tensors, key=lambda row: (-row.dtype.itemsize, row.name))  # Aligned, as the format advises.
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    at = 0
+    for row in rows:
+        offsets = [at, at + row.nbytes]
+        header[row.name] = {"dtype": _DTYPES[row.dtype], "shape": list(row.shape), "data_offsets": offsets}
+        at += row.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            done = 0
+            for row in rows:
+                tensor = row.make().to(row.dtype).contiguous()
+                tensor.reshape(-1).view(torch.uint8).numpy().tofile(file)
+                done += row.nbytes
+                if progress is not None:
+                    progress(done, at)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InvalidRequest(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def convert(
+    source: Source,
+    out: Path,
+    dtype: torch.dtype | None = None,
+    prune: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Write a model as a single file (`out` ends in .safetensors) or as a folder (any other name).
+
+    `dtype`: of all floating-point numbers (None: as they are); `prune`: leave out what no network needs. Raises
+    InvalidRequest where `out` is there already, ModelError where the model is not whole.
+    """
+    if out.exists():
+        raise InvalidRequest(f"{out} is there already: choose another name")
+    networks = {role: part.build() for role, part in source.parts.items()}
+    with ExitStack() as opened:
+        if out.suffix == ".safetensors":
+            rows, metadata = _single_file(source, networks, prune, opened)
+            write_safetensors(out, [_as(row, dtype) for row in rows], metadata, progress)
+        elif out.suffix in (".ckpt", ".pt", ".pth", ".bin", ".gguf"):
+            raise InvalidRequest(f"{out.name}: Darkroom writes .safetensors files and folders")
+        else:
+            _folder(source, networks, out, dtype, prune, progress, opened)
+
+
+def _as(row: Pending, dtype: torch.dtype | None) -> Pending:
+    return replace(row, dtype=dtype) if dtype is not None and row.dtype.is_floating_point else row
+
+
+# Into a single file
+
+
+# Where the files of each family keep a component, and under whose names.
+_TEXT_PLACES: Mapping[tuple[str, int], tuple[str, str]] = {
+    ("Stable Diffusion 1", 0): ("cond_stage_model.transformer.", HUGGING_FACE),
+    ("Stable Diffusion 2", 0): ("cond_stage_model.model.", ORIGINAL),
+    ("Stable Diffusion XL", 0): ("conditioner.embedders.0.transformer.", HUGGING_FACE),
+    ("Stable Diffusion XL", 1): ("conditioner.embedders.1.model.", ORIGINAL),
+    ("Stable Diffusion XL refiner", 0): ("conditioner.embedders.0.model.", ORIGINAL),
+    ("Stable Diffusion 3", 0): ("text_encoders.clip_l.transformer.", HUGGING_FACE),
+    ("Stable Diffusion 3", 1): ("text_encoders.clip_g.transformer.", HUGGING_FACE),
+}
+_PLACES = {
+    "unet": ("model.diffusion_model.", ORIGINAL),
+    "transformer": ("model.diffusion_model.", ORIGINAL),
+    "vae": ("first_stage_model.", ORIGINAL),
+    "text_encoder_3": ("text_encoders.t5xxl.transformer.", HUGGING_FACE),
+}
+
+
+def _place(source: Source, role: str) -> tuple[str, str]:
+    """The prefix and the layout that a component has in a single file."""
+    if role in _PLACES:
+        return _PLACES[role]
+    if role in source.family.text:
+        number = list(source.family.text).index(role)
+        known = [place for (name, n), place in _TEXT_PLACES.items() if n == number and _is(source, name)]
+        if known:
+            return known[-1]  # The longest name that fits stands last.
+    raise InvalidRequest(
+        f"a single file of {source.family.name} has no place for its {role}: convert without it"
+    )
+
+
+def _is(source: Source, name: str) -> bool:
+    return source.family.name.startswith(name)
+
+
+def _single_file(
+    source: Source, networks: Mapping[str, nn.Module], prune: bool, opened: ExitStack
+) -> tuple[list[Pending], dict[str, str]]:
+    rows: list[Pending] = []
+    for role, part in source.parts.items():
+        prefix, layout = _place(source, role)
+        theirs = _their_rules(networks[role], layout)
+        rows += [replace(row, name=prefix + row.name) for row in _renamed(part, networks[role], theirs)]
+    taken = {row.name for row in rows}
+    rows += [row for row in _rest(source, networks, prune, opened) if row.name not in taken]
+    return rows, {**source.denoiser.weights.metadata, DARKROOM: json.dumps(_stated(source))}
+
+
+def _stated(source: Source) -> dict[str, Any]:
+    """What a single file has no place for, for its metadata."""
+    stated: dict[str, Any] = {}
+    for role, part in source.parts.items():
+        stated[role] = _COMPONENTS[part.kind][3](part.config)
+    stated["scheduler"] = _scheduler(source)
+    stated["extra"] = _extra(source)
+    stated["tokenizers"] = {
+        role: tokenizer.to_dict()
+        for role, use in source.family.text.items()
+        if not (tokenizer := _tokenizer(source, role)).is_clip(use.pad)
+    }
+    return stated
+
+
+def _extra(source: Source) -> dict[str, Any]:
+    family = source.family
+    preview = None if family.preview is None else [list(row) for row in family.preview]
+    facts = {"native_size": family.native, "preferences": family.preferences.to_dict(), "preview": preview}
+    return {**source.extra, **facts}
+
+
+def _tokenizer(source: Source, role: str) -> Tokenizer:
+    found = source.tokenizers.get(role)
+    if found is None:
+        return Tokenizer.clip(source.family.text[role].pad)
+    return Tokenizer.load(found) if isinstance(found, Path) else found
+
+
+def _their_rules(network: nn.Module, layout: str) -> list[Rule]:
+    if layout == ORIGINAL:
+        return original_rules(network)
+    return [Rule(name, (name,), SAME) for name in network.state_dict()]
+
+
+def _renamed(part: Part, network: nn.Module, target: list[Rule]) -> list[Pending]:
+    """The part's tensors under the names of other rules."""
+    by_name = {name: rule for rule in part.rules(network) for name in rule.ours}
+    entries = part.weights.entries
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    rows = []
+    for rule in target:
+        present = [name for name in rule.ours if name in by_name]
+        if len(present) < len(rule.ours):
+            continue  # A table that the network computes where a file lacks it.
+        first = by_name[present[0]]
+        same = first.theirs == rule.theirs and first.change is rule.change
+        dtype = _plain(entries[part.prefix + first.theirs].dtype)
+
+        def make(rule: Rule = rule) -> Tensor:
+            return rule.write([part.read(by_name[name])[name].reshape(shapes[name]) for name in rule.ours])
+
+        shape = tuple(rule.write([torch.empty(shapes[n], device="meta") for n in rule.ours]).shape)
+        if same:
+            shape = entries[part.prefix + first.theirs].shape
+        rows.append(Pending(rule.theirs, shape, dtype, make))
+    return rows
+
+
+def _rest(source: Source, networks: Mapping[str, nn.Module], prune: bool, opened: ExitStack) -> list[Pending]:
+    """What no network needs, under the names it has in single files."""
+    if prune:
+        return []
+    kept = source.path / LEFTOVERS
+    if source.path.is_dir():
+        if not kept.is_file():
+            return []
+        weights = opened.enter_context(open_weights(kept))
+        return [_pending(weights, name) for name in weights.entries]
+    claimed: dict[Path, set[str]] = {}
+    for role, part in source.parts.items():
+        taken = {part.prefix + rule.theirs for rule in part.rules(networks[role])}
+        claimed.setdefault(part.weights.path, set()).update(taken)
+    left = [name for names in leftovers(source, claimed).values() for name in names]
+    rows = []
+    for part in source.parts.values():
+        rows += [_pending(part.weights, name) for name in left if name in part.weights.entries]
+    return list({row.name: row for row in rows}.values())
+
+
+def _pending(weights: Any, name: str) -> Pending:
+    entry = weights.entries[name]
+    return Pending(name, entry.shape, _plain(entry.dtype), lambda: weights.get(name))
+
+
+def _plain(dtype: torch.dtype | str) -> torch.dtype:
+    """What a tensor is written as: quantised ones as the float16 that they unfold to."""
+    return dtype if isinstance(dtype, torch.dtype) else torch.float16
+
+
+# Into a folder
+
+
+_COMPONENTS: Mapping[type[nn.Module], tuple[str, str, str, Callable[[Any], dict[str, Any]]]] = {
+    UNet: ("diffusers", "UNet2DConditionModel", "diffusion_pytorch_model", configs.unet_json),
+    MMDiT: ("diffusers", "SD3Transformer2DModel", "diffusion_pytorch_model", configs.mmdit_json),
+    VAE: ("diffusers", "AutoencoderKL", "diffusion_pytorch_model", configs.vae_json),
+    TinyVAE: ("diffusers", "AutoencoderTiny", "diffusion_pytorch_model", configs.tiny_json),
+    CLIPText: ("transformers", "CLIPTextModel", "model", configs.text_json),
+    CLIPVision: ("transformers", "CLIPVisionModelWithProjection", "model", configs.vision_json),
+    T5Encoder: ("transformers", "T5EncoderModel", "model", configs.t5_json),
+}
+_PIPELINES = (
+    ("Stable Diffusion 3", "StableDiffusion3Pipeline", ("text_encoder", "text_encoder_2", "text_encoder_3")),
+    ("Stable Diffusion XL refiner", "StableDiffusionXLImg2ImgPipeline", ("text_encoder", "text_encoder_2")),
+    (
+        "Stable Diffusion XL inpainting",
+        "StableDiffusionXLInpaintPipeline",
+        ("text_encoder", "text_encoder_2"),
+    ),
+    ("Stable Diffusion XL", "StableDiffusionXLPipeline", ("text_encoder", "text_encoder_2")),
+    ("Stable Diffusion 2 depth", "StableDiffusionDepth2ImgPipeline", ("text_encoder",)),
+    ("Stable Diffusion 2 x4 upscaler", "StableDiffusionUpscalePipeline", ("text_encoder",)),
+    ("Stable Diffusion 2 inpainting", "StableDiffusionInpaintPipeline", ("text_encoder",)),
+    ("Stable Diffusion 1 inpainting", "StableDiffusionInpaintPipeline", ("text_encoder",)),
+    ("Stable Diffusion 1 InstructPix2Pix", "StableDiffusionInstructPix2PixPipeline", ("text_encoder",)),
+    ("", "StableDiffusionPipeline", ("text_encoder",)),
+)
+
+
+def _folder(
+    source: Source,
+    networks: Mapping[str, nn.Module],
+    out: Path,
+    dtype: torch.dtype | None,
+    prune: bool,
+    progress: Progress | None,
+    opened: ExitStack,
+) -> None:
+    """Write beside `out` first: a folder is there whole, or not at all."""
+    temporary = out.with_name(out.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    rows = {role: _component_rows(source, role, networks[role], dtype) for role in source.parts}
+    total = sum(row.nbytes for part in rows.values() for row in part[0])
+    done = 0
+
+    def told(written: int, of: int) -> None:
+        if progress is not None:
+            progress(done + written, total)
+
+    try:
+        for role, (tensors, config) in rows.items():
+            _, _, stem, to_json = _COMPONENTS[source.parts[role].kind]
+            write_safetensors(temporary / role / f"{stem}.safetensors", tensors, {"format": "pt"}, told)
+            _write_json(temporary / role / "config.json", to_json(config))
+            done += sum(row.nbytes for row in tensors)
+        rest = _unplaced(source, networks, rows, prune, opened)
+        if rest:
+            write_safetensors(temporary / LEFTOVERS, rest, {"format": "pt"})
+        _write_settings(source, temporary)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise InvalidRequest(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _component_rows(
+    source: Source, role: str, network: nn.Module, dtype: torch.dtype | None
+) -> tuple[list[Pending], Any]:
+    """A component's tensors under our names, and its dimensions as the folder is to have them."""
+    part = source.parts[role]
+    rows = [_as(row, dtype) for row in _renamed(part, network, _their_rules(network, HUGGING_FACE))]
+    config = part.config
+    if _drops_last_layer(source.family.text.get(role)):
+        # diffusers takes the last layer there is: the one after the layer in use must go.
+        config = replace(config, num_hidden_layers=config.num_hidden_layers - 1)
+        dropped = f"text_model.encoder.layers.{config.num_hidden_layers}."
+        rows = [row for row in rows if not row.name.startswith(dropped)]
+    return rows, config
+
+
+def _drops_last_layer(use: TextUse | None) -> bool:
+    return use is not None and use.layer == -2 and use.normed
+
+
+def _unplaced(
+    source: Source, networks: Mapping[str, nn.Module], rows: Mapping[str, Any], prune: bool, opened: ExitStack
+) -> list[Pending]:
+    """What a folder has no place for: what no network needs, and dropped layers, under their single-file names."""
+    if prune:
+        return []
+    rest = _rest(source, networks, prune, opened)
+    for role, (kept, _) in rows.items():
+        names = {row.name for row in kept}
+        if len(names) < len(networks[role].state_dict()) and _drops_last_layer(source.family.text.get(role)):
+            prefix, layout = _place(source, role)
+            part = source.parts[role]
+            for row in _renamed(part, networks[role], _their_rules(networks[role], layout)):
+                rule = next(r for r in _their_rules(networks[role], layout) if r.theirs == row.name)
+                if not names & set(rule.ours):
+                    rest.append(replace(row, name=prefix + row.name))
+    return rest
+
+
+def _write_settings(source: Source, out: Path) -> None:
+    """model_index.json, the scheduler's settings and the tokenizers."""
+    family = source.family
+    _, pipeline, slots = next(row for row in _PIPELINES if family.name.startswith(row[0]))
+    index: dict[str, Any] = {"_class_name": pipeline}
+    for role in (*slots, *(slot.replace("text_encoder", "tokenizer") for slot in slots)):
+        index[role] = [None, None]
+    for role, part in source.parts.items():
+        library, name, _, _ = _COMPONENTS[part.kind]
+        projected = part.kind is CLIPText and part.config.projection_dim is not None
+        index[role] = [library, name + "WithProjection" if projected else name]
+    index["scheduler"] = ["diffusers", _scheduler(source)["_class_name"]]
+    _write_json(out / "scheduler/scheduler_config.json", _scheduler(source))
+    for role in family.text:
+        folder = role.replace("text_encoder", "tokenizer")
+        own = source.tokenizers.get(role)
+        if isinstance(own, Path):
+            shutil.copytree(own, out / folder)
+        else:
+            _tokenizer(source, role).save(out / folder)
+        index[folder] = ["transformers", "CLIPTokenizer"]
+    if "text_encoder_3" in source.parts:
+        if isinstance(own := source.tokenizers.get("text_encoder_3"), Path):
+            shutil.copytree(own, out / "tokenizer_3")
+            index["tokenizer_3"] = ["transformers", "T5TokenizerFast"]
+        else:
+            # Without its tokenizer T5 is of no use: say that there is none, as diffusers needs both or neither.
+            index["text_encoder_3"] = [None, None]
+    if family.sizes:
+        index["force_zeros_for_empty_prompt"] = family.zero_empty
+    if family.sizes == "refiner":
+        index["requires_aesthetics_score"] = True
+    if pipeline in ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"):
+        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
+        index["requires_safety_checker"] = False
+    _write_json(out / "model_index.json", index)
+    _write_json(out / "darkroom.json", _extra(source))
+
+
+def _scheduler(source: Source) -> dict[str, Any]:
+    """The scheduler_config.json that the model came with, else its family's usual one."""
+    family, schedule = source.family, source.family.schedule
+    if source.scheduler:
+        kept = dict(source.scheduler)
+        if isinstance(schedule, Discrete):  # Either may have been overridden.
+            kept |= {
+                "prediction_type": family.process.name,
+                "rescale_betas_zero_snr": schedule.zero_terminal_snr,
+            }
+        return kept
+    if isinstance(schedule, FlowSchedule):
+        return {
+            "_class_name": "FlowMatchEulerDiscreteScheduler",
+            "num_train_timesteps": schedule.count,
+            "shift": schedule.shift,
+        }
+    common = {
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "num_train_timesteps": 1000,
+        "prediction_type": family.process.name,
+        "steps_offset": 1,
+        "rescale_betas_zero_snr": isinstance(schedule, Discrete) and schedule.zero_terminal_snr,
+    }
+    if family.sizes:
+        return {"_class_name": "EulerDiscreteScheduler", **common, "timestep_spacing": "leading"}
+    # PNDM knows no zero terminal SNR.
+    del common["rescale_betas_zero_snr"]
+    return {"_class_name": "PNDMScheduler", **common, "skip_prk_steps": True, "set_alpha_to_one": False}
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")

@@ -1,0 +1,108 @@
+"""`darkroom inspect` and `darkroom convert`: what model files are, and the same model in another layout."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from darkroom.checkpoint.describe import Description
+
+_GIB = 2**30
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    inspect = commands.add_parser(
+        "inspect",
+        help="say what a model file or folder is",
+        description="Say what a model file or folder is, from its header alone: family, what it predicts and how that "
+        "was found, networks, precision, size, metadata, what is missing. Nothing in the file is executed.",
+    )
+    inspect.add_argument("model", nargs="+", help="a file, a folder, or a model's name")
+    inspect.add_argument(
+        "--hash", action="store_true", help="also read it whole for its SHA-256, A1111 and AutoV2 hashes"
+    )
+    inspect.add_argument("--json", action="store_true", help="print JSON, an object a line")
+    inspect.set_defaults(run=run_inspect)
+    convert = commands.add_parser(
+        "convert",
+        help="write a model in another layout or precision",
+        description="Write a model as a single .safetensors file or as a Hugging Face folder, whichever OUT names, bit "
+        "for bit or in another precision. One tensor is in memory at a time.",
+    )
+    convert.add_argument("model", help="a file, a folder, or a model's name")
+    convert.add_argument("out", type=Path, help="FILE.safetensors, or a folder that is not there yet")
+    convert.add_argument("--precision", help="float32, bfloat16 or float16 (default: as they are)")
+    convert.add_argument(
+        "--prune",
+        action="store_true",
+        help="leave out averages, training state and whatever else no network needs",
+    )
+    convert.add_argument("--vae", type=Path, help="put this autoencoder in place of the model's")
+    convert.add_argument(
+        "--prediction", help="what the model predicts, if the file does not say: epsilon, v_prediction"
+    )
+    convert.set_defaults(run=run_convert)
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    from darkroom.checkpoint.describe import describe
+    from darkroom.checkpoint.registry import locate
+
+    for number, model in enumerate(args.model):
+        found = describe(locate(model), args.hash)
+        if args.json:
+            print(json.dumps(found.to_dict(), ensure_ascii=False))
+        else:
+            print("\n" * bool(number) + as_text(found))
+    return 0
+
+
+def as_text(found: Description) -> str:
+    """A description in lines of name and value."""
+    rows = [("file", f"{found.path}: {found.form}, {found.size / _GIB:.2f} GiB")]
+    if found.family:
+        rows += [("family", found.family), ("predicts", found.predicts)]
+    for network in found.networks:
+        numbers = f"{network.numbers / 1e6:,.1f} M numbers in {', '.join(network.precisions)}"
+        rows.append((network.role, f"{network.what}: {numbers}"))
+    rows += [("missing", ", ".join(found.missing))] if found.missing else []
+    rows += [("note", note) for note in found.notes]
+    sizes = ", ".join(f"{size / _GIB:.2f} GiB in {name}" for name, size in found.memory.items())
+    rows.append(("weights take", sizes))
+    for name, value in found.metadata.items():
+        text = " ".join(value.split())
+        rows.append((name, text if len(text) <= 200 else text[:200] + " ..."))
+    for file, digest in found.hashes.items():
+        rows.append((f"sha256 {file}", f"{digest} (A1111 {digest[:10]}, AutoV2 {digest[:10].upper()})"))
+    return "\n".join(f"{name:16} {value}" for name, value in rows)
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from darkroom.checkpoint.export import convert
+    from darkroom.checkpoint.registry import locate
+    from darkroom.checkpoint.source import open_source, with_vae
+    from darkroom.engine.devices import precision_of
+
+    dtype = None if args.precision is None else precision_of(args.precision)
+    with ExitStack() as opened:
+        source = opened.enter_context(open_source(locate(args.model), prediction=args.prediction))
+        if args.vae is not None:
+            source = opened.enter_context(with_vae(source, args.vae.expanduser()))
+        bar = opened.enter_context(tqdm(unit="B", unit_scale=True, disable=None, leave=False))
+
+        def told(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        convert(source, args.out, dtype, args.prune, told)
+    for note in source.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(args.out)
+    return 0
