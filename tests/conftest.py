@@ -16,3 +16,12 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from toys import write_model
 
     return write_model(tmp_path_factory.mktemp("models") / "toy")
+
+
+@pytest.fixture(autouse=True)
+def empty_library(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keeps the library of whoever runs the tests out of them, and them out of it."""
+    home = tmp_path_factory.mktemp("library") / "home"
+    monkeypatch.setenv("DARKROOM_HOME", str(home))
+    monkeypatch.delenv("DARKROOM_LOCK", raising=False)
+    return home

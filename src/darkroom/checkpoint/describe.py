@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from darkroom.checkpoint.hashes import sha256
 from darkroom.checkpoint.infer import Found, networks_in
+from darkroom.checkpoint.kinds import kind_by_names
 from darkroom.checkpoint.source import DENOISERS, INDEX, Part, Source, open_source
 from darkroom.checkpoint.tensors import WeightsFile, open_weights
 from darkroom.errors import ModelError
-from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet
+from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet, unfilled
 
 PRECISIONS = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NAMES: Mapping[type[nn.Module], str] = {
@@ -29,12 +29,6 @@ _NAMES: Mapping[type[nn.Module], str] = {
     T5Encoder: "T5 text encoder",
 }
 _CLIPS = {768: "ViT-L/14", 1024: "OpenCLIP ViT-H/14", 1280: "OpenCLIP ViT-bigG/14"}
-# What files without a network of Stable Diffusion are, by words in their tensors' names.
-_OTHERS = (
-    ("a LoRA", ("lora_down", "lora_up", "lora_A", "lora.down", "hada_w1", "lokr_w1", "dora_scale")),
-    ("a ControlNet", ("control_model.", "input_hint_block", "controlnet_cond_embedding")),
-    ("a textual inversion", ("emb_params", "string_to_param", "clip_g", "clip_l")),
-)
 
 
 @dataclass(frozen=True)
@@ -123,13 +117,11 @@ def _of_one_file(path: Path, hashes: bool) -> Description:
     with open_weights(path) as weights:
         shapes = {name: entry.shape for name, entry in weights.entries.items()}
         networks = [_found(found, weights) for found in networks_in(shapes)]
-        what = ""
-        if not networks:
-            what = next((w for w, marks in _OTHERS if any(m in name for m in marks for name in shapes)), "")
-            if not what:
-                raise ModelError(
-                    f"{path} holds none of the networks of Stable Diffusion: it is another kind of file"
-                )
+        what = None if networks else kind_by_names(shapes)
+        if not networks and what is None:
+            raise ModelError(
+                f"{path} holds none of the networks of Stable Diffusion: it is another kind of file"
+            )
         return Description(
             path,
             f"{what or 'part of a model'} ({weights.format})",
@@ -152,7 +144,7 @@ def _network(role: str, kind: type[nn.Module], config: Any, part: Part) -> Netwo
 
 
 def _found(found: Found, weights: WeightsFile) -> Network:
-    with torch.device("meta"):
+    with unfilled():
         network = found.kind(found.config)
     names = [name for name in weights.entries if name.startswith(found.prefix)]
     return Network(

@@ -183,6 +183,8 @@ def _stated(source: Source) -> dict[str, Any]:
     stated: dict[str, Any] = {}
     for role, part in source.parts.items():
         stated[role] = _COMPONENTS[part.kind][3](part.config)
+    layers = {role: use.layer for role, use in source.family.text.items()}
+    stated["text"] = {"layers": layers, "zero_empty": source.family.zero_empty}
     stated["scheduler"] = _scheduler(source)
     stated["extra"] = _extra(source)
     stated["tokenizers"] = {

@@ -32,8 +32,10 @@ class Family:
     from a latent's channels (and 1) to RGB in [-1, 1]: a picture of an unfinished latent for next to
     nothing. `text` says how each CLIP encoder is used, by the name of its component. `sizes` says which numbers it is
     told beside the text: "" none, "base" original size, crop and target size (SDXL), "refiner" original size, crop
-    and an aesthetic score. `zero_empty`: an empty negative prompt is a row of zeros. `needs`: what it cannot be
-    without besides text, in words ("" nothing).
+    and an aesthetic score. `zero_empty`: an empty negative prompt is a row of zeros. `embeds_guidance`: the network is
+    told the guidance scale and runs no negative row. `patch`: the sides of latents are multiples of it, of
+    `most_patches` at most where there is a limit. `needs`: what it cannot be without besides text, in words (""
+    nothing).
     """
 
     name: str
@@ -47,4 +49,17 @@ class Family:
     text: dict[str, TextUse] = field(default_factory=lambda: {"text_encoder": TextUse()})
     sizes: str = ""
     zero_empty: bool = False
+    embeds_guidance: bool = False
+    patch: int = 1
+    most_patches: int | None = None
     needs: str = ""
+
+    @property
+    def unit(self) -> int:
+        """Sides of pictures are multiples of it, in pixels."""
+        return self.factor * self.patch
+
+    @property
+    def largest(self) -> int | None:
+        """The longest side of a picture in pixels, where there is a limit."""
+        return None if self.most_patches is None else self.most_patches * self.unit

@@ -89,8 +89,13 @@ def family_of(
         newer = network.qk_norm is not None
         name = "Stable Diffusion 3.5" if newer else SD3.name
         size = " medium" if network.dual_attention_layers or not newer else " large"
-        return replace(SD3, name=name + size), []
+        family = replace(
+            SD3, name=name + size, patch=network.patch_size, most_patches=network.pos_embed_max_size
+        )
+        return family, []
     family = _unet_family(network, openclip, encoders)
+    if network.time_cond_proj_dim is not None:
+        family = replace(family, embeds_guidance=True, preferences=_TOLD_GUIDANCE)
     return _with_prediction(_with_speed(family, evidence), network, evidence)
 
 
@@ -112,6 +117,9 @@ def _for_inputs(family: Family, network: UNetConfig, known: Mapping[int, tuple[s
     return replace(family, name=f"{family.name} {use}", needs=needs)
 
 
+# A latent consistency model that is told the guidance scale (LCM Dreamshaper and its kin).
+_TOLD_GUIDANCE = Preferences(steps=4, guidance=8.5, sampler="lcm", schedule="lcm")
+
 # Words by which the makers of distilled models name their files, and how these are run.
 _DISTILLED = (
     (r"turbo", Preferences(steps=1, guidance=1.0, sampler="euler_ancestral", schedule="trailing")),
@@ -122,7 +130,9 @@ _DISTILLED = (
 
 
 def _with_speed(family: Family, evidence: Evidence) -> Family:
-    """Distilled models look like any other of their family; only what they are called tells."""
+    """Most distilled models look like any other of their family; only what they are called tells."""
+    if family.embeds_guidance:
+        return family
     called = f"{evidence.file} {evidence.metadata.get('modelspec.title', '')}".lower()
     for word, preferences in _DISTILLED:
         if re.search(word, called):

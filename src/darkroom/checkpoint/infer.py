@@ -242,9 +242,11 @@ def _heads(names: Names, widths: tuple[int, ...], context: int) -> int | tuple[i
 
 def _extra_conditioning(names: Names, context: int, original: bool) -> dict[str, Any]:
     """What the U-Net is told besides time and text."""
+    scale = names.first("cond_proj.weight")
+    guidance = {"time_cond_proj_dim": scale[1]} if scale else {}
     table = names.shapes.get("label_emb.weight" if original else "class_embedding.weight")
     if table is not None:
-        return {"num_class_embeds": table[0]}
+        return guidance | {"num_class_embeds": table[0]}
     if original:
         shape = names.shapes.get("label_emb.0.0.weight")
         # Stable Diffusion 2 is told an image (unCLIP), XL the pooled text and sizes.
@@ -253,10 +255,13 @@ def _extra_conditioning(names: Names, context: int, original: bool) -> dict[str,
         sort = next((s for s in ("class_embedding", "add_embedding") if s in names), "")
         shape = names.shapes.get(f"{sort}.linear_1.weight")
     if shape is None:
-        return {}
+        return guidance
     if sort == "class_embedding":
-        return {"class_embed_type": "projection", "projection_class_embeddings_input_dim": shape[1]}
-    return {
+        return guidance | {
+            "class_embed_type": "projection",
+            "projection_class_embeddings_input_dim": shape[1],
+        }
+    return guidance | {
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": 256,
         "projection_class_embeddings_input_dim": shape[1],

@@ -1,59 +1,121 @@
-"""From a model on disk to networks in memory: one component, one tensor at a time, never two copies of any."""
+"""From a model on disk to networks in memory: one tensor at a time, never two copies of any network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from darkroom.checkpoint.rules import Rule
 from darkroom.checkpoint.source import Part, Source, leftovers
 from darkroom.errors import ModelError
 
 Progress = Callable[[str, int, int], None]
 """Told (role, bytes read so far, bytes in all) as tensors are read."""
 
+# How much of a file may be in this process's memory beside what was made of it.
+WINDOW = 64 << 20
 
-def load_part(
-    part: Part, device: torch.device, dtype: torch.dtype, progress: Progress | None = None
-) -> tuple[nn.Module, set[str]]:
-    """A network with its weights on a device, and the names of the file's tensors it took.
 
-    It is built on the meta device; tensors go straight from the memory-mapped file to their place and precision.
-    Raises ModelError naming a tensor that is missing or of the wrong shape.
+class Reader:
+    """Reads a part's tensors as its network keeps them: its names and shapes, a device, a precision.
+
+    `network` is that network, still empty. Raises ModelError naming what the file lacks.
     """
-    network = part.build()
-    rules = part.rules(network)
-    expected = network.state_dict()
-    total = sum(part.weights.entries[part.prefix + rule.theirs].nbytes for rule in rules)
-    state: dict[str, Tensor] = {}
-    done = 0
-    for rule in rules:
-        for name, tensor in part.read(rule).items():
-            state[name] = _placed(part, name, tensor, expected[name], device, dtype)
-        if progress is not None:
-            done += part.weights.entries[part.prefix + rule.theirs].nbytes
-            progress(part.role, done, total)
-    network.load_state_dict(state, strict=True, assign=True)
-    return network.requires_grad_(False).eval(), {part.prefix + rule.theirs for rule in rules}
+
+    def __init__(self, part: Part, device: torch.device, dtype: torch.dtype) -> None:
+        self.part, self.device, self.dtype = part, device, dtype
+        self.network = part.build().requires_grad_(False).eval()
+        self.rules = part.rules(self.network)
+        self.claimed = {part.prefix + rule.theirs for rule in self.rules}
+        """The names of the file's tensors that the network is made of."""
+        self.nbytes = sum(self._nbytes(rule) for rule in self.rules)
+        """What they take in the file."""
+        self._rule_of = {name: rule for rule in self.rules for name in rule.ours}
+        self._expected = self.network.state_dict()
+        self._unread = 0
+
+    def state(
+        self, names: Iterable[str] | None = None, progress: Callable[[int], None] | None = None
+    ) -> dict[str, Tensor]:
+        """The network's tensors by name, all or those named; as copies, for files change.
+
+        `progress` is told the bytes read so far. Raises ModelError for a tensor of the wrong shape.
+        """
+        wanted = self._expected.keys() if names is None else set(names)
+        rules = {rule.theirs: rule for name in wanted if (rule := self._rule_of.get(name))}
+        found = {name: self._computed(name) for name in wanted - self._rule_of.keys()}
+        done = 0
+        for rule in rules.values():
+            for name, tensor in self.part.read(rule).items():
+                if name in wanted:
+                    found[name] = self._placed(name, tensor)
+            done += self._nbytes(rule)
+            self._forget(self._nbytes(rule))
+            if progress is not None:
+                progress(done)
+        return found
+
+    def fill(self, progress: Callable[[int], None] | None = None) -> nn.Module:
+        """The network with its weights."""
+        self.network.load_state_dict(self.state(progress=progress), strict=True, assign=True)
+        return self.network
+
+    def _computed(self, name: str) -> Tensor:
+        """A tensor that the file lacks and may lack (`Part.rules`)."""
+        module: Any = self.network.get_submodule(name.rpartition(".")[0])
+        made: Tensor = module.computed(self.dtype)
+        return made.to(self.device)
+
+    def _nbytes(self, rule: Rule) -> int:
+        return self.part.weights.entries[self.part.prefix + rule.theirs].nbytes
+
+    def _forget(self, read: int) -> None:
+        self._unread += read
+        if self._unread > WINDOW:
+            self.part.weights.forget()
+            self._unread = 0
+
+    def _placed(self, name: str, tensor: Tensor) -> Tensor:
+        expected = self._expected[name]
+        if tensor.shape != expected.shape:
+            if tensor.numel() != expected.numel():
+                raise ModelError(
+                    f"{self.part.weights.path}: {name} is {tuple(tensor.shape)}, "
+                    f"its {self.part.role} needs {tuple(expected.shape)}"
+                )
+            # Old linear layers stored as 1x1 convolutions, and the reverse.
+            tensor = tensor.reshape(expected.shape)
+        layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+        wanted = self.dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(self.device, wanted, memory_format=layout, copy=True)
 
 
-def _placed(
-    part: Part, name: str, tensor: Tensor, expected: Tensor, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """A tensor in the network's shape, on its device and in its precision, as a copy: the file may change."""
-    if tensor.shape != expected.shape:
-        if tensor.numel() != expected.numel():
-            raise ModelError(
-                f"{part.weights.path}: {name} is {tuple(tensor.shape)}, its {part.role} needs {tuple(expected.shape)}"
-            )
-        tensor = tensor.reshape(
-            expected.shape
-        )  # Old linear layers stored as 1x1 convolutions, and the reverse.
-    layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-    wanted = dtype if tensor.is_floating_point() else tensor.dtype
-    return tensor.to(device, wanted, memory_format=layout, copy=True)
+def readers(
+    source: Source, device: torch.device, dtype: torch.dtype, roles: Iterable[str] | None = None
+) -> dict[str, Reader]:
+    """A reader for each network of a model, or for those of some roles; text encoders first, as they are needed first.
+
+    In float16 an autoencoder that overflows there (`force_upcast`) is read in float32. Raises ModelError where a file
+    lacks a tensor, or holds one that belongs to no network.
+    """
+    wanted = source.parts.keys() if roles is None else set(roles) & source.parts.keys()
+    found: dict[str, Reader] = {}
+    claimed: dict[Path, set[str]] = {}
+    for role in sorted(source.parts, key=lambda role: (not role.startswith("text_encoder"), role)):
+        part = source.parts[role]
+        upcast = dtype == torch.float16 and getattr(part.config, "force_upcast", False)
+        reader = Reader(part, device, torch.float32 if upcast else dtype)
+        claimed.setdefault(part.weights.path, set()).update(reader.claimed)
+        if role in wanted:
+            found[role] = reader
+    leftovers(source, claimed)
+    return found
 
 
 def load_parts(
@@ -63,17 +125,28 @@ def load_parts(
     roles: Iterable[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, nn.Module]:
-    """The networks of a model by role, text encoders first. Raises ModelError where a tensor belongs to none."""
-    wanted = source.parts.keys() if roles is None else set(roles) & source.parts.keys()
-    networks: dict[str, nn.Module] = {}
-    claimed: dict[Path, set[str]] = {}
-    for role in sorted(wanted, key=lambda role: (not role.startswith("text_encoder"), role)):
-        part = source.parts[role]
-        networks[role], names = load_part(part, device, dtype, progress)
-        claimed.setdefault(part.weights.path, set()).update(names)
-    for role in source.parts.keys() - wanted:
-        part = source.parts[role]
-        names = {part.prefix + rule.theirs for rule in part.rules(part.build())}
-        claimed.setdefault(part.weights.path, set()).update(names)
-    leftovers(source, claimed)
-    return networks
+    """The networks of a model by role, see `readers`. Raises ModelError as those do."""
+    return fill(readers(source, device, dtype, roles), progress)
+
+
+def fill(by_role: Mapping[str, Reader], progress: Progress | None = None) -> dict[str, nn.Module]:
+    """The networks of some readers, filled: two at a time, so that one is read while another is converted."""
+    told = threading.Lock()
+    for reader in by_role.values():
+        reader.part.weights.prefetch()
+
+    def one(role: str, reader: Reader) -> nn.Module:
+        def read(done: int) -> None:
+            if progress is not None:
+                with told:
+                    progress(role, done, reader.nbytes)
+
+        return reader.fill(read)
+
+    pool = ThreadPoolExecutor(2)
+    try:
+        waiting = {role: pool.submit(one, role, reader) for role, reader in by_role.items()}
+        return {role: future.result() for role, future in waiting.items()}
+    finally:
+        # Whatever has gone wrong with one is told at once: the others need not be read to their ends.
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -124,6 +124,12 @@ class Mapped:
             flat = torch.frombuffer(self.data, dtype=dtype, count=count, offset=start)
         return flat.as_strided(tuple(shape), tuple(strides))
 
+    def advise(self, advice: str) -> None:
+        """Tell the system, where it listens, that the file will be read soon ("MADV_WILLNEED"), or that what was read
+        need not stay in this process ("MADV_DONTNEED": it is read again when it is looked at)."""
+        if sys.platform == "linux":
+            self.data.madvise(getattr(mmap, advice))
+
     def close(self) -> None:
         """Let go of the file. Tensors already handed out stay valid: the last of them takes the map along."""
         self._file.close()
@@ -161,6 +167,16 @@ class WeightsFile:
         """Raise ModelError if a file has changed since it was opened; ask once more after converting."""
         for file in self.files:
             file.check()
+
+    def prefetch(self) -> None:
+        """Have the system read the files ahead."""
+        for file in self.files:
+            file.advise("MADV_WILLNEED")
+
+    def forget(self) -> None:
+        """Give back the memory of what was read so far. Whatever was written to its views is lost."""
+        for file in self.files:
+            file.advise("MADV_DONTNEED")
 
     def close(self) -> None:
         """Let go of the files. Tensors already handed out stay valid."""

@@ -1,45 +1,84 @@
-"""Where models are: the embedded ones, those of a models folder, and any folder given by path."""
+"""Where models are: the embedded ones, those of $DARKROOM_MODELS, those of the library, and any path."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from darkroom.errors import ModelError, nearest
+from darkroom.checkpoint.library import (
+    INDEX,
+    SUFFIXES,
+    Entry,
+    Library,
+    folders,
+    installed,
+    suggestion,
+    version_of,
+)
+from darkroom.checkpoint.locked import locked
+from darkroom.errors import ModelError
 
-INDEX = "model_index.json"
-
-
-def folders() -> Iterator[Path]:
-    """Folders that hold one folder a model: $DARKROOM_MODELS, then the embedded models."""
-    if chosen := os.environ.get("DARKROOM_MODELS"):
-        yield Path(chosen)
-    package = Path(__file__).resolve().parents[1]
-    yield package / "models"  # An installed wheel.
-    yield package.parents[1] / "models"  # A checkout.
+__all__ = ["INDEX", "available", "embedded", "folders", "locate", "name_of"]
 
 
 def available() -> dict[str, Path]:
     """The models that can be loaded by name."""
-    found: dict[str, Path] = {}
-    for folder in folders():
-        if folder.is_dir():
-            for index in sorted(folder.glob(f"*/{INDEX}")):
-                found.setdefault(index.parent.name, index.parent)
-    return found
+    recorded = {entry.name: entry.version for entry in Library.read().of_kind("model")}
+    return {name: each.path for name, each in recorded.items() if each.state() != "missing"} | installed()
 
 
-def locate(model: str | Path) -> Path:
-    """The folder or the file of a model given by name or path. Raises ModelError with what to do."""
-    known = available()
-    if str(model) in known:
-        return known[str(model)]
+def embedded() -> list[Entry]:
+    """The models that are there without having been recorded, as entries of the library."""
+    return [_embedded(name, folder) for name, folder in installed().items()]
+
+
+def _embedded(name: str, folder: Path) -> Entry:
+    from darkroom.checkpoint.kinds import identify
+
+    found = identify(folder)
+    facts = {"family": found.family, "how": "embedded", "when": ""}
+    return Entry(name, found.kind, [version_of(folder, found.root, found.files, **facts)])
+
+
+def locate(model: str | Path, kind: str = "model") -> Path:
+    """The file or the folder of what is given by a path, a name, an alias or the first digits of a SHA-256.
+
+    Where a models.lock lists the name, the version that it lists is chosen, and refused if its files have other hashes.
+    Raises ModelError that says what to do.
+    """
+    name = str(model)
+    if kind == "model" and (folder := installed().get(name)):
+        wanted = locked(name, kind)
+        return folder if wanted is None else wanted.choose([_embedded(name, folder).version]).path
     path = Path(model).expanduser()
-    if path.is_file() or (path / INDEX).is_file():
+    if path.is_file() or (path / INDEX).is_file() or (kind != "model" and path.is_dir()):
         return path
+    library = Library.read()
+    if found := library.match(name, kind):
+        entry, version = found
+        if wanted := locked(name, kind) or locked(entry.name, kind):
+            version = wanted.choose([version, *(each for each in entry.versions if each is not version)])
+        if not version.path.exists():
+            raise ModelError(
+                f"{version.path}, known as {entry.name!r}, is gone: `darkroom models scan` finds it again"
+            )
+        return version.path
     if path.is_dir():
         raise ModelError(f"{path} has no {INDEX}: give a model folder in the Hugging Face layout, or a file")
-    if not known:
-        raise ModelError(f"unknown model {str(model)!r}, and no model is installed: give a folder")
-    raise ModelError(f"unknown model {str(model)!r}: {nearest(str(model), known)}, or give a folder")
+    if wanted := locked(name, kind):
+        wanted.choose([])
+    if path.is_absolute() or path.suffix in SUFFIXES:
+        raise ModelError(f"there is no file or folder {path}")
+    known = [each for entry in library.of_kind(kind) for each in (entry.name, *entry.aliases)]
+    known += installed() if kind == "model" else []
+    advice = suggestion(name, known, ", or the path of a file or folder")
+    raise ModelError(f"there is no {kind} {name!r}: {advice}")
+
+
+def name_of(path: Path) -> str:
+    """What a model at a path is called: its name in the library, else that of its file or folder."""
+    own = path.stem if path.is_file() else path.name
+    try:
+        entries = Library.read().entries
+    except ModelError:
+        return own  # A damaged library is in nobody's way who does without it.
+    return next((entry.name for entry in entries for each in entry.versions if each.path == path), own)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from darkroom.checkpoint import configs
@@ -23,9 +22,9 @@ from darkroom.checkpoint.identify import SCALING, Evidence, family_of
 from darkroom.checkpoint.infer import HUGGING_FACE, Found, networks_in, within
 from darkroom.checkpoint.rules import SAME, Rule, original_rules
 from darkroom.checkpoint.tensors import WeightsFile, open_shards, open_weights
-from darkroom.diffusion import Discrete, FlowSchedule, NoiseSchedule, betas, process
+from darkroom.diffusion import Discrete, FlowSchedule, NoiseSchedule, betas, parse_sampler, process
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
-from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet, VAEConfig
+from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet, VAEConfig, unfilled
 from darkroom.prompt.tokenizer import Tokenizer
 
 INDEX = "model_index.json"
@@ -48,7 +47,7 @@ class Part:
     def build(self) -> nn.Module:
         """The network on the meta device, where it costs nothing."""
         try:
-            with torch.device("meta"):
+            with unfilled():
                 return self.kind(self.config)
         except Exception as error:
             # Numbers that fit no network surface wherever torch first stumbles over them.
@@ -112,6 +111,12 @@ class Source:
                 return self.parts[role]
         raise ModelError(f"{self.path} holds no U-Net and no MMDiT: it is {_listed(self.parts)} alone")
 
+    @property
+    def expert_roles(self) -> list[str]:
+        """The networks that make latents: all that is needed of a refiner."""
+        t5 = [role for role in ("text_encoder_3",) if role in self.parts and role in self.tokenizers]
+        return [self.denoiser.role, *self.family.text, *t5]
+
     def files(self) -> dict[str, list[Path]]:
         """The weights files of each part: one, or the shards."""
         return {role: part.files() for role, part in self.parts.items()}
@@ -136,7 +141,7 @@ def open_source(
             source = _open_folder(path, variant, opened)
         else:
             source = _open_file(path, others, opened)
-        source = _overridden(source, prediction, zero_snr)
+        source = _without_t5(_overridden(source, prediction, zero_snr))
         opened.pop_all()
     return source
 
@@ -153,6 +158,19 @@ def _overridden(source: Source, prediction: str | None, zero_snr: bool | None) -
             raise InvalidRequest(f"{family.name} is a flow model: it has no terminal SNR to set")
         family = replace(family, schedule=replace(family.schedule, zero_terminal_snr=zero_snr))
     return replace(source, family=family, notes=notes)
+
+
+def _without_t5(source: Source) -> Source:
+    """The model with a note where its text goes without T5, which reads the long and the exact."""
+    role = "text_encoder_3"
+    if "transformer" not in source.parts or (role in source.parts and role in source.tokenizers):
+        return source
+    why = (
+        "its T5 encoder has no tokenizer, which only folders hold"
+        if role in source.parts
+        else "it has no T5 encoder"
+    )
+    return replace(source, notes=[*source.notes, f"reads prompts with its two CLIPs alone: {why}"])
 
 
 def with_vae(source: Source, path: Path) -> Source:
@@ -177,7 +195,7 @@ def _vae_of(path: Path, family: Family, opened: ExitStack) -> Part | None:
     if (path / INDEX).is_file():
         return opened.enter_context(open_source(path)).parts.get("vae")
     if path.is_dir():
-        return _component("vae", path, VAE, configs.vae_config, _component_weights(path, None, opened))
+        return _component("vae", path, VAE, configs.vae_config, component_weights(path, None, opened))
     weights = opened.enter_context(open_weights(path))
     found = [each for each in networks_in(_shapes(weights)) if each.kind in (VAE, TinyVAE)]
     part = _part("vae", found[0], weights, _said(weights)) if found else None
@@ -213,7 +231,7 @@ def _open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source
             raise ModelError(f"{folder / role} is missing: the model folder is incomplete")
         if named[-1] == "AutoencoderTiny":
             kind, config = TinyVAE, configs.tiny_config
-        weights = _component_weights(folder / role, variant, opened)
+        weights = component_weights(folder / role, variant, opened)
         parts[role] = _component(role, folder / role, kind, config, weights)
     if not any(role in parts for role in DENOISERS):
         raise ModelError(
@@ -246,23 +264,26 @@ def _component(role: str, folder: Path, kind: type[nn.Module], config: Any, weig
     return _part(role, found[0], weights)
 
 
-def _component_weights(folder: Path, variant: str | None, opened: ExitStack) -> WeightsFile:
-    """The weights file of a component: of the variant asked for, else the plain one, else whatever variant there is;
-    safetensors before pickles, whole before sharded."""
-    files = {file.name for file in folder.iterdir() if file.suffix in (*_SUFFIXES, ".json")}
-    marks = [variant] if variant else [None, "fp16", "bf16", "non_ema"]
-    for mark in marks:
+def component_weights(folder: Path, variant: str | None, opened: ExitStack) -> WeightsFile:
+    """The weights of a component's folder, of the variant asked for if there is one."""
+    name = weights_name({file.name for file in folder.iterdir()}, variant)
+    if name is None:
+        raise ModelError(f"{folder} holds no weights: the model folder is incomplete")
+    return opened.enter_context((open_shards if name.endswith(".json") else open_weights)(folder / name))
+
+
+def weights_name(files: Collection[str], variant: str | None = None) -> str | None:
+    """Which of a component's files is the one of its weights, or their index: of the variant asked for, else the plain
+    one, else whatever variant there is; safetensors before pickles, whole before sharded. None where none is."""
+    for mark in ([variant] if variant else []) + [None, "fp16", "bf16", "non_ema"]:
         dot = f".{mark}" if mark else ""
         for suffix in _SUFFIXES:
             for stem in _STEMS:
-                if (name := f"{stem}{dot}{suffix}") in files:
-                    return opened.enter_context(open_weights(folder / name))
-                for name in (f"{stem}{suffix}.index{dot}.json", f"{stem}{dot}{suffix}.index.json"):
+                index = f"{stem}{suffix}.index{dot}.json", f"{stem}{dot}{suffix}.index.json"
+                for name in (f"{stem}{dot}{suffix}", *index):
                     if name in files:
-                        return opened.enter_context(open_shards(folder / name))
-    if variant is not None:
-        return _component_weights(folder, None, opened)
-    raise ModelError(f"{folder} holds no weights: the model folder is incomplete")
+                        return name
+    return None
 
 
 def _folder_family(
@@ -276,8 +297,8 @@ def _folder_family(
     denoiser = next(parts[role] for role in DENOISERS if role in parts)
     encoders = sum(part.kind is CLIPText for part in parts.values())
     openclip = "text_encoder" in parts and getattr(parts["text_encoder"].config, "hidden_act", "") == "gelu"
-    blank = Evidence({}, "", lambda name: None)
-    family, notes = family_of(denoiser.config, openclip and encoders == 1, encoders, blank)
+    called = Evidence({}, "", lambda name: None, file=_called(folder, index))
+    family, notes = family_of(denoiser.config, openclip and encoders == 1, encoders, called)
     # A folder's encoder of Stable Diffusion 2 was saved without the layer that is not used.
     text = {
         role: replace(use, layer=-1) if use.normed else use
@@ -303,6 +324,12 @@ def _folder_family(
     return family, notes
 
 
+def _called(folder: Path, index: Mapping[str, Any]) -> str:
+    """What a folder is called: by itself, by who wrote it, by the hub's cache around it."""
+    cached = folder.parents[1].name if folder.parent.name == "snapshots" else ""
+    return f"{folder.name} {cached} {Path(str(index.get('_name_or_path', ''))).name}"
+
+
 def _with_extra(family: Family, extra: Mapping[str, Any]) -> Family:
     """The family with what darkroom.json says."""
     return replace(
@@ -318,9 +345,14 @@ def _scheduled(family: Family, config: Mapping[str, Any]) -> Family:
     schedule = noise_schedule(config)
     default = "flow" if isinstance(schedule, FlowSchedule) else "epsilon"
     family = replace(family, process=process(config.get("prediction_type", default)), schedule=schedule)
-    if config.get("timestep_spacing") == "trailing" and not isinstance(schedule, FlowSchedule):
-        family = replace(family, preferences=replace(family.preferences, schedule="trailing"))
-    return family
+    preferences = family.preferences
+    if str(config.get("_class_name")) in ("LCMScheduler", "TCDScheduler"):
+        scale = preferences.guidance if family.embeds_guidance else 1.0
+        sampler = parse_sampler(str(config["_class_name"]))[0]
+        preferences = replace(preferences, steps=4, guidance=scale, sampler=sampler, schedule="lcm")
+    elif config.get("timestep_spacing") == "trailing" and not isinstance(schedule, FlowSchedule):
+        preferences = replace(preferences, schedule="trailing")
+    return replace(family, preferences=preferences)
 
 
 def noise_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
@@ -381,6 +413,8 @@ def _open_file(path: Path, others: Sequence[Path], opened: ExitStack) -> Source:
         parts["vae"] = replace(parts["vae"], config=_scaled(parts["vae"].config, family))
     if isinstance(vae := parts.get("vae"), Part):
         family = replace(family, latent_channels=vae.config.latent_channels, factor=vae.config.factor)
+    if family.largest is not None:
+        family = replace(family, native=min(family.native, family.largest))
     family, notes = _as_said(family, notes, said)
     tokenizers = {role: Tokenizer.from_dict(each) for role, each in said.get("tokenizers", {}).items()}
     return Source(path, parts, family, tokenizers, notes, said.get("scheduler", {}), said.get("extra", {}))
@@ -388,7 +422,7 @@ def _open_file(path: Path, others: Sequence[Path], opened: ExitStack) -> Source:
 
 DARKROOM = "darkroom"
 """The key of a single file's metadata under which `convert` keeps what such files have no place for: each component's
-config.json, the scheduler's, darkroom.json's, and vocabularies that are not CLIP's, as JSON."""
+config.json, the scheduler's, darkroom.json's, how text is used, and vocabularies that are not CLIP's, as JSON."""
 
 
 def _said(weights: WeightsFile) -> dict[str, Any]:
@@ -405,7 +439,12 @@ def _as_said(family: Family, notes: list[str], said: Mapping[str, Any]) -> tuple
         family, notes = _scheduled(family, said["scheduler"]), []
     if "extra" in said:
         family = _with_extra(family, said["extra"])
-    return family, notes
+    told = said.get("text", {})
+    text = {
+        role: replace(use, layer=layer) if (layer := told.get("layers", {}).get(role)) in (-1, -2) else use
+        for role, use in family.text.items()
+    }
+    return replace(family, text=text, zero_empty=bool(told.get("zero_empty", family.zero_empty))), notes
 
 
 _FILE_ROLES: Mapping[type[nn.Module], str] = {

@@ -1,4 +1,4 @@
-"""`darkroom models`, `samplers`, `info` and `doctor`: what is there, and how it is doing."""
+"""`darkroom samplers`, `info` and `doctor`: what is there, and how it is doing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    models = commands.add_parser("models", help="list the models that can be loaded by name")
-    models.set_defaults(run=show_models)
     samplers = commands.add_parser("samplers", help="list samplers and noise schedules")
     samplers.set_defaults(run=show_samplers)
     info = commands.add_parser("info", help="print what a picture's file says of how it was made")
@@ -21,24 +19,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     info.set_defaults(run=show_info)
     doctor = commands.add_parser("doctor", help="look at this machine: versions, devices, precision, models")
     doctor.set_defaults(run=show_doctor)
-
-
-def show_models(args: argparse.Namespace) -> int:
-    from darkroom.checkpoint.registry import available
-    from darkroom.checkpoint.source import read_json
-
-    models = available()
-    if not models:
-        print("no model is installed: give --model a folder in the Hugging Face layout")
-        return 1
-    for name, folder in models.items():
-        size = sum(file.stat().st_size for file in folder.glob("*/*.safetensors")) / 2**20
-        extra = folder / "darkroom.json"
-        about = str(read_json(extra).get("description", "")) if extra.exists() else ""
-        print(f"{name:12} {size:7.1f} MiB  {folder}")
-        if about:
-            print(f"{'':12} {about}")
-    return 0
 
 
 def show_samplers(args: argparse.Namespace) -> int:
@@ -82,7 +62,8 @@ def show_doctor(args: argparse.Namespace) -> int:
     chosen = place()
     rows.append(("chosen", f"{chosen.device} in {chosen.precision}: {chosen.why}"))
     models = available()
-    rows.append(("models", ", ".join(models) or "none: give --model a folder"))
+    more = f" and {len(models) - 8} more" if len(models) > 8 else ""
+    rows.append(("models", f"{', '.join([*models][:8])}{more}" or "none: give --model a folder"))
     for name, value in rows:
         print(f"{name:14} {value}")
     return 0 if models else 1

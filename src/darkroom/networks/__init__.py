@@ -6,6 +6,7 @@ from darkroom.networks.mmdit import MMDiT, MMDiTConfig
 from darkroom.networks.t5 import T5Config, T5Encoder
 from darkroom.networks.tiny import TinyVAE, TinyVAEConfig
 from darkroom.networks.unet import Added, Residuals, UNet, UNetConfig
+from darkroom.networks.unfilled import unfilled
 from darkroom.networks.vae import VAE, VAEConfig
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "UNetConfig",
     "VAEConfig",
     "attend",
+    "unfilled",
 ]

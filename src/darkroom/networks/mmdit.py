@@ -95,8 +95,16 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.config = config
         self.proj = nn.Conv2d(config.in_channels, config.width, config.patch_size, stride=config.patch_size)
-        self.register_buffer("pos_embed", position_table(config))
+        weight, places = self.proj.weight, config.pos_embed_max_size**2
+        # On the meta device without computing it: it would be the largest tensor of all.
+        table = weight.new_empty(1, places, config.width) if weight.is_meta else position_table(config)
+        self.register_buffer("pos_embed", table)
         self.register_load_state_dict_pre_hook(_supply_table)  # type: ignore[no-untyped-call]
+
+    def computed(self, dtype: torch.dtype) -> Tensor:
+        """The table, on the CPU whatever device the module is on."""
+        with torch.device("cpu"):
+            return position_table(self.config, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         size, patch = self.config.pos_embed_max_size, self.config.patch_size
@@ -119,9 +127,7 @@ def _supply_table(module: PatchEmbed, state: dict[str, Any], prefix: str, *_: An
     """Give a state dict without a table the computed one, before it is loaded."""
     if prefix + "pos_embed" not in state:
         weight = state.get(prefix + "proj.weight", module.proj.weight)
-        with torch.device("cpu"):  # The module's own table may be on the meta device.
-            table = position_table(module.config, weight.dtype)
-        state[prefix + "pos_embed"] = table.to(weight.device)
+        state[prefix + "pos_embed"] = module.computed(weight.dtype).to(weight.device)
 
 
 class TimeTextEmbedding(nn.Module):

@@ -1,0 +1,110 @@
+"""Where a model comes from, as people write it: ids and addresses of the Hugging Face hub, of Civitai, and others.
+
+`str` of what `parse` returns is the form that the library records and that `parse` reads again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from darkroom.errors import InvalidRequest
+
+_HUB = ("huggingface.co", "hf.co")
+_CIVITAI = ("civitai.com", "www.civitai.com")
+_WORD = r"[A-Za-z0-9][\w.-]*"
+_REVISION = r"refs/(?:pr/\d+|convert/[^/]+)|[^/@]+"
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A repository of the Hugging Face hub, or a file of it. revision: a branch, tag or commit; "" is the main one."""
+
+    repository: str
+    revision: str = ""
+    file: str = ""
+
+    def __str__(self) -> str:
+        revision = f"@{quote(self.revision, safe='')}" if self.revision else ""
+        return f"hf://{self.repository}{revision}" + (f"/{self.file}" if self.file else "")
+
+
+@dataclass(frozen=True)
+class Civitai:
+    """A version of a model on Civitai; model None where only the version is known, version None for the newest."""
+
+    model: int | None
+    version: int | None = None
+
+    def __str__(self) -> str:
+        return f"civitai:{self.model or ''}" + (f"@{self.version}" if self.version else "")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A file anywhere, by its URL."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+
+Origin = Hub | Civitai | Address
+
+
+def hub_endpoint() -> str:
+    """The Hugging Face hub, or the mirror in $HF_ENDPOINT."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def civitai_endpoint() -> str:
+    """Civitai, or the mirror in $CIVITAI_ENDPOINT."""
+    return (os.environ.get("CIVITAI_ENDPOINT") or "https://civitai.com").rstrip("/")
+
+
+def parse(text: str) -> Origin | None:
+    """What an id or address means; None where it is neither. Raises InvalidRequest for an address that leads nowhere.
+
+    Hub: ORG/NAME[@REVISION], hf://ORG/NAME[@REVISION][/FILE], or a page's address. Civitai: civitai:MODEL[@VERSION],
+    civitai:@VERSION, its AIR (urn:air:...:civitai:MODEL@VERSION), or the address of a page or download.
+    """
+    text = text.strip()
+    if found := re.fullmatch(r"(?:urn:air:[^:]+:[^:]+:)?civitai:(\d*)(?:@(\d+))?(?:\.\w+)?", text):
+        if any(found.groups()):
+            return Civitai(_number(found[1]), _number(found[2]))
+        raise InvalidRequest(f"{text!r} has no number: give civitai:MODEL or civitai:MODEL@VERSION")
+    if text.startswith("hf://"):
+        found = re.fullmatch(rf"({_WORD}/{_WORD})(?:@({_REVISION}))?(?:/(.+))?", text.removeprefix("hf://"))
+        if found is None:
+            raise InvalidRequest(f"{text!r} is no address of the hub: give hf://ORG/NAME[@REVISION][/FILE]")
+        return Hub(found[1], unquote(found[2] or ""), found[3] or "")
+    if re.match(r"https?://", text):
+        return _from_url(text)
+    if found := re.fullmatch(rf"({_WORD}/{_WORD})(?:@(\S+))?", text):
+        return Hub(found[1], found[2] or "")
+    return None
+
+
+def _from_url(text: str) -> Origin:
+    parts = urlsplit(text)
+    path, host = unquote(parts.path).strip("/"), parts.netloc
+    if host in (*_CIVITAI, urlsplit(civitai_endpoint()).netloc):
+        if found := re.match(r"models/(\d+)", path):
+            return Civitai(int(found[1]), _number(parse_qs(parts.query).get("modelVersionId", [""])[0]))
+        if found := re.match(r"api/(?:v1/)?(?:download/models|model-versions)/(\d+)", path):
+            return Civitai(None, int(found[1]))
+    if host in (*_HUB, urlsplit(hub_endpoint()).netloc) and not path.startswith(("datasets/", "spaces/")):
+        inside = rf"(?:/(?:tree|resolve|blob|raw)/({_REVISION})(?:/(.+))?)?"
+        if found := re.fullmatch(rf"({_WORD}/{_WORD}){inside}", path):
+            return Hub(found[1], found[2] or "", found[3] or "")
+    if host in (*_HUB, *_CIVITAI):
+        example = "https://huggingface.co/ORG/NAME" if host in _HUB else "https://civitai.com/models/NUMBER"
+        raise InvalidRequest(f"{text} is no model's page: give {example}")
+    return Address(text)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
