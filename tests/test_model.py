@@ -105,7 +105,11 @@ def test_metadata_says_everything(model, toy_folder):
     (picture,) = model.generate("a red boat", seed=7, **SETTINGS)
     request = picture.metadata["request"]
     assert request["seed"] == 7
-    assert {name for name, value in request.items() if value is None} <= {"original_width", "original_height"}
+    assert {name for name, value in request.items() if value is None} <= {
+        "original_width",
+        "original_height",
+        "refiner_switch",
+    }
     assert set(picture.metadata["model"]["weights"]) == {"unet", "vae", "text_encoder"}
     assert picture.metadata["numerics"]["precision"] == model.placement.precision
     assert picture.parameters.splitlines()[-1].startswith(

@@ -17,15 +17,17 @@ from PIL import Image
 
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.hashes import sha256_of
-from darkroom.checkpoint.load import load_parts
-from darkroom.checkpoint.registry import locate
+from darkroom.checkpoint.load import Progress, Reader, readers
+from darkroom.checkpoint.registry import locate, name_of
 from darkroom.checkpoint.source import Source, open_source, with_vae
-from darkroom.diffusion import schedule_for
-from darkroom.engine import Engine, LatentDiffusion, Placement, Task, keep_freed_memory, place
+from darkroom.engine import Engine, Expert, LatentDiffusion, Placement, Task, keep_freed_memory, place
+from darkroom.engine.memory import MODES, Memory, Room, seated
+from darkroom.engine.plan import memory_for
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Picture, Request
 from darkroom.generation.infotext import infotext
 from darkroom.generation.job import Job
+from darkroom.generation.settle import settle
 from darkroom.networks import CLIPText, T5Encoder
 from darkroom.prompt import ClipText, T5Text, T5Tokenizer, TextConditioner, Tokenizer
 
@@ -65,16 +67,32 @@ class Model:
     It runs one `generate` at a time; calls from several threads wait for one another.
     """
 
-    def __init__(self, name: str, networks: LatentDiffusion, source: Source) -> None:
+    def __init__(
+        self, name: str, networks: LatentDiffusion, source: Source, refiner: Source | None = None
+    ) -> None:
         self.name = name
         self.family = source.family
         self.notes = tuple(source.notes)
         """What was assumed of the model, in words."""
+        self.refiner = None if refiner is None else name_of(refiner.path)
+        self._refiner_family = None if refiner is None else refiner.family
         self.placement = networks.placement
         self.engine = Engine(networks)
+        self._networks = networks
         self._files = source.files()
+        if refiner is not None:
+            self._files |= {f"refiner {role}": refiner.parts[role].files() for role in refiner.expert_roles}
         self._denoiser = source.denoiser.role
         self._lock = threading.Lock()
+        self._opened = ExitStack()
+
+    def close(self) -> None:
+        """Let go of the files that networks are still read from; it makes no more pictures after that."""
+        self._opened.close()
+
+    def keep_open(self, opened: ExitStack) -> None:
+        """Have these files open until `close`."""
+        self._opened.push(opened)
 
     def generate(
         self,
@@ -111,27 +129,13 @@ class Model:
 
         A sampler other than the model's own brings the schedule that suits it.
         """
-        if self.family.needs:
-            raise InvalidRequest(
-                f"{self.name} ({self.family.name}) needs {self.family.needs}: it does not paint from text alone"
-            )
-        preferences = self.family.preferences
-        sampler = request.checked().sampler
-        schedule = preferences.schedule
-        if sampler not in (None, preferences.sampler):
-            schedule = schedule_for(self.family.schedule, sampler)
-        return request.settled(
-            width=self.family.native,
-            height=self.family.native,
-            steps=preferences.steps,
-            guidance=preferences.guidance,
-            sampler=preferences.sampler,
-            schedule=schedule,
-            second_strength=preferences.second_strength,
-        )
+        return settle(request, self.family, self.name, self.refiner is not None)
 
     def _develop(self, request: Request) -> Iterator[Step | Picture]:
-        waiting = ((i, Job(request.single(i), self.family)) for i in range(request.count))
+        waiting = (
+            (i, Job(request.single(i), self.family, refiner=self._refiner_family))
+            for i in range(request.count)
+        )
         running: dict[int, Task] = {}
         with self._lock:
             try:
@@ -166,15 +170,21 @@ class Model:
         metadata: dict[str, Any] = {
             "darkroom": version("darkroom"),
             "request": request.to_dict(),
-            "model": {"name": self.name, "weights": weights},
+            "model": {"name": self.name, "refiner": self.refiner, "weights": weights},
             "numerics": self.numerics(),
             "notes": task.notes,
         }
-        text = infotext(request, self.name, weights[self._denoiser], metadata["darkroom"])
+        text = infotext(
+            request, self.name, weights[self._denoiser], metadata["darkroom"], self._refined(weights)
+        )
         return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text)
 
+    def _refined(self, weights: Mapping[str, str]) -> str | None:
+        """The refiner as A1111 names it: its name and the beginning of its hash."""
+        return None if self.refiner is None else f"{self.refiner} [{weights['refiner unet'][:10]}]"
+
     def weights(self) -> dict[str, str]:
-        """The SHA-256 of each component's file (of several: see `sha256_of`)."""
+        """The SHA-256 of each component's file (of several: see `sha256_of`), a refiner's too."""
         return {role: sha256_of(files) for role, files in self._files.items()}
 
     def numerics(self) -> dict[str, Any]:
@@ -186,6 +196,8 @@ class Model:
             "rows": self.engine.rows,
             "torch": torch.__version__,
         }
+        if self._networks.memory.tiled:
+            facts["tiled"] = True
         if self.placement.device.type == "cpu":
             facts |= {
                 "threads": torch.get_num_threads(),
@@ -206,14 +218,22 @@ def load(
     prediction: str | None = None,
     zero_snr: bool | None = None,
     variant: str | None = None,
+    refiner: str | Path | None = None,
+    memory: str = "full",
+    expecting: Request | None = None,
+    progress: Progress | None = None,
 ) -> Model:
     """Load a model by name (see `darkroom models`), from a folder in the Hugging Face layout, or from a single file.
 
     `device`: cpu, cuda, mps or whatever torch offers; `precision`: float32, bfloat16 or float16; both are
     chosen for the machine when left out. `vae`: the autoencoder of another file or folder; `others`: files with
     parts that a file lacks (text encoders). `prediction` (epsilon, v_prediction) and `zero_snr` say what a file does
-    not; `variant` picks among a folder's files ("fp16"). Raises ModelError for a model that is missing or damaged,
-    InvalidRequest for a device or precision that is not to be had.
+    not; `variant` picks among a folder's files ("fp16"). `refiner`: a second model of Stable Diffusion XL that makes
+    the last steps, from `Request.refiner_switch` on. `memory`: full, or with networks that come and go: medium, low,
+    lowest (`darkroom.engine.memory`), or what there is of it, such as "8GB", for which the fastest of them is chosen
+    that suffices for a request like `expecting` (a picture of the model's native size). `progress` is told (component,
+    bytes read, bytes in all). Raises ModelError for a model that is missing or damaged, or a refiner that does not fit
+    it, InvalidRequest for a device, a precision or memory that is not to be had.
     """
     if not isinstance(model, str | Path):
         raise InvalidRequest(f"model is {model!r}: give a name, a folder or a file")
@@ -226,34 +246,86 @@ def load(
         variant=variant,
         others=[Path(each).expanduser() for each in others],
     )
-    if placement.device.type == "cpu":
-        keep_freed_memory()
     with ExitStack() as opened:
         opened.push(source)
         if vae is not None:
             source = with_vae(source, Path(vae).expanduser())
             opened.push(source)
-        return Model(path.stem if path.is_file() else path.name, networks_of(source, placement), source)
+        refining = None
+        if refiner is not None:
+            refining = opened.enter_context(open_source(locate(refiner), variant=variant))
+            check_refiner(refining, source)
+        name = name_of(path)
+        wanted = settle(expecting or Request(prompt=""), source.family, name, refining is not None)
+        mode = memory_for(memory, source, placement, wanted, refining)
+        if placement.device.type == "cpu" and not mode.comes_and_goes:
+            keep_freed_memory()
+        networks = networks_of(source, placement, refining, mode, progress)
+        ready = Model(name, networks, source, refining)
+        if mode.comes_and_goes:
+            ready.keep_open(opened.pop_all())
+        return ready
 
 
-def networks_of(source: Source, placement: Placement) -> LatentDiffusion:
-    """The networks of a model on disk, loaded and ready for an engine. Raises ModelError where one is missing."""
-    needed = [source.denoiser.role, "vae", *source.family.text]
+def check_refiner(refiner: Source, base: Source) -> None:
+    """Raises ModelError where one model cannot finish what another began."""
+    ours, theirs = base.family, refiner.family
+    if ours.sizes != "base":
+        raise ModelError(
+            f"{base.path} is {ours.name}: a refiner goes with Stable Diffusion XL's base, load it without"
+        )
+    if not theirs.sizes or theirs.needs:
+        raise ModelError(
+            f"{refiner.path} is {theirs.name}: it cannot refine what {ours.name} draws, give an XL refiner"
+        )
+    if refiner.denoiser.config.in_channels != base.denoiser.config.in_channels:
+        raise ModelError(
+            f"{refiner.path} works on {refiner.denoiser.config.in_channels} channels, {base.path} makes "
+            f"{base.denoiser.config.in_channels}: give a refiner of the same latents"
+        )
+    if theirs.schedule != ours.schedule:
+        raise ModelError(
+            f"{refiner.path} was trained on another noise schedule than {base.path}: give one that fits it"
+        )
+
+
+def networks_of(
+    source: Source,
+    placement: Placement,
+    refiner: Source | None = None,
+    memory: Memory = MODES["full"],
+    progress: Progress | None = None,
+) -> LatentDiffusion:
+    """The networks of a model on disk, and of its refiner, ready for an engine. Raises ModelError where one is missing.
+
+    Where `memory` has some of them come and go, their files must stay open for as long as they are used.
+    """
+    room = Room()
+
+    def seat(source: Source, roles: Sequence[str]) -> dict[str, Any]:
+        return dict(seated(_readers(source, placement, roles), memory, room, progress))
+
+    networks = seat(source, [*source.expert_roles, "vae"])
+    experts = [_expert(source, networks, placement)]
+    if refiner is not None:
+        experts.append(_expert(refiner, seat(refiner, refiner.expert_roles), placement))
+    return LatentDiffusion(tuple(experts), networks["vae"], placement, memory)
+
+
+def _readers(source: Source, placement: Placement, needed: Sequence[str]) -> dict[str, Reader]:
     missing = [role for role in needed if role not in source.parts]
     if missing:
         raise ModelError(
             f"{source.path} holds no {', '.join(missing)}: give the file that does (load(..., others=[...]), --with)"
         )
-    roles = [*needed, *(["text_encoder_3"] if "text_encoder_3" in source.parts else [])]
-    networks = load_parts(source, placement.device, placement.dtype, roles)
-    if placement.dtype == torch.float16 and getattr(source.parts["vae"].config, "force_upcast", False):
-        networks["vae"] = load_parts(source, placement.device, torch.float32, ["vae"])["vae"]
-    denoiser: Any = networks[source.denoiser.role]
-    vae: Any = networks["vae"]
-    return LatentDiffusion(_conditioner(source, networks), denoiser, vae, placement)
+    return readers(source, placement.device, placement.dtype, needed)
 
 
-def _conditioner(source: Source, networks: Mapping[str, Any]) -> TextConditioner:
+def _expert(source: Source, networks: Mapping[str, Any], placement: Placement) -> Expert:
+    return Expert(_conditioner(source, networks, placement.device), networks[source.denoiser.role])
+
+
+def _conditioner(source: Source, networks: Mapping[str, Any], device: torch.device) -> TextConditioner:
     clips = []
     for role, use in source.family.text.items():
         encoder = networks[role]
@@ -264,5 +336,5 @@ def _conditioner(source: Source, networks: Mapping[str, Any]) -> TextConditioner
     joint = getattr(source.denoiser.config, "joint_attention_dim", None)
     t5, folder = networks.get("text_encoder_3"), source.tokenizers.get("text_encoder_3")
     if isinstance(t5, T5Encoder) and isinstance(folder, Path):
-        return TextConditioner(clips, joint, T5Text(T5Tokenizer.load(folder), t5))
-    return TextConditioner(clips, joint)
+        return TextConditioner(clips, joint, T5Text(T5Tokenizer.load(folder), t5), device)
+    return TextConditioner(clips, joint, device=device)

@@ -21,16 +21,19 @@ class ToyNetworks:
 
     def __init__(self) -> None:
         self.calls: list[int] = []
+        self.experts: list[int] = []
         self.memory = 1000
         self.broken: str | None = None
         self.nan_after = 10**9
 
-    def encode(self, texts: Sequence[str]) -> list[Conditioning]:
-        values = [(sum(map(ord, text)) % 97) / 97 for text in texts]
+    def encode(self, texts: Sequence[str], expert: int = 0) -> list[Conditioning]:
+        values = [(sum(map(ord, text)) % 97) / 97 + expert / 3 for text in texts]
         return [Conditioning(torch.full((1, 77, 2), value)) for value in values]
 
     def denoise(self, rows):
         self.calls.append(len(rows))
+        (expert,) = {row.expert for row in rows}  # One network a call.
+        self.experts.append(expert)
         if len(rows) > self.memory:
             raise torch.OutOfMemoryError("toy memory is full")
         context = torch.cat([row.conditioning.context for row in rows]).mean((1, 2))
@@ -39,7 +42,7 @@ class ToyNetworks:
         x = torch.cat([row.x for row in rows])
         time = torch.tensor([row.time for row in rows]) / 1000
         y = (
-            torch.sin(3 * x + time[:, None, None, None]) * 0.6
+            torch.sin((3 + 2 * expert) * x + time[:, None, None, None]) * 0.6
             + context[:, None, None, None]
             + 1e-7 * len(rows)
         )
@@ -62,6 +65,7 @@ class ToyNetworks:
 FAMILIES = {
     "flow": Family("toy flow", process("flow"), FlowSchedule(), native=32),
     "epsilon": Family("toy epsilon", process("epsilon"), Discrete(), native=32),
+    "velocity": Family("toy velocity", process("v_prediction"), Discrete(), native=32),
 }
 
 
@@ -77,7 +81,7 @@ def networks() -> ToyNetworks:
 
 @pytest.fixture
 def make_job():
-    def make(family="flow", saved=None, **settings) -> Job:
-        return Job(settled(**settings), FAMILIES[family], saved)
+    def make(family="flow", saved=None, refiner=None, **settings) -> Job:
+        return Job(settled(**settings), FAMILIES[family], saved, refiner and FAMILIES[refiner])
 
     return make

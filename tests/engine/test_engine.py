@@ -84,6 +84,58 @@ def test_a_job_killed_at_any_step_resumes_to_the_same_picture(networks, make_job
     assert ticks > 4
 
 
+REFINED = {"family": "epsilon", "refiner": "velocity", "refiner_switch": 0.5}
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_two_experts_resume_to_the_same_picture(networks, make_job, sampler):
+    settings = {**REFINED, "sampler": sampler, "steps": 4, "width": 64, "height": 64, "seed": 11}
+    expected = alone(networks, make_job(**settings))
+    assert set(networks.experts) == {0, 1}
+    ticks = 0
+    while True:
+        ticks += 1
+        engine = Engine(networks, calls=2)
+        task = engine.submit(make_job(**settings))
+        bystander = engine.submit(make_job(seed=99, sampler="euler", steps=3, family="epsilon"))
+        for _ in range(ticks):
+            engine.tick()
+        if task.finished:
+            break
+        saved = task.job.snapshot()
+        task.cancel()
+        again = engine.submit(make_job(saved=saved, **settings))
+        engine.run()
+        np.testing.assert_array_equal(again.result(), expected)
+        assert again.job.done == again.job.total
+        assert bystander.result() is not None
+    assert ticks > 4
+
+
+@pytest.mark.parametrize("switch", [0.001, 0.4, 0.8, 1.0])
+def test_the_refiner_makes_the_steps_after_the_switch(networks, make_job, switch):
+    job = make_job(**REFINED | {"refiner_switch": switch}, sampler="heun", schedule="simple", steps=10)
+    alone(networks, job)
+    # Ten steps from times 999, 899 ... 99, two calls each but for the last.
+    base = sum(999 - 100 * i >= round(1000 - 1000 * switch) for i in range(10))
+    calls = [2] * 9 + [1]
+    assert networks.experts == [0] * sum(calls[:base]) + [1] * sum(calls[base:])
+
+
+def test_experts_never_share_a_call(networks, make_job):
+    settings = REFINED | {"sampler": "euler", "guidance": 1.0, "steps": 4}
+    expected = [alone(networks, make_job(**settings, seed=seed)) for seed in range(3)]
+    engine = Engine(networks, calls=4)
+    tasks = []
+    for seed in range(3):  # Each a step behind the one before it.
+        tasks.append(engine.submit(make_job(**settings, seed=seed)))
+        engine.tick()
+        engine.tick()
+    engine.run()
+    for task, pixels in zip(tasks, expected, strict=True):
+        np.testing.assert_array_equal(task.result(), pixels)
+
+
 def test_a_failing_job_fails_alone(networks, make_job):
     networks.broken = "poison"
     engine = Engine(networks, calls=4)

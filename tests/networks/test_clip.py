@@ -123,6 +123,13 @@ def test_half_precision(layout, randomise, relative_error):
 
 WIDE = {
     "clip_l_text": CLIPTextConfig(),
+    "openclip_h_text": CLIPTextConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=23,
+        num_attention_heads=16,
+        hidden_act="gelu",
+    ),
     "openclip_g_text": CLIPTextConfig(
         hidden_size=1280,
         intermediate_size=5120,

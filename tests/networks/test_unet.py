@@ -299,6 +299,34 @@ WIDE = {
         ),
         32,
     ),
+    # Few layers: whole, it takes nine gigabytes.
+    "refiner": (
+        UNetConfig(
+            block_out_channels=(384, 768, 1536, 1536),
+            layers_per_block=1,
+            transformer_layers_per_block=(0, 1, 1, 0),
+            mid_transformer_layers=1,
+            num_attention_heads=(6, 12, 24, 24),
+            cross_attention_dim=1280,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2560,
+        ),
+        16,
+    ),
+    "upscaler": (
+        UNetConfig(
+            in_channels=7,
+            block_out_channels=(256, 512, 512, 1024),
+            transformer_layers_per_block=(0, 1, 1, 1),
+            cross_attention_dim=1024,
+            only_cross_attention=(True, True, True, False),
+            use_linear_projection=True,
+            num_class_embeds=1000,
+        ),
+        32,
+    ),
 }
 
 
@@ -314,12 +342,14 @@ def test_full_width(name, randomise, relative_error):
     theirs = randomise(theirs.to_empty(device="cpu"))
     ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
     g = torch.Generator().manual_seed(1)
-    x = torch.randn(1, 4, size, size, generator=g)
+    x = torch.randn(1, config.in_channels, size, size, generator=g)
     time, context = torch.tensor([601.0]), torch.randn(1, 77, config.cross_attention_dim, generator=g)
-    pooled, ids = torch.randn(1, 1280, generator=g), torch.tensor([[1024, 768, 16, 0, 512, 640]])
+    count = ((config.projection_class_embeddings_input_dim or 0) - 1280) // 256
+    pooled, ids = torch.randn(1, 1280, generator=g), torch.tensor([[1024, 768, 16, 0, 512, 640][:count]])
+    labels = torch.tensor([20]) if config.num_class_embeds else None
     with torch.inference_mode():
-        mine = ours(x, time, context, Added(pooled, ids))
-        added = {"text_embeds": pooled, "time_ids": ids}
-        error = relative_error(mine, theirs(x, time, context, added_cond_kwargs=added).sample)
+        mine = ours(x, time, context, Added(pooled, ids, labels))
+        told = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids}, "class_labels": labels}
+        error = relative_error(mine, theirs(x, time, context, **told).sample)
     print(f"{name}: relative error {error:.1e}")
     assert error <= 1e-4

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from darkroom.cli import again, checkpoints, evaluate, generate, show, train
+from darkroom.cli import again, checkpoints, evaluate, generate, models, plan, show, train
 from darkroom.errors import DarkroomError, InvalidRequest
 
 INTERRUPTED = 130
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"darkroom {version('darkroom')}")
     top.add_argument("--debug", action="store_true", help="show where an error came from")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (generate, again, show, checkpoints, evaluate, train):
+    for command in (generate, again, plan, models, checkpoints, show, evaluate, train):
         command.add(commands)
     return top
 

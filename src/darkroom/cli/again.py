@@ -20,6 +20,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("picture", type=Path, help="a picture made by Darkroom")
     command.add_argument("--output", type=Path, metavar="FILE", help="also write the new picture here")
     command.add_argument("--model", help="use this model instead of the one the picture names")
+    command.add_argument(
+        "--refiner", metavar="PATH", help="use this refiner instead of the one the picture names"
+    )
     command.add_argument("--device", help="run here instead of where the picture was made")
     command.add_argument("--precision", help="use this precision instead of the picture's")
     command.set_defaults(run=run)
@@ -42,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidRequest(f"{args.picture} does not say which model made it: give --model")
     model = load(
         name,
+        refiner=args.refiner or metadata.get("model", {}).get("refiner"),
         device=args.device or numerics.get("device"),
         precision=args.precision or numerics.get("precision"),
     )

@@ -9,6 +9,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from darkroom.errors import InvalidRequest, nearest
 from darkroom.generation.request import Request
 
 if TYPE_CHECKING:
+    from darkroom.checkpoint.load import Progress
     from darkroom.generation import Picture
     from darkroom.model import Model
 
@@ -32,6 +34,8 @@ _DEFAULTS: dict[str, Any] = {
     "prediction": None,
     "zero_snr": None,
     "variant": None,
+    "refiner": None,
+    "memory": "full",
     "output": "out",
     "format": "png",
     "name": "{seed}-{prompt}",
@@ -39,7 +43,7 @@ _DEFAULTS: dict[str, Any] = {
     "metadata": True,
 }
 
-_LOADING = ("device", "precision", "vae", "others", "prediction", "zero_snr", "variant")
+_LOADING = ("device", "precision", "vae", "others", "prediction", "zero_snr", "variant", "refiner", "memory")
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,43 +60,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="a text file with a prompt a line, or a JSONL file with an object of settings a line",
     )
-    pictures = command.add_argument_group("the picture")
-    for field in dataclasses.fields(Request):
-        if "help" in field.metadata:
-            kind = {"int": int, "float": float, "str": str}[str(field.type).split(" ")[0]]
-            pictures.add_argument(
-                f"--{field.name.replace('_', '-')}",
-                type=kind,
-                choices=field.metadata.get("choices"),
-                metavar=None if "choices" in field.metadata else {int: "N", float: "X", str: "TEXT"}[kind],
-                help=field.metadata["help"],
-            )
-    running = command.add_argument_group("where it runs")
-    running.add_argument(
-        "--model", help="a name (see 'darkroom models'), a folder or a file (default: pocket)"
-    )
-    running.add_argument("--vae", metavar="PATH", help="use this autoencoder instead of the model's")
-    running.add_argument(
-        "--with",
-        dest="others",
-        action="append",
-        metavar="FILE",
-        help="a file with parts that the model's lacks, such as its text encoders; may be repeated",
-    )
-    running.add_argument(
-        "--prediction", help="what the model predicts, if its file does not say: epsilon, v_prediction"
-    )
-    running.add_argument(
-        "--zero-snr",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="whether the model's noise schedule ends in pure noise, if its file does not say",
-    )
-    running.add_argument("--variant", help="which of a folder's files to read: fp16, bf16, ...")
-    running.add_argument(
-        "--device", help="cpu, cuda, cuda:1, mps or whatever torch offers (default: the best)"
-    )
-    running.add_argument("--precision", help="float32, bfloat16 or float16 (default: what suits the device)")
+    add_picture_options(command)
+    add_running_options(command)
     files = command.add_argument_group("the files")
     files.add_argument("--output", metavar="DIR", help="folder for the pictures (default: out)")
     files.add_argument("--format", help="png, jpeg or webp (default: png)")
@@ -119,6 +88,59 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=run)
 
 
+def add_picture_options(command: argparse.ArgumentParser) -> None:
+    """The options that are fields of a request."""
+    pictures = command.add_argument_group("the picture")
+    for field in dataclasses.fields(Request):
+        if "help" in field.metadata:
+            kind = {"int": int, "float": float, "str": str}[str(field.type).split(" ")[0]]
+            pictures.add_argument(
+                f"--{field.name.replace('_', '-')}",
+                type=kind,
+                choices=field.metadata.get("choices"),
+                metavar=None if "choices" in field.metadata else {int: "N", float: "X", str: "TEXT"}[kind],
+                help=field.metadata["help"],
+            )
+
+
+def add_running_options(command: argparse.ArgumentParser) -> None:
+    """The options of which model runs, where and how."""
+    running = command.add_argument_group("where it runs")
+    running.add_argument(
+        "--model", help="a name (see 'darkroom models'), a folder or a file (default: pocket)"
+    )
+    running.add_argument("--vae", metavar="PATH", help="use this autoencoder instead of the model's")
+    running.add_argument(
+        "--with",
+        dest="others",
+        action="append",
+        metavar="FILE",
+        help="a file with parts that the model's lacks, such as its text encoders; may be repeated",
+    )
+    running.add_argument(
+        "--prediction", help="what the model predicts, if its file does not say: epsilon, v_prediction"
+    )
+    running.add_argument(
+        "--zero-snr",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="whether the model's noise schedule ends in pure noise, if its file does not say",
+    )
+    running.add_argument(
+        "--refiner", metavar="PATH", help="a second model of Stable Diffusion XL, which makes the last steps"
+    )
+    running.add_argument("--variant", help="which of a folder's files to read: fp16, bf16, ...")
+    running.add_argument(
+        "--device", help="cpu, cuda, cuda:1, mps or whatever torch offers (default: the best)"
+    )
+    running.add_argument("--precision", help="float32, bfloat16 or float16 (default: what suits the device)")
+    running.add_argument(
+        "--memory",
+        help="full, medium, low or lowest, the less the slower; or what there is of it, such as 8GB "
+        "(default: full; see 'darkroom plan')",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     options, settings = gather(args)
@@ -129,7 +151,13 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.model import load
 
     started = time.perf_counter()
-    model = load(options["model"], **{name: options[name] for name in _LOADING})
+    with loading_bar(args.quiet) as progress:
+        model = load(
+            options["model"],
+            **{name: options[name] for name in _LOADING},
+            expecting=max(requests, key=area, default=None),
+            progress=progress,
+        )
     for note in () if args.quiet else model.notes:
         print(f"{model.name}: {note}", file=sys.stderr)
     loaded = time.perf_counter()
@@ -150,6 +178,29 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         _report(model, loaded - started, time.perf_counter() - began, paths)
     return 0
+
+
+@contextmanager
+def loading_bar(quiet: bool) -> Iterator[Progress]:
+    """A bar of the bytes read, for models that take longer than a moment."""
+    from tqdm import tqdm
+
+    read: dict[str, int] = {}
+    totals: dict[str, int] = {}
+    with tqdm(unit="B", unit_scale=True, disable=quiet or None, leave=False, delay=0.5) as bar:
+
+        def told(component: str, done: int, total: int) -> None:
+            read[component], totals[component] = done, total
+            bar.total = sum(totals.values())
+            bar.set_description(f"loading {component}", refresh=False)
+            bar.update(sum(read.values()) - bar.n)
+
+        yield told
+
+
+def area(request: Request) -> int:
+    """The pixels that a request asks for; 0 where it leaves that to the model."""
+    return (request.width or 0) * (request.height or 0)
 
 
 def gather(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,10 +2,11 @@
 
 from darkroom.engine.devices import Placement, describe, devices, keep_freed_memory, place
 from darkroom.engine.engine import Engine, Task
-from darkroom.engine.networks import LatentDiffusion, Networks
+from darkroom.engine.networks import Expert, LatentDiffusion, Networks
 
 __all__ = [
     "Engine",
+    "Expert",
     "LatentDiffusion",
     "Networks",
     "Placement",

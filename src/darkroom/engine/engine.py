@@ -35,6 +35,9 @@ from darkroom.generation.work import Decode, Denoise, Encode, Pixels, Prepare, R
 
 log = logging.getLogger(__name__)
 
+ROWS = 2
+"""How many rows a denoising call has: one picture with guidance."""
+
 
 @dataclass(eq=False)
 class Task:
@@ -95,7 +98,7 @@ class Engine:
     seconds: the time spent on each kind of work so far.
     """
 
-    def __init__(self, networks: Networks, rows: int = 2, calls: int = 1) -> None:
+    def __init__(self, networks: Networks, rows: int = ROWS, calls: int = 1) -> None:
         self.networks = networks
         self.rows = rows
         self.calls = calls
@@ -227,8 +230,8 @@ class Engine:
 
     def _perform(self, task: Task) -> object:
         match task.work:
-            case Encode(texts):
-                return self.networks.encode(texts)
+            case Encode(texts, expert):
+                return self.networks.encode(texts, expert)
             case Prepare(pixels):
                 return self.networks.prepare(pixels)
             case Decode(latent):

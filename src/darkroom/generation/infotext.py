@@ -8,7 +8,7 @@ from darkroom.diffusion import SAMPLERS, SCHEDULES
 from darkroom.generation.request import Request
 
 
-def infotext(request: Request, model: str, model_hash: str, version: str) -> str:
+def infotext(request: Request, model: str, model_hash: str, version: str, refiner: str | None = None) -> str:
     """Prompt, negative prompt, and one line of settings, of a settled request for one picture."""
     assert request.sampler and request.schedule
     settings: dict[str, object] = {
@@ -20,6 +20,11 @@ def infotext(request: Request, model: str, model_hash: str, version: str) -> str
         "Size": f"{request.width}x{request.height}",
         "Model hash": model_hash[:10],
         "Model": model,
+        **(
+            {}
+            if refiner is None
+            else {"Refiner": refiner, "Refiner switch at": f"{request.refiner_switch:g}"}
+        ),
         "RNG": "CPU",
         "Version": f"Darkroom {version}",
     }

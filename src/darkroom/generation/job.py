@@ -32,6 +32,8 @@ from darkroom.checkpoint.family import Family
 from darkroom.diffusion import (
     SAMPLERS,
     ClassifierFree,
+    Guidance,
+    Point,
     Points,
     Run,
     Sampler,
@@ -71,15 +73,22 @@ class Job:
 
     `request` must be settled and for one picture. While it runs, `done` of `total` network
     calls are behind it and `denoised` is the latest estimate of the latent (1, C, h, w), or None.
+
+    With a `refiner` two experts share the way: the model goes from noise to `request.refiner_switch`, the refiner from
+    there to the picture. Which of them makes a step follows from the point it starts at alone, and samplers know
+    nothing of it: what a multistep one remembers are estimates of one and the same latent.
     """
 
-    def __init__(self, request: Request, family: Family, saved: Saved | None = None) -> None:
+    def __init__(
+        self, request: Request, family: Family, saved: Saved | None = None, refiner: Family | None = None
+    ) -> None:
         assert request.seed is not None and request.count == 1, "settle the request, then take one picture"
         assert request.width is not None and request.height is not None
         assert request.guidance is not None and request.sampler is not None
         self.request = request
         self.family = family
-        self.guidance = ClassifierFree(request.guidance, request.guidance_rescale)
+        self.experts = (family,) if refiner is None else (family, refiner)
+        self.guidance = tuple(guidance_of(request, each) for each in self.experts)
         self.sampler: Sampler = SAMPLERS[request.sampler].function
         self.passes = plan(request, family)
         self.total = sum(each.calls for each in self.passes)
@@ -97,9 +106,12 @@ class Job:
 
     def develop(self) -> Generator[Work, Any, Pixels]:
         """Make the picture: (height, width, 3) uint8."""
-        unsaid = self.family.zero_empty and not self.request.negative
-        negative, positive = yield Encode((None if unsaid else self.request.negative, self.request.prompt))
-        prompts = {"negative": negative, "positive": positive}
+        prompts: dict[int, dict[str, Conditioning]] = {}
+        for number in sorted({self.expert(point) for each in self.passes for point in each.points[:-1]}):
+            unsaid = self.experts[number].zero_empty and not self.request.negative
+            texts = None if unsaid else self.request.negative, self.request.prompt
+            negative, positive = yield Encode(texts, number)
+            prompts[number] = {"negative": negative, "positive": positive}
         pixels: Pixels | None = None
         for stage, each in enumerate(self.passes):
             if self._resumed is not None and stage < self._resumed.stage:
@@ -126,23 +138,47 @@ class Job:
         latent = yield Prepare(np.asarray(enlarged))
         return Run.begin(source, each.points[0], latent)
 
-    def _denoise(self, run: Run, each: Pass, prompts: dict[str, Conditioning]) -> Generator[Work, Any, None]:
-        process = self.family.process
-        numbers = {name: sizes(name, self.request, self.family, each) for name in prompts}
+    def expert(self, point: Point) -> int:
+        """Which expert makes the step that starts at a point: the refiner (1) those of little noise
+        (Podell et al. 2023, https://arxiv.org/abs/2307.01952, section 2.5), cut by time as in diffusers."""
+        if len(self.experts) == 1:
+            return 0
+        switch, schedule = self.request.refiner_switch, self.family.schedule
+        assert switch is not None, "settle the request for a model with a refiner"
+        count = schedule.last - schedule.first + 1
+        return int(point.time < round(count - switch * count))
+
+    def _denoise(
+        self, run: Run, each: Pass, prompts: dict[int, dict[str, Conditioning]]
+    ) -> Generator[Work, Any, None]:
         steps = self.sampler(run, each.points)
         try:
             x, point = next(steps)
             while True:
-                scaled, time = process.network_input(x, point)
-                names = self.guidance.rows(point)
-                rows = (Row(scaled, time, prompts[name], numbers[name]) for name in names)
+                # By the whole step, not by the point: a step of two calls is not torn in the middle.
+                number = self.expert(each.points[run.step])
+                family, guidance, told = self.experts[number], self.guidance[number], prompts[number]
+                scaled, time = family.process.network_input(x, point)
+                scale = self.request.guidance if family.embeds_guidance else None
+                rows = (
+                    Row(scaled, time, told[name], sizes(name, self.request, family, each), scale, number)
+                    for name in guidance.rows(point)
+                )
                 outputs = yield Denoise(tuple(rows))
-                estimate = self.guidance.combine(outputs, process, x, point)
+                estimate = guidance.combine(outputs, family.process, x, point)
                 self.done += 1
                 self.denoised = estimate.denoised
                 x, point = steps.send(estimate)
         except StopIteration:
             return
+
+
+def guidance_of(request: Request, family: Family) -> Guidance:
+    """How a request is guided: a network that is told the scale needs no second row."""
+    assert request.guidance is not None
+    if family.embeds_guidance:
+        return ClassifierFree(1.0)
+    return ClassifierFree(request.guidance, request.guidance_rescale)
 
 
 def sizes(name: str, request: Request, family: Family, each: Pass) -> tuple[float, ...]:
@@ -181,5 +217,5 @@ def plan(request: Request, family: Family) -> list[Pass]:
 def native_size(width: int, height: int, family: Family) -> tuple[int, int]:
     """The size nearest the native area with the proportions of width x height, never enlarged."""
     scale = min(1.0, family.native / math.sqrt(width * height))
-    unit = family.factor
+    unit = family.unit
     return max(unit, round(width * scale / unit) * unit), max(unit, round(height * scale / unit) * unit)

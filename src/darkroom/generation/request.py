@@ -56,6 +56,9 @@ class Request:
     crop_top: int = _option(0, "SDXL: rows cut off at the top, 0 for a centred picture")
     aesthetic: float = _option(6.0, "SDXL refiner: how beautiful the picture is to be, 0 to 10")
     negative_aesthetic: float = _option(2.5, "SDXL refiner: how beautiful what it is to differ from is")
+    refiner_switch: float | None = _option(
+        None, "share of the way from noise to picture after which the refiner takes over (default: 0.8)"
+    )
     second_pass: str = _option(
         "auto", "draw large pictures at the native size first, then refine them enlarged", choices=SECOND_PASS
     )
@@ -80,6 +83,7 @@ class Request:
             _check_number(name, getattr(self, name), 0.0, 10.0, optional=False)
         _check_number("guidance", self.guidance, 0.0, 1000.0)
         _check_number("guidance_rescale", self.guidance_rescale, 0.0, 1.0, optional=False)
+        _check_number("refiner_switch", self.refiner_switch, 0.0, 1.0, above=True)
         _check_number("second_strength", self.second_strength, 0.0, 1.0, above=True)
         if self.second_pass not in SECOND_PASS:
             raise InvalidRequest(

@@ -20,36 +20,42 @@ Pixels: TypeAlias = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Encode:
-    """Texts to conditionings, one `Conditioning` per text, all of one context length. None says nothing at all."""
+    """Texts to conditionings for an expert (see `Row`), one `Conditioning` per text, all of one context length. None
+    says nothing at all."""
 
     texts: tuple[str | None, ...]
+    expert: int = 0
 
     @property
     def key(self) -> tuple[object, ...]:
-        return ("encode",)
+        return ("encode", self.expert)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a network call: x (1, C, h, w) float32 as the network wants it, its time, its text, and the numbers
-    that some networks are told beside it (see `Family.sizes`)."""
+    """One row of a network call: x (1, C, h, w) float32 as the network wants it, its time, its text, and what some
+    networks are told beside it: numbers (see `Family.sizes`), the guidance scale (`Family.embeds_guidance`).
+
+    `expert` is the network it is for: 0 the model's own, 1 its refiner's."""
 
     x: Tensor
     time: float
     conditioning: Conditioning
     sizes: tuple[float, ...] = ()
+    guidance: float | None = None
+    expert: int = 0
 
 
 @dataclass(frozen=True)
 class Denoise:
-    """Rows to the network's raw outputs, each (1, C, h, w) float32 in the order of the rows."""
+    """Rows of one expert to its network's raw outputs, each (1, C, h, w) float32 in the order of the rows."""
 
     rows: tuple[Row, ...]
 
     @property
     def key(self) -> tuple[object, ...]:
         row = self.rows[0]
-        return ("denoise", tuple(row.x.shape), *row.conditioning.shape)
+        return ("denoise", row.expert, tuple(row.x.shape), *row.conditioning.shape)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,14 @@ class TextConditioner:
     texts beside it; results are kept for the texts used last.
     """
 
-    def __init__(self, clips: Sequence[ClipText], joint: int | None = None, t5: T5Text | None = None) -> None:
+    def __init__(
+        self,
+        clips: Sequence[ClipText],
+        joint: int | None = None,
+        t5: T5Text | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
         self.clips = tuple(clips)
         self.joint = joint
         self.t5 = t5
@@ -110,7 +117,7 @@ class TextConditioner:
     def _encode_clip(self, number: int, ids: Ids) -> tuple[Tensor, Tensor]:
         """One chunk's states (1, 77, width), and its projected end state (1, P) where the model wants it."""
         encoder, use = self.clips[number].encoder, self.clips[number].use
-        output: CLIPOutput = encoder(torch.tensor([ids], device=next(encoder.parameters()).device))
+        output: CLIPOutput = encoder(torch.tensor([ids], device=self.device))
         states = output.hidden_states[use.layer]
         if use.normed:
             states = encoder.final_norm(states)
@@ -119,8 +126,7 @@ class TextConditioner:
     def _encode_t5(self, text: str) -> Tensor:
         if self.t5 is None:
             assert self.joint is not None
-            device = next(self.clips[0].encoder.parameters()).device
-            return torch.zeros(1, T5_LENGTH, self.joint, device=device)
-        device = next(self.t5.encoder.parameters()).device
-        states: Tensor = self.t5.encoder(torch.tensor([self.t5.tokenizer(text, T5_LENGTH)], device=device))
+            return torch.zeros(1, T5_LENGTH, self.joint, device=self.device)
+        ids = torch.tensor([self.t5.tokenizer(text, T5_LENGTH)], device=self.device)
+        states: Tensor = self.t5.encoder(ids)
         return states

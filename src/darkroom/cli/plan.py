@@ -1,0 +1,95 @@
+"""`darkroom plan`: what pictures would take of a machine, before anything is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from darkroom.cli.generate import add_picture_options, add_running_options, gather
+from darkroom.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from darkroom.engine.plan import Forecast
+
+_GIB = 2**30
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "plan",
+        help="foretell the memory and the time that pictures take",
+        description="Foretell the most memory and the time that a picture takes in each memory mode, from the model's "
+        "headers and a second's measurement of this machine. Nothing is loaded.",
+    )
+    command.add_argument("prompt", nargs="?", help=argparse.SUPPRESS)
+    add_picture_options(command)
+    add_running_options(command)
+    command.add_argument(
+        "--gpu-memory",
+        metavar="SIZE",
+        help="what there is of memory, such as 8GB: say which mode suffices (same as --memory SIZE)",
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=run, settings=None)
+
+
+def run(args: argparse.Namespace) -> int:
+    options, settings = gather(args)
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from darkroom.checkpoint.registry import locate
+    from darkroom.checkpoint.source import open_source, with_vae
+    from darkroom.engine.devices import place
+    from darkroom.engine.memory import MODES, memory_mode
+    from darkroom.engine.plan import Planner, parse_size
+    from darkroom.engine.speed import measure
+    from darkroom.generation import Request
+    from darkroom.generation.settle import settle
+
+    limit = parse_size(asked := args.gpu_memory or options["memory"])
+    if limit is None and (args.gpu_memory or memory_mode(asked) is None):
+        raise InvalidRequest(f"--gpu-memory is {asked!r}: give a size, such as 8GB")
+    placement = place(options["device"], options["precision"])
+    path = locate(options["model"])
+    with ExitStack() as opened:
+        source = opened.enter_context(
+            open_source(path, variant=options["variant"], others=[Path(each) for each in options["others"]])
+        )
+        if options["vae"] is not None:
+            source = opened.enter_context(with_vae(source, Path(options["vae"]).expanduser()))
+        refiner = options["refiner"] and opened.enter_context(open_source(locate(options["refiner"])))
+        request = settle(
+            Request.from_dict({**settings, "prompt": args.prompt or ""}),
+            source.family,
+            path.name,
+            bool(refiner),
+        )
+        planner = Planner(source, placement, request, refiner)
+        speed = measure(placement)
+        found = [planner.foresee(mode, speed) for mode in MODES]
+        chosen = asked if limit is None else planner.fitting(limit).mode
+    count = request.count
+    if args.json:
+        print(json.dumps({"chosen": chosen, "count": count, "modes": [each.to_dict() for each in found]}))
+        return 0
+    for line in as_text(found, chosen, count):
+        print(line)
+    print(f"on {placement.device} in {placement.precision}: {placement.why}")
+    return 0
+
+
+def as_text(found: list[Forecast], chosen: str, count: int) -> list[str]:
+    """The forecasts in lines."""
+    first = found[0]
+    weights = ", ".join(f"{role} {size / _GIB:.2f}" for role, size in first.weights.items())
+    lines = [f"weights, GiB: {weights}", f"{'mode':10} {'peak memory':>12} {'a picture':>12} {'all':>10}"]
+    for each in found:
+        seconds: Any = sum(each.seconds.values())
+        mark = "  <- chosen" if each.mode == chosen else ""
+        lines.append(
+            f"{each.mode:10} {each.peak / _GIB:>8.2f} GiB {seconds:>10.1f} s {count * seconds:>8.1f} s{mark}"
+        )
+    steps = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in found[0].seconds.items())
+    return [*lines, f"of which in mode {first.mode}: {steps}"]

@@ -1,0 +1,57 @@
+"""From what a user asked for to what will be made: everything left open filled in, by the model."""
+
+from __future__ import annotations
+
+from darkroom.checkpoint.family import Family
+from darkroom.diffusion import schedule_for
+from darkroom.errors import InvalidRequest
+from darkroom.generation.request import Request
+
+# Where a refiner takes over, as the makers of Stable Diffusion XL advise.
+REFINER_SWITCH = 0.8
+
+
+def settle(request: Request, family: Family, name: str, refined: bool = False) -> Request:
+    """The request with everything it leaves open filled in, for a model of that family and name.
+
+    A sampler other than the model's own brings the schedule that suits it. `refined`: the model has a refiner. Raises
+    InvalidRequest for what the model cannot do.
+    """
+    if family.needs:
+        raise InvalidRequest(
+            f"{name} ({family.name}) needs {family.needs}: it does not paint from text alone"
+        )
+    if request.refiner_switch is not None and not refined:
+        raise InvalidRequest(
+            f"refiner_switch is {request.refiner_switch}, but {name} was loaded without a refiner: "
+            "give one (load(..., refiner=...), --refiner)"
+        )
+    preferences = family.preferences
+    sampler = request.checked().sampler
+    schedule = preferences.schedule
+    if sampler not in (None, preferences.sampler):
+        schedule = schedule_for(family.schedule, sampler)
+    settled = request.settled(
+        width=family.native,
+        height=family.native,
+        steps=preferences.steps,
+        guidance=preferences.guidance,
+        sampler=preferences.sampler,
+        schedule=schedule,
+        second_strength=preferences.second_strength,
+        refiner_switch=REFINER_SWITCH if refined else None,
+    )
+    check_size(settled, family)
+    return settled
+
+
+def check_size(request: Request, family: Family) -> None:
+    """Raises InvalidRequest for a settled request of a size that a family cannot draw."""
+    unit, largest = family.unit, family.largest
+    for name, side in (("width", request.width), ("height", request.height)):
+        assert side is not None
+        if side % unit:
+            near = max(unit, side - side % unit)
+            raise InvalidRequest(f"{name} is {side}: {family.name} draws multiples of {unit}, such as {near}")
+        if largest is not None and side > largest:
+            raise InvalidRequest(f"{name} is {side}: {family.name} draws up to {largest}")
