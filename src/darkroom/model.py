@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -84,15 +85,15 @@ class Model:
             self._files |= {f"refiner {role}": refiner.parts[role].files() for role in refiner.expert_roles}
         self._denoiser = source.denoiser.role
         self._lock = threading.Lock()
-        self._opened = ExitStack()
+        self._release: Callable[[], object] = lambda: None
 
     def close(self) -> None:
         """Let go of the files that networks are still read from; it makes no more pictures after that."""
-        self._opened.close()
+        self._release()
 
     def keep_open(self, opened: ExitStack) -> None:
-        """Have these files open until `close`."""
-        self._opened.push(opened)
+        """Have these files open until `close`, or until nobody has the model any more."""
+        self._release = weakref.finalize(self, opened.close)
 
     def generate(
         self,

@@ -1,0 +1,153 @@
+"""Networks that come and go: the same pictures in less memory, and what is foretold of it."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+
+import darkroom
+from darkroom.checkpoint.load import readers
+from darkroom.checkpoint.source import open_source
+from darkroom.engine.cost import cost_of
+from darkroom.engine.devices import place
+from darkroom.engine.memory import MODES, Memory, Room, memory_mode, seated
+from darkroom.engine.plan import Planner, parse_size
+from darkroom.errors import InvalidRequest, ModelError
+from darkroom.generation import Request
+from darkroom.generation.settle import settle
+from darkroom.networks import UNet, UNetConfig, unfilled
+
+CPU = torch.device("cpu")
+FAMILIES = ("sd1", "sd2", "sdxl", "sd3")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request, tmp_path_factory):
+    from tests import families
+
+    return getattr(families, f"write_{request.param}")(tmp_path_factory.mktemp(request.param) / "model")
+
+
+def drawn(path, memory, **settings):
+    model = darkroom.load(path, device="cpu", precision="float32", memory=memory)
+    picture = model.generate("a red boat", negative="night", steps=2, width=64, height=64, seed=3, **settings)[0]
+    model.close()
+    return np.asarray(picture.image)
+
+
+@pytest.mark.peer
+def test_every_mode_draws_the_same_picture(folder, monkeypatch):
+    # All layers of so small a model are small: have them come and go all the same, but for tables of positions.
+    monkeypatch.setattr("darkroom.engine.memory._SMALL", 77 * 64)
+    expected = drawn(folder, "full")
+    for mode in MODES:
+        assert np.array_equal(drawn(folder, mode), expected), mode
+
+
+def held(networks):
+    return {role for role, network in networks.items() if any(not p.is_meta for p in network.parameters())}
+
+
+def test_networks_that_take_turns_are_there_one_at_a_time(toy_folder):
+    with open_source(toy_folder) as source:
+        by_role = readers(source, CPU, torch.float32)
+        networks = seated(by_role, Memory(others="turns", denoiser="turns"), Room())
+        assert held(networks) == set()
+        networks["text_encoder"](torch.zeros(1, 4, dtype=torch.long))
+        assert held(networks) == {"text_encoder"}
+        networks["vae"].decode(torch.zeros(1, 4, 4, 4))
+        assert held(networks) == {"vae"}
+
+
+def test_layers_that_stream_are_gone_when_they_are_done(toy_folder, monkeypatch):
+    monkeypatch.setattr("darkroom.engine.memory._SMALL", 0)
+    with open_source(toy_folder) as source:
+        networks = seated(readers(source, CPU, torch.float32), MODES["lowest"], Room())
+        networks["vae"].decode(torch.zeros(1, 4, 4, 4))
+        assert held(networks) == set()
+
+
+def test_a_layer_that_fails_leaves_the_others_usable(toy_folder, monkeypatch):
+    monkeypatch.setattr("darkroom.engine.memory._SMALL", 0)
+    with open_source(toy_folder) as source:
+        vae = seated(readers(source, CPU, torch.float32), MODES["lowest"], Room())["vae"]
+        expected = vae.decode(torch.ones(1, 4, 4, 4))
+        with pytest.raises(RuntimeError):
+            vae.decode(torch.zeros(1, 7, 4, 4))
+        assert torch.equal(vae.decode(torch.ones(1, 4, 4, 4)), expected)
+
+
+def test_a_model_that_reads_its_files_notices_when_they_change(toy_folder, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(toy_folder, tmp_path / "model")
+    model = darkroom.load(folder, device="cpu", precision="float32", memory="low")
+    file = next((folder / "unet").glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(ModelError, match="changed"):
+        model.generate("a", steps=2, width=32, height=32)
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(InvalidRequest, match="low"):
+        memory_mode("lwo")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("8GB", 8 << 30), ("6.5 GiB", int(6.5 * 2**30)), ("900m", 900 << 20), ("1024", 1024), ("low", None), ("", None)],
+)
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+def planner(path, precision="float32", **settings):
+    with open_source(path) as source:
+        request = settle(Request.from_dict({"prompt": "", **settings}), source.family, "toy")
+        return Planner(source, place("cpu", precision), request)
+
+
+def test_the_fastest_mode_that_fits_is_chosen(toy_folder):
+    found = planner(toy_folder, width=64, height=64)
+    peaks = {mode: found.foresee(mode).peak for mode in MODES}
+    assert peaks["full"] > peaks["medium"] > peaks["low"]
+    for mode in ("full", "medium", "low"):
+        assert found.fitting(peaks[mode]).mode == mode
+    with pytest.raises(InvalidRequest, match="do not suffice"):
+        found.fitting(min(peaks.values()) - 1)
+
+
+def test_weights_and_precision_are_counted(toy_folder):
+    long, short = planner(toy_folder), planner(toy_folder, "bfloat16")
+    assert all(long.weights[role] == 2 * short.weights[role] for role in ("unet", "vae"))
+
+
+def test_a_cost_is_that_of_the_real_call():
+    config = UNetConfig(block_out_channels=(32, 64), layers_per_block=1, transformer_layers_per_block=(0, 1))
+    with unfilled():
+        network = UNet(config).requires_grad_(False)
+    shapes = (2, 4, 16, 16), (2,), (2, 77, config.cross_attention_dim)
+    cost = cost_of(lambda: network(*(torch.zeros(shape) for shape in shapes)))
+
+    from torch.utils.flop_counter import FlopCounterMode
+
+    real = UNet(config).requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        real(*(torch.zeros(shape) for shape in shapes))
+    # The counter knows no attention of CPUs.
+    attention = sum(o.flops for o in cost.operations if o.kind == "attention")
+    assert cost.flops - attention == pytest.approx(counter.get_total_flops(), rel=0.01)
+    largest = 2 * 96 * 16 * 16 * 4  # What enters the last ResNet block: two states side by side.
+    assert largest < cost.peak < 8 * largest
+    gc.collect()
+
+
+def test_the_memory_of_nested_calls_is_given_back():
+    def call():
+        for _ in range(10):
+            torch.zeros(1024) + 1
+
+    assert cost_of(call).peak == 2 * 4096
