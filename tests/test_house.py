@@ -22,6 +22,7 @@ ORDER = [
     "generation",
     "engine",
     "model",
+    "shelf",
     "world",
     "train",
     "serve",

@@ -19,6 +19,7 @@ from darkroom.errors import Cancelled, DarkroomError, GenerationError, InvalidRe
 if TYPE_CHECKING:
     from darkroom.generation import Picture, Request
     from darkroom.model import Model, Step, load
+    from darkroom.shelf import Shelf
 
 __all__ = [
     "Cancelled",
@@ -29,6 +30,7 @@ __all__ = [
     "ModelError",
     "Picture",
     "Request",
+    "Shelf",
     "Step",
     "load",
 ]
@@ -37,6 +39,7 @@ _HOMES = {
     "Model": "darkroom.model",
     "Picture": "darkroom.generation",
     "Request": "darkroom.generation",
+    "Shelf": "darkroom.shelf",
     "Step": "darkroom.model",
     "load": "darkroom.model",
 }

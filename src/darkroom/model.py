@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.hashes import sha256_of
@@ -86,6 +87,10 @@ class Model:
         self._denoiser = source.denoiser.role
         self._lock = threading.Lock()
         self._release: Callable[[], object] = lambda: None
+
+    def networks(self) -> list[nn.Module]:
+        """All its networks."""
+        return self._networks.modules()
 
     def close(self) -> None:
         """Let go of the files that networks are still read from; it makes no more pictures after that."""

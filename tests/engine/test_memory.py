@@ -33,7 +33,9 @@ def folder(request, tmp_path_factory):
 
 def drawn(path, memory, **settings):
     model = darkroom.load(path, device="cpu", precision="float32", memory=memory)
-    picture = model.generate("a red boat", negative="night", steps=2, width=64, height=64, seed=3, **settings)[0]
+    picture = model.generate(
+        "a red boat", negative="night", steps=2, width=64, height=64, seed=3, **settings
+    )[0]
     model.close()
     return np.asarray(picture.image)
 
@@ -98,7 +100,14 @@ def test_an_unknown_mode_is_refused():
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("8GB", 8 << 30), ("6.5 GiB", int(6.5 * 2**30)), ("900m", 900 << 20), ("1024", 1024), ("low", None), ("", None)],
+    [
+        ("8GB", 8 << 30),
+        ("6.5 GiB", int(6.5 * 2**30)),
+        ("900m", 900 << 20),
+        ("1024", 1024),
+        ("low", None),
+        ("", None),
+    ],
 )
 def test_sizes(text, size):
     assert parse_size(text) == size

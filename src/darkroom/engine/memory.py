@@ -146,6 +146,12 @@ def _stream(network: nn.Module, fetch: Fetch) -> None:
     Unit(network, kept, fetch).bring()
 
 
+def resident_nbytes(networks: Iterable[nn.Module]) -> int:
+    """The bytes of the weights that are in memory now; those that two networks share count once."""
+    tensors = {id(t): t for network in networks for t in network.state_dict(keep_vars=True).values()}
+    return sum(int(tensor.nbytes) for tensor in tensors.values() if not tensor.is_meta)
+
+
 def stays_anyway(network: nn.Module) -> int:
     """The bytes of a network that comes layer by layer which are always there."""
     return sum(tensor.nbytes for tensor in network.state_dict().values() if tensor.numel() <= _SMALL)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darkroom.engine.devices import Placement
 from darkroom.engine.memory import MODES, Memory
@@ -53,6 +53,11 @@ class LatentDiffusion:
     vae: VAE | TinyVAE
     placement: Placement
     memory: Memory = MODES["full"]
+
+    def modules(self) -> list[nn.Module]:
+        """All its networks."""
+        texts = [encoder for expert in self.experts for encoder in expert.text.encoders]
+        return [*texts, *(expert.denoiser for expert in self.experts), self.vae]
 
     def encode(self, texts: Sequence[str | None], expert: int = 0) -> list[Conditioning]:
         return self.experts[expert].text(texts)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from darkroom.networks import CLIPOutput, CLIPText, T5Encoder
@@ -86,6 +86,11 @@ class TextConditioner:
         self.t5 = t5
         self._clip = lru_cache(maxsize=256)(self._encode_clip)
         self._t5 = lru_cache(maxsize=64)(self._encode_t5)
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """Its networks."""
+        return [*(clip.encoder for clip in self.clips), *([self.t5.encoder] if self.t5 else [])]
 
     def __call__(self, texts: Sequence[str | None]) -> list[Conditioning]:
         """All texts in as many chunks as the longest needs: networks take one context length a call. None is a text

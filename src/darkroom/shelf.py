@@ -1,0 +1,78 @@
+"""Models kept loaded: as many as fit a budget of bytes, those used last."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from darkroom.engine.memory import give_back_memory, resident_nbytes
+from darkroom.engine.plan import parse_size
+from darkroom.errors import InvalidRequest
+from darkroom.model import Model, load
+
+Key = tuple[tuple[str, object], ...]
+
+
+class Shelf:
+    """Loaded models by what they were asked for with; switching between those that are here costs no loading.
+
+    budget: the most bytes that their weights may take together, a number or a size such as "12GB". The one used last
+    stays, however large it is. May be used from several threads: they wait for one another while a model is loaded.
+    """
+
+    def __init__(self, budget: int | str) -> None:
+        size = parse_size(budget) if isinstance(budget, str) else budget
+        if size is None or size <= 0:
+            raise InvalidRequest(f"the budget is {budget!r}: give a number of bytes, or a size such as 12GB")
+        self.budget = size
+        self._models: OrderedDict[Key, tuple[Model, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, model: str | Path = "pocket", **options: Any) -> Model:
+        """The model, loaded with these options of `darkroom.load` now or before.
+
+        What does not fit beside it any longer is forgotten, the longest unused first; whoever still works with such a
+        model keeps it alive until done. Raises as `load` does, and then everything stays as it was.
+        """
+        key: Key = (("model", str(model)), *sorted((name, _plain(value)) for name, value in options.items()))
+        with self._lock:
+            if key not in self._models:
+                loaded = load(model, **options)
+                self._models[key] = loaded, resident_nbytes(loaded.networks())
+            self._models.move_to_end(key)
+            self._evict()
+            return self._models[key][0]
+
+    @property
+    def used(self) -> int:
+        """The bytes that the weights of the models here take."""
+        return sum(size for _, size in self._models.values())
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def clear(self) -> None:
+        """Forget all models."""
+        with self._lock:
+            self._models.clear()
+            _collect()
+
+    def _evict(self) -> None:
+        before = len(self._models)
+        while self.used > self.budget and len(self._models) > 1:
+            self._models.popitem(last=False)
+        if len(self._models) < before:
+            _collect()
+
+
+def _plain(value: object) -> object:
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _collect() -> None:
+    """Have the memory of forgotten models back at once, not when Python next looks for circles."""
+    gc.collect()
+    give_back_memory()
