@@ -23,6 +23,7 @@ from darkroom.checkpoint.load import Progress, Reader, readers
 from darkroom.checkpoint.registry import locate, name_of
 from darkroom.checkpoint.source import Source, open_source, with_vae
 from darkroom.engine import Engine, Expert, LatentDiffusion, Placement, Task, keep_freed_memory, place
+from darkroom.engine.devices import return_freed_memory
 from darkroom.engine.memory import MODES, Memory, Room, seated
 from darkroom.engine.plan import memory_for
 from darkroom.errors import InvalidRequest, ModelError
@@ -264,8 +265,8 @@ def load(
         name = name_of(path)
         wanted = settle(expecting or Request(prompt=""), source.family, name, refining is not None)
         mode = memory_for(memory, source, placement, wanted, refining)
-        if placement.device.type == "cpu" and not mode.comes_and_goes:
-            keep_freed_memory()
+        if placement.device.type == "cpu":
+            _tune_allocator(mode)
         networks = networks_of(source, placement, refining, mode, progress)
         ready = Model(name, networks, source, refining)
         if mode.comes_and_goes:
@@ -293,6 +294,13 @@ def check_refiner(refiner: Source, base: Source) -> None:
         raise ModelError(
             f"{refiner.path} was trained on another noise schedule than {base.path}: give one that fits it"
         )
+
+
+def _tune_allocator(mode: Memory) -> None:
+    if mode.denoiser == "stream":
+        return_freed_memory()
+    elif not mode.comes_and_goes:
+        keep_freed_memory()
 
 
 def networks_of(

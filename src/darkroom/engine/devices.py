@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -124,12 +125,24 @@ def keep_freed_memory() -> None:
     By default every activation above 128 KiB is mapped anew and its pages faulted in again, which
     costs a convolution network a good part of its time on a CPU.
     """
+    _mallopt({_MMAP_THRESHOLD: 2**30, _TRIM_THRESHOLD: 2**31 - 1})
+
+
+@cache
+def return_freed_memory() -> None:
+    """Tell glibc to give large freed blocks back at once: where layers come and go, memory comes first."""
+    _mallopt({_MMAP_THRESHOLD: 2**20})
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def _mallopt(settings: Mapping[int, int]) -> None:
     if platform.system() != "Linux" or "MALLOC_ARENA_MAX" in os.environ:
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # Not glibc: nothing to tune.
         return
-    trim_threshold, mmap_threshold = -1, -3
-    mallopt(mmap_threshold, 2**30)
-    mallopt(trim_threshold, 2**31 - 1)
+    for name, value in settings.items():
+        mallopt(name, value)

@@ -123,7 +123,8 @@ class Planner:
             if stay == "turns":
                 sizes.append(self.weights[role])
             elif stay == "stream":
-                sizes.append(_largest_layer(self._networks[role]) + stays_anyway(self._networks[role]))
+                # A layer, and its tensor while it is brought into the network's precision.
+                sizes.append(2 * _largest_layer(self._networks[role]) + stays_anyway(self._networks[role]))
         return max(sizes)
 
     def _working(self, phase: Phase, memory: Memory) -> int:
