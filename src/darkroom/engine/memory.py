@@ -68,7 +68,7 @@ class Unit:
     """Tensors of a network that come and leave together."""
 
     def __init__(self, network: nn.Module, names: Iterable[str], fetch: Fetch) -> None:
-        self._network, self._fetch = network, fetch
+        self.network, self._fetch = network, fetch
         self._holders = {name: _holder(network, name) for name in names}
         self._empty = {name: getattr(*at).to("meta") for name, at in self._holders.items()}
         self.here = False
@@ -102,7 +102,7 @@ class Room:
     def enter(self, unit: Unit) -> None:
         """Have a unit come whenever one of its network's modules is called."""
         self._units.append(unit)
-        for child in unit._network.children():
+        for child in unit.network.children():
             child.register_forward_pre_hook(lambda *_: self._bring(unit))
 
     def _bring(self, unit: Unit) -> None:
