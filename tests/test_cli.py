@@ -209,7 +209,14 @@ def test_info_prints_the_metadata(run):
 def test_interrupting_keeps_finished_pictures(toy_folder, tmp_path):
     command = [sys.executable, "-m", "darkroom", *GENERATE, "--count", "1000", "--output", str(tmp_path)]
     command[command.index("toy")] = str(toy_folder)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in a shell's background has it ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("*.png"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
