@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from darkroom.engine.cost import Cost, Operation
@@ -57,7 +58,8 @@ def measure(placement: Placement) -> Speed:
         kernel = made(320, 320, 3, 3).to(memory_format=torch.channels_last)
         tokens, matrix = made(1024, 640), made(2560, 640)
         heads = made(2, 8, 1024, 64)
-        large, small = made(8 << 20), made(16)
+        large, small = made(8 << 20), made(2, 16, 4, 4)
+        layer = nn.Conv2d(16, 16, 1, device=device, dtype=dtype)
         return Speed(
             convolution=2.0 * 2 * 320 * 32 * 32 * 320 * 9 / timed(lambda: F.conv2d(image, kernel, padding=1)),
             product=2.0 * 1024 * 640 * 2560 / timed(lambda: F.linear(tokens, matrix)),
@@ -68,5 +70,5 @@ def measure(placement: Placement) -> Speed:
             * 64
             / timed(lambda: F.scaled_dot_product_attention(heads, heads, heads)),
             bandwidth=3.0 * large.nbytes / timed(lambda: large + large),
-            overhead=timed(lambda: [small + small for _ in range(100)]) / 100,
+            overhead=timed(lambda: [layer(small) for _ in range(100)]) / 100,
         )
