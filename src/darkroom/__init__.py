@@ -12,9 +12,14 @@ Names are imported when first used: `import darkroom` itself loads neither torch
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from darkroom.errors import Cancelled, DarkroomError, GenerationError, InvalidRequest, ModelError
+
+# Torch's threads wait for one another by spinning for long, unless told otherwise before it is imported: beside one other busy
+# program a small network then runs ten times slower, as the spinning thread keeps the processor from the one awaited.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
     from darkroom.generation import Picture, Request
