@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.errors import Cancelled, DarkroomError, GenerationError, InvalidRequest, ModelError
 
-# Torch's threads wait for one another by spinning for long, unless told otherwise before it is imported: beside one other busy
-# program a small network then runs ten times slower, as the spinning thread keeps the processor from the one awaited.
+# Torch's threads spin long while they wait for one another, unless told otherwise before it is imported: beside one
+# busy program a small network then runs ten times slower: a spinning thread keeps the processor from the awaited one.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
