@@ -101,11 +101,11 @@ def write_sd1(folder: Path, seed: int = 0, scheduler: Any = None, **changes: Any
     return folder
 
 
-def write_sd2(folder: Path, seed: int = 10) -> Path:
+def write_sd2(folder: Path, seed: int = 10, layers: int = 3) -> Path:
     """Stable Diffusion 2, v-prediction: OpenCLIP's encoder, saved without its unused last layer."""
     StableDiffusionPipeline(
         vae=vae(seed),
-        text_encoder=clip(seed + 1, open_clip=True),
+        text_encoder=clip(seed + 1, open_clip=True, layers=layers),
         tokenizer=tokenizer(folder / "tokenizer", "!"),
         unet=unet(seed + 2, WIDTH, use_linear_projection=True, attention_head_dim=(1, 2)),
         scheduler=DDIMScheduler(
@@ -132,7 +132,6 @@ def write_sdxl(
             seed + 3,
             2 * WIDTH,
             use_linear_projection=True,
-            attention_head_dim=(1, 2),
             transformer_layers_per_block=(1, 2),
             addition_embed_type="text_time",
             addition_time_embed_dim=256,
@@ -158,7 +157,6 @@ def write_refiner(folder: Path, seed: int = 30, **changes: Any) -> Path:
             seed + 3,
             WIDTH,
             use_linear_projection=True,
-            attention_head_dim=(1, 2),
             transformer_layers_per_block=(1, 2),
             addition_embed_type="text_time",
             addition_time_embed_dim=256,

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tests import families
 from tests.families import relative_error
 
@@ -329,6 +330,35 @@ def test_a_single_file_makes_what_its_folder_makes(folder, name, tmp_path):
             assert "its T5 encoder has no tokenizer" in source.notes[-1]
         here = shutil.copytree(here, tmp_path / "untokenized", ignore=shutil.ignore_patterns("tokenizer_3"))
     assert torch.equal(whole, ours(here, **settings))
+
+
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "refiner", "lcm"])
+def test_a_single_file_is_told_by_its_shapes_alone(folder, name, tmp_path):
+    sampler, schedule = SAME.get(name, ("euler", "ddim_uniform"))
+    with open_source(folder(name)) as source:
+        convert(source, tmp_path / "said.safetensors")
+    save_file(load_file(tmp_path / "said.safetensors"), tmp_path / "model.safetensors")
+    settings = {
+        "width": 64,
+        "height": 80,
+        "guidance": 5.0,
+        "sampler": sampler,
+        "schedule": schedule,
+        "steps": 2,
+    }
+    found = ours(tmp_path / "model.safetensors", **settings)
+    assert torch.equal(found, ours(folder(name), **settings))
+
+
+@pytest.mark.parametrize(("layers", "used"), [(23, -1), (24, -2)])
+def test_which_layer_of_stable_diffusion_2s_encoder_a_file_means(tmp_path, layers, used):
+    """Its authors' files have all 24, those that diffusers' script makes of folders leave out the last."""
+    with open_source(families.write_sd2(tmp_path / "folder", layers=layers)) as source:
+        convert(source, tmp_path / "said.safetensors")
+    save_file(load_file(tmp_path / "said.safetensors"), tmp_path / "model.safetensors")
+    with open_source(tmp_path / "model.safetensors") as source:
+        assert source.family.name == "Stable Diffusion 2"
+        assert source.family.text["text_encoder"].layer == used
 
 
 # Distilled models

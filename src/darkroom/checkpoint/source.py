@@ -409,6 +409,7 @@ def _open_file(path: Path, others: Sequence[Path], opened: ExitStack) -> Source:
     family, notes = family_of(denoiser.config, openclip, len(texts), _evidence(denoiser))
     for role, (found, weights) in zip(family.text, texts, strict=False):
         parts[role] = _part(role, found, weights, said)
+    family = _without_the_unused_layer(family, parts)
     if "vae" in parts and parts["vae"].kind is VAE and "vae" not in said:
         parts["vae"] = replace(parts["vae"], config=_scaled(parts["vae"].config, family))
     if isinstance(vae := parts.get("vae"), Part):
@@ -418,6 +419,21 @@ def _open_file(path: Path, others: Sequence[Path], opened: ExitStack) -> Source:
     family, notes = _as_said(family, notes, said)
     tokenizers = {role: Tokenizer.from_dict(each) for role, each in said.get("tokenizers", {}).items()}
     return Source(path, parts, family, tokenizers, notes, said.get("scheduler", {}), said.get("extra", {}))
+
+
+SD2_LAYER = 23
+"""The layer of OpenCLIP-H whose state Stable Diffusion 2 was trained on, of 24."""
+
+
+def _without_the_unused_layer(family: Family, parts: Mapping[str, Part]) -> Family:
+    """The family as its encoder is used in a file made from a folder: these have no layer after the one used."""
+    text = {
+        role: replace(use, layer=-1)
+        if use.normed and role in parts and parts[role].config.num_hidden_layers == SD2_LAYER
+        else use
+        for role, use in family.text.items()
+    }
+    return replace(family, text=text)
 
 
 DARKROOM = "darkroom"
