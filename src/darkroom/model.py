@@ -6,7 +6,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,13 +19,13 @@ from torch import nn
 
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.hashes import sha256_of
-from darkroom.checkpoint.load import Progress, Reader, readers
+from darkroom.checkpoint.load import Progress, readers
 from darkroom.checkpoint.registry import locate, name_of
 from darkroom.checkpoint.source import Source, open_source, with_vae
 from darkroom.engine import Engine, Expert, LatentDiffusion, Placement, Task, keep_freed_memory, place
 from darkroom.engine.devices import return_freed_memory
-from darkroom.engine.memory import MODES, Memory, Room, seated
-from darkroom.engine.plan import memory_for
+from darkroom.engine.memory import MODES, Memory, Room, memory_mode, seated
+from darkroom.engine.plan import Planner, parse_size
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Picture, Request
 from darkroom.generation.infotext import infotext
@@ -242,18 +242,56 @@ def load(
     bytes read, bytes in all). Raises ModelError for a model that is missing or damaged, or a refiner that does not fit
     it, InvalidRequest for a device, a precision or memory that is not to be had.
     """
+    placement = place(device, precision)
+    with ExitStack() as opened:
+        name, source, refining = opened.enter_context(
+            open_model(
+                model,
+                vae=vae,
+                others=others,
+                prediction=prediction,
+                zero_snr=zero_snr,
+                variant=variant,
+                refiner=refiner,
+            )
+        )
+        if (limit := parse_size(memory)) is None:
+            mode = memory_mode(memory)
+        else:
+            wanted = settle(expecting or Request(prompt=""), source.family, name, refining is not None)
+            mode = memory_mode(Planner(source, placement, wanted, refining).fitting(limit).mode)
+        if placement.device.type == "cpu":
+            _tune_allocator(mode)
+        networks = networks_of(source, placement, refining, mode, progress)
+        ready = Model(name, networks, source, refining)
+        if mode.comes_and_goes:
+            ready.keep_open(opened.pop_all())
+        return ready
+
+
+@contextmanager
+def open_model(
+    model: str | Path,
+    *,
+    vae: str | Path | None = None,
+    others: Sequence[str | Path] = (),
+    prediction: str | None = None,
+    zero_snr: bool | None = None,
+    variant: str | None = None,
+    refiner: str | Path | None = None,
+) -> Iterator[tuple[str, Source, Source | None]]:
+    """A model's name, what it is on disk, and its refiner, their files open; the arguments are those of `load`."""
     if not isinstance(model, str | Path):
         raise InvalidRequest(f"model is {model!r}: give a name, a folder or a file")
-    placement = place(device, precision)
     path = locate(model)
-    source = open_source(
-        path,
-        prediction=prediction,
-        zero_snr=zero_snr,
-        variant=variant,
-        others=[Path(each).expanduser() for each in others],
-    )
     with ExitStack() as opened:
+        source = open_source(
+            path,
+            prediction=prediction,
+            zero_snr=zero_snr,
+            variant=variant,
+            others=[Path(each).expanduser() for each in others],
+        )
         opened.push(source)
         if vae is not None:
             source = with_vae(source, Path(vae).expanduser())
@@ -262,16 +300,7 @@ def load(
         if refiner is not None:
             refining = opened.enter_context(open_source(locate(refiner), variant=variant))
             check_refiner(refining, source)
-        name = name_of(path)
-        wanted = settle(expecting or Request(prompt=""), source.family, name, refining is not None)
-        mode = memory_for(memory, source, placement, wanted, refining)
-        if placement.device.type == "cpu":
-            _tune_allocator(mode)
-        networks = networks_of(source, placement, refining, mode, progress)
-        ready = Model(name, networks, source, refining)
-        if mode.comes_and_goes:
-            ready.keep_open(opened.pop_all())
-        return ready
+        yield name_of(path), source, refining
 
 
 def check_refiner(refiner: Source, base: Source) -> None:
@@ -317,22 +346,13 @@ def networks_of(
     room = Room()
 
     def seat(source: Source, roles: Sequence[str]) -> dict[str, Any]:
-        return dict(seated(_readers(source, placement, roles), memory, room, progress))
+        return dict(seated(readers(source, placement.device, placement.dtype, roles), memory, room, progress))
 
     networks = seat(source, [*source.expert_roles, "vae"])
     experts = [_expert(source, networks, placement)]
     if refiner is not None:
         experts.append(_expert(refiner, seat(refiner, refiner.expert_roles), placement))
     return LatentDiffusion(tuple(experts), networks["vae"], placement, memory)
-
-
-def _readers(source: Source, placement: Placement, needed: Sequence[str]) -> dict[str, Reader]:
-    missing = [role for role in needed if role not in source.parts]
-    if missing:
-        raise ModelError(
-            f"{source.path} holds no {', '.join(missing)}: give the file that does (load(..., others=[...]), --with)"
-        )
-    return readers(source, placement.device, placement.dtype, needed)
 
 
 def _expert(source: Source, networks: Mapping[str, Any], placement: Placement) -> Expert:

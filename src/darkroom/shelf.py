@@ -8,7 +8,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from darkroom.engine.memory import give_back_memory, resident_nbytes
+from darkroom.engine.devices import give_back_memory
+from darkroom.engine.memory import resident_nbytes
 from darkroom.engine.plan import parse_size
 from darkroom.errors import InvalidRequest
 from darkroom.model import Model, load

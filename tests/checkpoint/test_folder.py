@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import darkroom
-from darkroom.checkpoint.load import load_parts
+from darkroom.checkpoint.load import fill, readers
 from darkroom.checkpoint.registry import available, locate
 from darkroom.checkpoint.source import open_source
 from darkroom.errors import ModelError
@@ -26,7 +26,7 @@ def copy(toy_folder, tmp_path):
 
 def loaded(folder, dtype=torch.float32):
     with open_source(folder) as source:
-        return load_parts(source, CPU, dtype)
+        return fill(readers(source, CPU, dtype))
 
 
 def family_of(folder):

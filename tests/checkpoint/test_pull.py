@@ -455,22 +455,18 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(service):
     assert pull(f"{service.url}/v.safetensors").version.path.read_bytes() == data
 
 
-def test_a_server_without_ranges_begins_anew(service):
+@pytest.mark.parametrize(
+    ("lacking", "ranges"),
+    [("ranges", ["", "bytes=5000-"]), ("etags", ["", ""])],
+    ids=["a server without ranges", "no mark to recognise the file by"],
+)
+def test_what_cannot_be_resumed_begins_anew(service, lacking, ranges):
     data = tensors()
     service.files["/v.safetensors"] = data
-    service.ranges = False
+    setattr(service, lacking, False)
     service.drop = [5000]
     assert pull(f"{service.url}/v.safetensors").version.path.read_bytes() == data
-    assert [asked for _, asked in service.bodies()] == ["", "bytes=5000-"]
-
-
-def test_without_a_mark_to_recognise_it_by_nothing_is_resumed(service):
-    data = tensors()
-    service.files["/v.safetensors"] = data
-    service.etags = False
-    service.drop = [5000]
-    assert pull(f"{service.url}/v.safetensors").version.path.read_bytes() == data
-    assert [asked for _, asked in service.bodies()] == ["", ""]
+    assert [asked for _, asked in service.bodies()] == ranges
 
 
 def test_a_wrong_beginning_is_thrown_away_once(service):

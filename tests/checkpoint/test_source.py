@@ -13,7 +13,7 @@ from torch import nn
 import darkroom
 from darkroom.checkpoint.export import convert
 from darkroom.checkpoint.identify import family_of
-from darkroom.checkpoint.load import load_parts
+from darkroom.checkpoint.load import fill, readers
 from darkroom.checkpoint.source import open_source, with_vae
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.networks import (
@@ -139,7 +139,7 @@ def test_single_files_are_told_by_their_shapes(file):
         assert source.family.name == family
         roles = {"vae", source.denoiser.role, *source.family.text}
         assert source.parts.keys() == roles
-        networks = load_parts(source, CPU, torch.float32)
+        networks = fill(readers(source, CPU, torch.float32))
     assert not any(p.is_meta for network in networks.values() for p in network.parameters())
 
 
@@ -290,6 +290,6 @@ def test_variants_and_shards_of_folders(toy_folder, tmp_path, variant):
     index = {"metadata": {}, "weight_map": {key: name for name, keys in halves.items() for key in keys}}
     (folder / f"unet/diffusion_pytorch_model.safetensors.index{dot}.json").write_text(json.dumps(index))
     with open_source(folder, variant=variant) as source:
-        network = load_parts(source, CPU, torch.float32)["unet"]
+        network = fill(readers(source, CPU, torch.float32))["unet"]
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, tensors[name].float())

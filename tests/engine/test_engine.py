@@ -63,13 +63,16 @@ def test_unguided_jobs_share_calls(networks, make_job):
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 def test_a_job_killed_at_any_step_resumes_to_the_same_picture(networks, make_job, sampler, family):
     settings = {"family": family, "sampler": sampler, "steps": 4, "width": 64, "height": 64, "seed": 11}
-    expected = alone(networks, make_job(**settings))
+    kill_at_every_step(networks, make_job, settings, alone(networks, make_job(**settings)))
+
+
+def kill_at_every_step(networks, make_job, settings, expected, calls=1):
     ticks = 0
     while True:
         ticks += 1
-        engine = Engine(networks)
+        engine = Engine(networks, calls=calls)
         task = engine.submit(make_job(**settings))
-        bystander = engine.submit(make_job(seed=99, sampler="euler", steps=3, family=family))
+        bystander = engine.submit(make_job(seed=99, sampler="euler", steps=3, family=settings["family"]))
         for _ in range(ticks):
             engine.tick()
         if task.finished:
@@ -92,24 +95,7 @@ def test_two_experts_resume_to_the_same_picture(networks, make_job, sampler):
     settings = {**REFINED, "sampler": sampler, "steps": 4, "width": 64, "height": 64, "seed": 11}
     expected = alone(networks, make_job(**settings))
     assert set(networks.experts) == {0, 1}
-    ticks = 0
-    while True:
-        ticks += 1
-        engine = Engine(networks, calls=2)
-        task = engine.submit(make_job(**settings))
-        bystander = engine.submit(make_job(seed=99, sampler="euler", steps=3, family="epsilon"))
-        for _ in range(ticks):
-            engine.tick()
-        if task.finished:
-            break
-        saved = task.job.snapshot()
-        task.cancel()
-        again = engine.submit(make_job(saved=saved, **settings))
-        engine.run()
-        np.testing.assert_array_equal(again.result(), expected)
-        assert again.job.done == again.job.total
-        assert bystander.result() is not None
-    assert ticks > 4
+    kill_at_every_step(networks, make_job, settings, expected, calls=2)
 
 
 @pytest.mark.parametrize("switch", [0.001, 0.4, 0.8, 1.0])

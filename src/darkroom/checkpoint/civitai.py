@@ -7,9 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from darkroom.checkpoint.download import NotFound, Remote, Web, safe_name
+from darkroom.checkpoint.download import NotFound, Plan, Remote, Web, safe_name
 from darkroom.checkpoint.origin import Civitai, civitai_endpoint
-from darkroom.checkpoint.plan import Plan
 from darkroom.errors import InvalidRequest, ModelError, nearest
 
 _HELP = "give a token from your Civitai account (CIVITAI_TOKEN, --token)"

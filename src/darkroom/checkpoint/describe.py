@@ -13,7 +13,8 @@ from torch import nn
 from darkroom.checkpoint.hashes import sha256
 from darkroom.checkpoint.infer import Found, networks_in
 from darkroom.checkpoint.kinds import kind_by_names
-from darkroom.checkpoint.source import DENOISERS, INDEX, Part, Source, open_source
+from darkroom.checkpoint.library import INDEX
+from darkroom.checkpoint.source import DENOISERS, Part, Source, open_source
 from darkroom.checkpoint.tensors import WeightsFile, open_weights
 from darkroom.errors import ModelError
 from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet, unfilled

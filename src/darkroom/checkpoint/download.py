@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from darkroom.checkpoint.hashes import digest
 from darkroom.checkpoint.library import write_json
 from darkroom.errors import InvalidRequest, ModelError
 
@@ -59,6 +60,20 @@ class Remote:
     def key(self) -> str:
         """What an unfinished download is kept under."""
         return self.sha256 or hashlib.sha256(f"{self.url} {self.git}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to fetch for a model. name, aliases: what to call it; origin: where it comes from, to the revision; size:
+    bytes, roughly, where the files do not say theirs; hint: the kind that it is taken for where its header does not
+    tell."""
+
+    name: str
+    origin: str
+    files: tuple[Remote, ...]
+    aliases: tuple[str, ...] = ()
+    size: int = 0
+    hint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,8 +187,7 @@ class Web:
     def _checked(self, remote: Remote, part: Path, progress: Progress | None) -> Fetched:
         for resumed in (_size(part) > 0, False):
             stated = _persist(lambda: self._receive(remote, part, progress), lambda: _size(part))
-            with part.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = digest(part)
             wrong = _difference(remote, part, found, str(stated.get("sha256", "")))
             if not wrong:
                 part.with_suffix(".json").unlink(missing_ok=True)

@@ -9,12 +9,13 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 _KEPT_FROM = 32 << 20  # Smaller files are read anew in the time that it takes to look them up.
 _MOST_KEPT = 5000
+_CHUNK = 1 << 24
 
 
 def sha256(path: Path) -> str:
@@ -23,6 +24,17 @@ def sha256(path: Path) -> str:
     path = path.resolve()
     stat = path.stat()
     return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+def digest(path: Path, progress: Callable[[int], object] | None = None) -> str:
+    """The SHA-256 of a file, read anew whatever was known of it; `progress` is told how many bytes more were read."""
+    found = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_CHUNK):
+            found.update(piece)
+            if progress is not None:
+                progress(len(piece))
+    return found.hexdigest()
 
 
 def sha256_of(paths: Sequence[Path]) -> str:
@@ -43,8 +55,7 @@ def _sha256(path: Path, size: int, time: int) -> str:
     key = f"{path}|{size}|{time}"
     if size >= _KEPT_FROM and (known := _kept().get(key)):
         return known
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = digest(path)
     if size >= _KEPT_FROM:
         _keep(key, found)
     return found

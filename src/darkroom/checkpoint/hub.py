@@ -7,14 +7,11 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from darkroom.checkpoint.download import Remote, check_path, check_url
-from darkroom.checkpoint.library import INDEX, SUFFIXES
+from darkroom.checkpoint.download import Plan, Remote, check_path, check_url
+from darkroom.checkpoint.library import INDEX, SUFFIXES, TEXTS
 from darkroom.checkpoint.origin import Hub, hub_endpoint
-from darkroom.checkpoint.plan import Plan
 from darkroom.checkpoint.source import DENOISERS, weights_name
 from darkroom.errors import InvalidRequest, ModelError, nearest
-
-_TEXT = (".json", ".txt", ".model")
 
 
 def plan(
@@ -72,7 +69,7 @@ def needed(files: Collection[str], variant: str | None = None) -> list[str]:
         return sorted({*weights, "config.json"}) if weights else []
     chosen = [name for name in (INDEX, "darkroom.json") if name in top]
     for folder, names in folders.items():
-        texts = [name for name in names if name.endswith(_TEXT) and ".index." not in name]
+        texts = [name for name in names if name.endswith(TEXTS) and ".index." not in name]
         if folder.startswith("tokenizer") or folder == "scheduler":
             chosen += [f"{folder}/{name}" for name in texts]
         elif folder in (*DENOISERS, "vae", "image_encoder") or folder.startswith("text_encoder"):

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from darkroom.checkpoint.infer import networks_in
-from darkroom.checkpoint.source import INDEX, Source, component_weights, open_source
-from darkroom.checkpoint.tensors import open_weights
+from darkroom.checkpoint.library import INDEX, TEXTS
+from darkroom.checkpoint.source import Source, open_source, weights_at
 from darkroom.errors import ModelError
 from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet
 
@@ -40,8 +39,6 @@ _BY_NETWORK: Mapping[type[nn.Module], str] = {
 KINDS = tuple(dict.fromkeys([*_BY_NETWORK.values(), *_BY_NAMES]))
 """Every kind of thing that the library can hold."""
 
-_TEXT = (".json", ".txt", ".model")  # Configurations and tokenizers of a folder.
-
 
 @dataclass(frozen=True)
 class Identity:
@@ -62,18 +59,13 @@ def identify(path: Path, hint: str | None = None) -> Identity:
     if (path / INDEX).is_file():
         with open_source(path) as source:
             return Identity("model", source.family.name, path, tuple(_folder_files(source)))
-    with ExitStack() as opened:
-        weights = (
-            component_weights(path, None, opened)
-            if path.is_dir()
-            else opened.enter_context(open_weights(path))
-        )
+    with weights_at(path) as weights:
         kind = _kind({name: entry.shape for name, entry in weights.entries.items()}) or hint
         paths = [file.path for file in weights.files]
         if kind is None:
             raise ModelError(f"{path} holds no weights that Darkroom knows: it is another kind of file")
     if path.is_dir():
-        paths += [file for file in path.iterdir() if file.suffix in _TEXT]
+        paths += [file for file in path.iterdir() if file.suffix in TEXTS]
         return Identity(kind, "", path, tuple(sorted({file.name for file in paths})))
     family = ""
     if kind == "model":
@@ -101,7 +93,7 @@ def _folder_files(source: Source) -> Iterable[str]:
     folders = {source.path / "scheduler", *(source.path / role for role in source.parts)}
     folders |= {source.path / role.replace("text_encoder", "tokenizer") for role in source.parts}
     texts = {
-        file for folder in folders if folder.is_dir() for file in folder.iterdir() if file.suffix in _TEXT
+        file for folder in folders if folder.is_dir() for file in folder.iterdir() if file.suffix in TEXTS
     }
     texts |= {file for name in (INDEX, "darkroom.json") if (file := source.path / name).is_file()}
     return sorted(file.relative_to(source.path).as_posix() for file in used | texts)

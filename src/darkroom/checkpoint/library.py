@@ -25,6 +25,8 @@ INDEX = "model_index.json"
 RECORD = "library.json"
 SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """How files of weights are called."""
+TEXTS = (".json", ".txt", ".model")
+"""How configurations and tokenizers are called."""
 _FORMAT = 1
 _SHORTEST_HASH = 8
 _PATIENCE = 30.0  # Seconds to wait for another process that changes the library.

@@ -18,9 +18,6 @@ from darkroom.errors import ModelError
 Progress = Callable[[str, int, int], None]
 """Told (role, bytes read so far, bytes in all) as tensors are read."""
 
-# How much of a file may be in this process's memory beside what was made of it.
-WINDOW = 64 << 20
-
 
 class Reader:
     """Reads a part's tensors as its network keeps them: its names and shapes, a device, a precision.
@@ -38,7 +35,6 @@ class Reader:
         """What they take in the file."""
         self._rule_of = {name: rule for rule in self.rules for name in rule.ours}
         self._expected = self.network.state_dict()
-        self._unread = 0
 
     def state(
         self, names: Iterable[str] | None = None, progress: Callable[[int], None] | None = None
@@ -56,7 +52,7 @@ class Reader:
                 if name in wanted:
                     found[name] = self._placed(name, tensor)
             done += self._nbytes(rule)
-            self._forget(self._nbytes(rule))
+            self.part.weights.spend(self._nbytes(rule))
             if progress is not None:
                 progress(done)
         return found
@@ -74,12 +70,6 @@ class Reader:
 
     def _nbytes(self, rule: Rule) -> int:
         return self.part.weights.entries[self.part.prefix + rule.theirs].nbytes
-
-    def _forget(self, read: int) -> None:
-        self._unread += read
-        if self._unread > WINDOW:
-            self.part.weights.forget()
-            self._unread = 0
 
     def _placed(self, name: str, tensor: Tensor) -> Tensor:
         expected = self._expected[name]
@@ -101,10 +91,14 @@ def readers(
 ) -> dict[str, Reader]:
     """A reader for each network of a model, or for those of some roles; text encoders first, as they are needed first.
 
-    In float16 an autoencoder that overflows there (`force_upcast`) is read in float32. Raises ModelError where a file
-    lacks a tensor, or holds one that belongs to no network.
+    In float16 an autoencoder that overflows there (`force_upcast`) is read in float32. Raises ModelError where a
+    network is missing, where a file lacks a tensor, or holds one that belongs to no network.
     """
-    wanted = source.parts.keys() if roles is None else set(roles) & source.parts.keys()
+    wanted = list(source.parts if roles is None else roles)
+    if missing := [role for role in wanted if role not in source.parts]:
+        raise ModelError(
+            f"{source.path} holds no {', '.join(missing)}: give the file that does (load(..., others=[...]), --with)"
+        )
     found: dict[str, Reader] = {}
     claimed: dict[Path, set[str]] = {}
     for role in sorted(source.parts, key=lambda role: (not role.startswith("text_encoder"), role)):
@@ -116,17 +110,6 @@ def readers(
             found[role] = reader
     leftovers(source, claimed)
     return found
-
-
-def load_parts(
-    source: Source,
-    device: torch.device,
-    dtype: torch.dtype,
-    roles: Iterable[str] | None = None,
-    progress: Progress | None = None,
-) -> dict[str, nn.Module]:
-    """The networks of a model by role, see `readers`. Raises ModelError as those do."""
-    return fill(readers(source, device, dtype, roles), progress)
 
 
 def fill(by_role: Mapping[str, Reader], progress: Progress | None = None) -> dict[str, nn.Module]:

@@ -24,6 +24,8 @@ from darkroom.errors import ModelError
 
 # Far more than any model has, and few enough to be listed in a moment.
 MOST_TENSORS = 100_000
+WINDOW = 64 << 20
+"""How much of a file may be in this process's memory beside what was made of it, in bytes."""
 _MOST_DIMENSIONS = 16
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python names it from 3.13 on; the number is Linux's.
 
@@ -152,6 +154,7 @@ class WeightsFile:
     read: Callable[[Entry], Tensor] = field(repr=False)
     metadata: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    _spent: int = field(default=0, init=False, repr=False)
 
     def get(self, name: str) -> Tensor:
         """A tensor by name, on the CPU: a view of the file (see `Mapped.tensor`), or float32 if it was quantised.
@@ -173,10 +176,14 @@ class WeightsFile:
         for file in self.files:
             file.advise("MADV_WILLNEED")
 
-    def forget(self) -> None:
-        """Give back the memory of what was read so far. Whatever was written to its views is lost."""
-        for file in self.files:
-            file.advise("MADV_DONTNEED")
+    def spend(self, count: int) -> None:
+        """Say that some more bytes were read and are done with: when they come to `WINDOW`, the memory of all that was
+        read so far is given back, and whatever was written to its views is lost."""
+        self._spent += count
+        if self._spent >= WINDOW:
+            self._spent = 0
+            for file in self.files:
+                file.advise("MADV_DONTNEED")
 
     def close(self) -> None:
         """Let go of the files. Tensors already handed out stay valid."""

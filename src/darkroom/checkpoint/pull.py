@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from darkroom.checkpoint import civitai, hub
-from darkroom.checkpoint.download import Fetched, Progress, Remote, Web, check_room, safe_name
+from darkroom.checkpoint.download import Fetched, Plan, Progress, Remote, Web, check_room, safe_name
 from darkroom.checkpoint.kinds import identify
 from darkroom.checkpoint.library import (
     SUFFIXES,
@@ -34,7 +34,6 @@ from darkroom.checkpoint.library import (
 )
 from darkroom.checkpoint.locked import Locked
 from darkroom.checkpoint.origin import Address, Civitai, Hub, Origin, parse
-from darkroom.checkpoint.plan import Plan
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
 
 

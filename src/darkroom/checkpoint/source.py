@@ -20,6 +20,7 @@ from darkroom.checkpoint import configs
 from darkroom.checkpoint.family import Family, Preferences
 from darkroom.checkpoint.identify import SCALING, Evidence, family_of
 from darkroom.checkpoint.infer import HUGGING_FACE, Found, networks_in, within
+from darkroom.checkpoint.library import INDEX
 from darkroom.checkpoint.rules import SAME, Rule, original_rules
 from darkroom.checkpoint.tensors import WeightsFile, open_shards, open_weights
 from darkroom.diffusion import Discrete, FlowSchedule, NoiseSchedule, betas, parse_sampler, process
@@ -27,7 +28,6 @@ from darkroom.errors import DarkroomError, InvalidRequest, ModelError
 from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet, VAEConfig, unfilled
 from darkroom.prompt.tokenizer import Tokenizer
 
-INDEX = "model_index.json"
 DENOISERS = ("unet", "transformer")
 
 
@@ -194,9 +194,9 @@ def with_vae(source: Source, path: Path) -> Source:
 def _vae_of(path: Path, family: Family, opened: ExitStack) -> Part | None:
     if (path / INDEX).is_file():
         return opened.enter_context(open_source(path)).parts.get("vae")
+    weights = opened.enter_context(weights_at(path))
     if path.is_dir():
-        return _component("vae", path, VAE, configs.vae_config, component_weights(path, None, opened))
-    weights = opened.enter_context(open_weights(path))
+        return _component("vae", path, VAE, configs.vae_config, weights)
     found = [each for each in networks_in(_shapes(weights)) if each.kind in (VAE, TinyVAE)]
     part = _part("vae", found[0], weights, _said(weights)) if found else None
     if part is None or part.kind is not VAE or "vae" in _said(weights):
@@ -231,7 +231,7 @@ def _open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source
             raise ModelError(f"{folder / role} is missing: the model folder is incomplete")
         if named[-1] == "AutoencoderTiny":
             kind, config = TinyVAE, configs.tiny_config
-        weights = component_weights(folder / role, variant, opened)
+        weights = opened.enter_context(weights_at(folder / role, variant))
         parts[role] = _component(role, folder / role, kind, config, weights)
     if not any(role in parts for role in DENOISERS):
         raise ModelError(
@@ -264,12 +264,14 @@ def _component(role: str, folder: Path, kind: type[nn.Module], config: Any, weig
     return _part(role, found[0], weights)
 
 
-def component_weights(folder: Path, variant: str | None, opened: ExitStack) -> WeightsFile:
-    """The weights of a component's folder, of the variant asked for if there is one."""
-    name = weights_name({file.name for file in folder.iterdir()}, variant)
+def weights_at(path: Path, variant: str | None = None) -> WeightsFile:
+    """The weights of a file, or of a component's folder: there, of the variant asked for if there is one."""
+    if not path.is_dir():
+        return open_weights(path)
+    name = weights_name({file.name for file in path.iterdir()}, variant)
     if name is None:
-        raise ModelError(f"{folder} holds no weights: the model folder is incomplete")
-    return opened.enter_context((open_shards if name.endswith(".json") else open_weights)(folder / name))
+        raise ModelError(f"{path} holds no weights: the model folder is incomplete")
+    return (open_shards if name.endswith(".json") else open_weights)(path / name)
 
 
 def weights_name(files: Collection[str], variant: str | None = None) -> str | None:

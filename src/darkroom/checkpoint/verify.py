@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,27 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from darkroom.checkpoint.hashes import digest
 from darkroom.checkpoint.library import INDEX, Entry, File, Version
-from darkroom.checkpoint.source import Source, component_weights, open_source
-from darkroom.checkpoint.tensors import WeightsFile, open_weights
+from darkroom.checkpoint.source import Source, open_source, weights_at
+from darkroom.checkpoint.tensors import WeightsFile
 from darkroom.errors import ModelError
 
 Progress = Callable[[int], object]
 """Told the bytes that were read since it was last told."""
 
 _CHUNK = 1 << 24
-_WINDOW = 256 << 20  # How much of a file may be in this process's memory.
-
-
-def digest(path: Path, progress: Progress | None = None) -> str:
-    """The SHA-256 of a file, read anew whatever was known of it."""
-    found = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(_CHUNK):
-            found.update(piece)
-            if progress is not None:
-                progress(len(piece))
-    return found.hexdigest()
 
 
 def verify(entry: Entry, number: int, progress: Progress | None = None) -> tuple[Version, list[str]]:
@@ -74,22 +62,14 @@ def bad_tensors(path: Path) -> Iterator[str]:
         except ModelError:
             if (path / INDEX).is_file():
                 raise
-            weights = (
-                component_weights(path, None, opened)
-                if path.is_dir()
-                else opened.enter_context(open_weights(path))
-            )
+            weights = opened.enter_context(weights_at(path))
             used = [(weights, name) for name in weights.entries if not name.endswith("attn_mask")]
         else:
             used = list(_used(source))
-        read = 0
         for weights, name in used:
             if words := _not_finite(weights.get(name)):
                 yield f"{weights.path}: {name} holds {words}"
-            read += weights.entries[name].nbytes
-            if read >= _WINDOW:
-                weights.forget()
-                read = 0
+            weights.spend(weights.entries[name].nbytes)
 
 
 def _used(source: Source) -> Iterator[tuple[WeightsFile, str]]:

@@ -6,8 +6,11 @@ import argparse
 import json
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from darkroom.cli.progress import byte_bar
 
 if TYPE_CHECKING:
     from darkroom.checkpoint.describe import Description
@@ -83,8 +86,6 @@ def as_text(found: Description) -> str:
 
 
 def run_convert(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from darkroom.checkpoint.export import convert
     from darkroom.checkpoint.registry import locate
     from darkroom.checkpoint.source import open_source, with_vae
@@ -95,12 +96,8 @@ def run_convert(args: argparse.Namespace) -> int:
         source = opened.enter_context(open_source(locate(args.model), prediction=args.prediction))
         if args.vae is not None:
             source = opened.enter_context(with_vae(source, args.vae.expanduser()))
-        bar = opened.enter_context(tqdm(unit="B", unit_scale=True, disable=None, leave=False))
-
-        def told(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+        bar = opened.enter_context(byte_bar())
+        told = partial(bar, args.out.name)
         convert(source, args.out, dtype, args.prune, told)
     for note in source.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -9,15 +9,14 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkroom.cli.progress import loading_bar
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.generation.request import Request
 
 if TYPE_CHECKING:
-    from darkroom.checkpoint.load import Progress
     from darkroom.generation import Picture
     from darkroom.model import Model
 
@@ -43,7 +42,8 @@ _DEFAULTS: dict[str, Any] = {
     "metadata": True,
 }
 
-_LOADING = ("device", "precision", "vae", "others", "prediction", "zero_snr", "variant", "refiner", "memory")
+LOADING = ("device", "precision", "vae", "others", "prediction", "zero_snr", "variant", "refiner", "memory")
+"""Those that `darkroom.load` takes."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -154,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
     with loading_bar(args.quiet) as progress:
         model = load(
             options["model"],
-            **{name: options[name] for name in _LOADING},
+            **{name: options[name] for name in LOADING},
             expecting=max(requests, key=area, default=None),
             progress=progress,
         )
@@ -178,24 +178,6 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         _report(model, loaded - started, time.perf_counter() - began, paths)
     return 0
-
-
-@contextmanager
-def loading_bar(quiet: bool) -> Iterator[Progress]:
-    """A bar of the bytes read, for models that take longer than a moment."""
-    from tqdm import tqdm
-
-    read: dict[str, int] = {}
-    totals: dict[str, int] = {}
-    with tqdm(unit="B", unit_scale=True, disable=quiet or None, leave=False, delay=0.5) as bar:
-
-        def told(component: str, done: int, total: int) -> None:
-            read[component], totals[component] = done, total
-            bar.total = sum(totals.values())
-            bar.set_description(f"loading {component}", refresh=False)
-            bar.update(sum(read.values()) - bar.n)
-
-        yield told
 
 
 def area(request: Request) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkroom.cli.progress import byte_bar, counted
 from darkroom.errors import InvalidRequest, ModelError
 
 if TYPE_CHECKING:
@@ -52,6 +52,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         sub.set_defaults(run=run)
         return sub
 
+    _add_recording(command)
+    _add_fetching(command)
+    _add_naming(command)
+    _add_checking(command)
+
+
+def _add_recording(command: Callable[..., Any]) -> None:
     sub = command("list", run_list, "list what there is; of the names given, every version")
     sub.add_argument("name", nargs="*", help="names, aliases or hashes (default: everything)")
     _add_kind(sub, "only this kind: model, lora, vae, ...")
@@ -84,6 +91,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--hash", action="store_true", help="also compute each file's SHA-256, which reads it whole"
     )
 
+
+def _add_fetching(command: Callable[..., Any]) -> None:
     sub = command(
         "pull",
         run_pull,
@@ -121,6 +130,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     sub.add_argument("--keep-files", action="store_true", help="delete no files")
     _add_kind(sub)
 
+
+def _add_naming(command: Callable[..., Any]) -> None:
     sub = command("alias", run_alias, "give an entry another name")
     sub.add_argument("name", help="its name")
     sub.add_argument("alias", nargs="+", help="further names")
@@ -143,6 +154,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     _add_kind(sub)
 
+
+def _add_checking(command: Callable[..., Any]) -> None:
     sub = command(
         "verify",
         run_verify,
@@ -287,8 +300,8 @@ def run_add(args: argparse.Namespace) -> int:
         raise ModelError(f"there is no file or folder {args.path}")
     found = identify(path, args.kind)
     version = version_of(path, found.root, found.files, family=found.family)
-    with _bar() as bar:
-        version = version.hashed(_counted(bar, path.name, version.size))
+    with byte_bar() as bar:
+        version = version.hashed(counted(bar, path.name, version.size))
     with changing() as library:
         recorded = library.record(found.kind, args.name or path.stem, version, args.alias)
         if args.name and args.name not in (recorded.entry.name, *recorded.entry.aliases):
@@ -326,7 +339,7 @@ def run_scan(args: argparse.Namespace) -> int:
         return 1
     for folder in folders:
         print(f"{folder}: {program(folder)}", file=sys.stderr)
-    with _bar() as bar:
+    with byte_bar() as bar:
         found = scan(
             folders,
             lambda words: print(f"skipped: {words}", file=sys.stderr),
@@ -458,7 +471,7 @@ def run_pull(args: argparse.Namespace) -> int:
         if len(args.what) > 1 and (args.name or args.file):
             raise InvalidRequest("--name and --file go with one model: pull them one by one")
         for what in args.what:
-            with _bar() as bar:
+            with byte_bar() as bar:
                 recorded = pull(
                     what,
                     name=args.name,
@@ -479,7 +492,7 @@ def run_pull(args: argparse.Namespace) -> int:
     for wanted in listed:
         try:
             if not _embedded_as_locked(wanted):
-                with _bar() as bar:
+                with byte_bar() as bar:
                     fetched = pull_locked(wanted, token=args.token, insecure=args.insecure, progress=bar)
                 print(_told(fetched) if fetched else f"{wanted.name}: is there as locked")
         except ModelError as error:
@@ -511,8 +524,8 @@ def run_verify(args: argparse.Namespace) -> int:
     for entry in _entries(args.name, args.kind):
         for number, version in enumerate(entry.versions):
             which = entry.name if len(entry.versions) == 1 else f"{entry.name} version {number + 1}"
-            with _bar() as bar:
-                found, problems = verify(entry, number, _counted(bar, which, version.size))
+            with byte_bar() as bar:
+                found, problems = verify(entry, number, counted(bar, which, version.size))
             if not problems and found != version and version.how != "embedded":
                 with changing() as library:
                     library.record(entry.kind, entry.name, found)
@@ -545,8 +558,8 @@ def run_lock(args: argparse.Namespace) -> int:
 
     entries = _entries(args.name, args.kind)
     for entry in entries:
-        with _bar() as bar:
-            version = entry.version.hashed(_counted(bar, entry.name, entry.version.size))
+        with byte_bar() as bar:
+            version = entry.version.hashed(counted(bar, entry.name, entry.version.size))
         if version.how != "embedded" and version != entry.version:
             with changing() as library:
                 library.record(entry.kind, entry.name, version)
@@ -557,40 +570,3 @@ def run_lock(args: argparse.Namespace) -> int:
     write_lock(args.file, listed.values())
     print(f"{args.file}: lists {len(listed)}")
     return 0
-
-
-# Progress
-
-Bar = Callable[[str, int, int | None], None]
-"""Told what is being read or written, the bytes of it done, and the bytes in all if that is known."""
-
-
-@contextmanager
-def _bar() -> Iterator[Bar]:
-    """A bar, on a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(unit="B", unit_scale=True, disable=None, leave=False) as bar:
-        last = ""
-
-        def told(what: str, done: int, total: int | None) -> None:
-            nonlocal last
-            if what != last:
-                last = what
-                bar.set_description_str(what, refresh=False)
-                bar.reset(total)
-            bar.update(done - bar.n)
-
-        yield told
-
-
-def _counted(bar: Bar, what: str, total: int) -> Callable[[int], None]:
-    """A bar that is told how many bytes were done since it was last told."""
-    done = 0
-
-    def told(size: int) -> None:
-        nonlocal done
-        done += size
-        bar(what, done, total)
-
-    return told

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from darkroom.cli.generate import add_picture_options, add_running_options, gather
+from darkroom.cli.generate import LOADING, add_picture_options, add_running_options, gather
 from darkroom.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -36,36 +36,25 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     options, settings = gather(args)
-    from contextlib import ExitStack
-    from pathlib import Path
-
-    from darkroom.checkpoint.registry import locate
-    from darkroom.checkpoint.source import open_source, with_vae
     from darkroom.engine.devices import place
     from darkroom.engine.memory import MODES, memory_mode
     from darkroom.engine.plan import Planner, parse_size
     from darkroom.engine.speed import measure
     from darkroom.generation import Request
     from darkroom.generation.settle import settle
+    from darkroom.model import open_model
 
-    limit = parse_size(asked := args.gpu_memory or options["memory"])
-    if limit is None and (args.gpu_memory or memory_mode(asked) is None):
+    asked = args.gpu_memory or options["memory"]
+    limit = parse_size(asked)
+    if limit is None and args.gpu_memory:
         raise InvalidRequest(f"--gpu-memory is {asked!r}: give a size, such as 8GB")
+    if limit is None:
+        memory_mode(asked)  # Raises for an unknown one.
     placement = place(options["device"], options["precision"])
-    path = locate(options["model"])
-    with ExitStack() as opened:
-        source = opened.enter_context(
-            open_source(path, variant=options["variant"], others=[Path(each) for each in options["others"]])
-        )
-        if options["vae"] is not None:
-            source = opened.enter_context(with_vae(source, Path(options["vae"]).expanduser()))
-        refiner = options["refiner"] and opened.enter_context(open_source(locate(options["refiner"])))
-        request = settle(
-            Request.from_dict({**settings, "prompt": args.prompt or ""}),
-            source.family,
-            path.name,
-            bool(refiner),
-        )
+    files = {name: options[name] for name in LOADING if name not in ("device", "precision", "memory")}
+    with open_model(options["model"], **files) as (name, source, refiner):
+        asked_for = Request.from_dict({**settings, "prompt": args.prompt or ""})
+        request = settle(asked_for, source.family, name, refiner is not None)
         planner = Planner(source, placement, request, refiner)
         speed = measure(placement)
         found = [planner.foresee(mode, speed) for mode in MODES]

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -138,11 +139,25 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def _mallopt(settings: Mapping[int, int]) -> None:
-    if platform.system() != "Linux" or "MALLOC_ARENA_MAX" in os.environ:
-        return
+    if "MALLOC_ARENA_MAX" not in os.environ and (mallopt := _glibc("mallopt")) is not None:
+        for name, value in settings.items():
+            mallopt(name, value)
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system, or to others on the device."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if (trim := _glibc("malloc_trim")) is not None:
+        trim(0)
+
+
+@cache
+def _glibc(name: str) -> Any:
+    """A function of glibc's allocator; None where there is another."""
+    if platform.system() != "Linux":
+        return None
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # Not glibc: nothing to tune.
-        return
-    for name, value in settings.items():
-        mallopt(name, value)
+        return getattr(ctypes.CDLL(None), name, None)
+    except OSError:
+        return None

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from darkroom.engine.devices import give_back_memory
 from darkroom.engine.networks import Networks
 from darkroom.errors import Cancelled, GenerationError
 from darkroom.generation.job import Job
@@ -206,7 +207,7 @@ class Engine:
         except Exception as error:
             if not out_of_memory(error) or len(rows) == 1:
                 raise
-        _release_memory()
+        give_back_memory()
         half = len(rows) // 2
         log.warning("out of memory with %d rows in a call: going on with %d", len(rows), half)
         self.rows = max(1, min(self.rows, half))
@@ -240,7 +241,7 @@ class Engine:
                 except Exception as error:
                     if not out_of_memory(error):
                         raise
-                _release_memory()
+                give_back_memory()
                 task.notes.append("decoded in tiles: memory did not suffice for the whole picture")
                 return self.networks.decode(latent, tiled=True)
         raise AssertionError(task.work)
@@ -258,8 +259,3 @@ def explained(error: Exception) -> Exception:
     if not out_of_memory(error):
         return error
     return GenerationError("out of memory: ask for a smaller picture, or close what else uses the device")
-
-
-def _release_memory() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -8,11 +8,8 @@ networks know nothing of this: a unit hangs on the modules it belongs to from ou
 
 from __future__ import annotations
 
-import ctypes
-import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -20,6 +17,7 @@ from torch import Tensor, nn
 
 from darkroom.checkpoint.load import Progress, Reader, fill
 from darkroom.checkpoint.source import DENOISERS
+from darkroom.engine.devices import give_back_memory
 from darkroom.errors import InvalidRequest, nearest
 
 Stay = Literal["keep", "turns", "stream"]
@@ -169,18 +167,3 @@ def _fetch(reader: Reader) -> Fetch:
 def _holder(network: nn.Module, name: str) -> tuple[Any, str]:
     path, _, leaf = name.rpartition(".")
     return network.get_submodule(path), leaf
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system, or to others on the device."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if (trim := _malloc_trim()) is not None:
-        trim(0)
-
-
-@cache
-def _malloc_trim() -> Any:
-    if platform.system() != "Linux":
-        return None
-    return getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from darkroom.checkpoint.family import Family
-from darkroom.checkpoint.load import WINDOW, readers
+from darkroom.checkpoint.load import readers
+from darkroom.checkpoint.mapped import WINDOW
 from darkroom.checkpoint.source import DENOISERS, Source
 from darkroom.engine.cost import Cost, cost_of
 from darkroom.engine.devices import Placement
@@ -40,12 +41,14 @@ _SCRATCH = 0.1
 
 @dataclass(frozen=True)
 class Phase:
-    """One kind of work: how often it is done for a picture, which networks it needs, and what one call costs."""
+    """One kind of work: how often it is done for a picture, by which network, and what one call costs. tiled: whether
+    that is in tiles; None where it does not matter."""
 
     name: str
     calls: int
-    roles: tuple[str, ...]
+    role: str
     cost: Cost
+    tiled: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class Forecast:
     """What pictures of a request take in a memory mode.
 
     `peak` is the most memory in bytes: of the whole process on a CPU, of the device elsewhere. `weights` are the bytes
-    of each network, `working` those of each phase's tensors. `seconds` are those of each phase for one picture, and of
-    `loading`; empty where no speed was given.
+    of each network, `working` those of each phase's tensors. `seconds` are those of each phase for one picture; empty
+    where no speed was given.
     """
 
     mode: str
@@ -77,7 +80,7 @@ class Planner:
         self.placement = placement
         self._base = _base(placement)
         self._networks: dict[str, Any] = {}
-        self._phases: dict[bool, list[Phase]] = {False: [], True: []}
+        self._phases: list[Phase] = []
         self._add("", source, [*source.expert_roles, "vae"], request)
         if refiner is not None:
             self._add("refiner ", refiner, refiner.expert_roles, request)
@@ -87,15 +90,14 @@ class Planner:
         by_role = readers(source, self.placement.device, self.placement.dtype, roles)
         networks = {role: reader.network.to(reader.dtype) for role, reader in by_role.items()}
         self._networks |= {prefix + role: network for role, network in networks.items()}
-        for tiled, phases in self._phases.items():
-            phases += _phases(networks, source.family, request, tiled, prefix)
+        self._phases += _phases(networks, source.family, request, prefix)
 
     def foresee(self, mode: str, speed: Speed | None = None) -> Forecast:
         """What pictures take in a memory mode, by its name."""
         memory = memory_mode(mode)
-        phases = self._phases[memory.tiled]
+        phases = [phase for phase in self._phases if phase.tiled in (None, memory.tiled)]
         always = sum(size for role, size in self.weights.items() if _stay(role, memory) == "keep")
-        working = {phase.name: self._working(phase, memory) for phase in phases}
+        working = {phase.name: self._working(phase) for phase in phases}
         peak = (
             self._base + always + max(self._beside(phase, memory) + working[phase.name] for phase in phases)
         )
@@ -117,37 +119,19 @@ class Planner:
 
     def _beside(self, phase: Phase, memory: Memory) -> int:
         """The weights that are there in a phase besides those that always are."""
-        sizes = [0]
-        for role in phase.roles:
-            stay = _stay(role, memory)
-            if stay == "turns":
-                sizes.append(self.weights[role])
-            elif stay == "stream":
-                # A layer, and its tensor while it is brought into the network's precision.
-                sizes.append(2 * _largest_layer(self._networks[role]) + stays_anyway(self._networks[role]))
-        return max(sizes)
+        stay, network = _stay(phase.role, memory), self._networks[phase.role]
+        if stay == "turns":
+            return self.weights[phase.role]
+        # A layer, and its tensor while it is brought into the network's precision.
+        return 2 * _largest_layer(network) + stays_anyway(network) if stay == "stream" else 0
 
-    def _working(self, phase: Phase, memory: Memory) -> int:
-        return int(phase.cost.peak * (1 + _SCRATCH)) + max(
-            _largest_layer(self._networks[role]) for role in phase.roles
-        )
+    def _working(self, phase: Phase) -> int:
+        return int(phase.cost.peak * (1 + _SCRATCH)) + _largest_layer(self._networks[phase.role])
 
     def _seconds(self, phase: Phase, memory: Memory, speed: Speed) -> float:
         """One call's, with the time to bring weights that do not stay."""
-        brought = sum(self.weights[role] for role in phase.roles if _stay(role, memory) == "stream")
+        brought = self.weights[phase.role] if _stay(phase.role, memory) == "stream" else 0
         return speed.seconds(phase.cost) + 2 * brought / speed.bandwidth
-
-
-def memory_for(
-    asked: str, source: Source, placement: Placement, request: Request, refiner: Source | None = None
-) -> Memory:
-    """The memory mode of a name, or the fastest that a size such as "8GB" suffices for.
-
-    Raises InvalidRequest for what is neither, and for a size that is too small for the request.
-    """
-    if (limit := parse_size(asked)) is None:
-        return memory_mode(asked)
-    return memory_mode(Planner(source, placement, request, refiner).fitting(limit).mode)
 
 
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -164,29 +148,29 @@ def _stay(role: str, memory: Memory) -> str:
     return memory.denoiser if role.split()[-1] in DENOISERS else memory.others
 
 
-def _phases(
-    networks: Mapping[str, Any], family: Family, request: Request, tiled: bool, prefix: str
-) -> list[Phase]:
+def _phases(networks: Mapping[str, Any], family: Family, request: Request, prefix: str) -> list[Phase]:
     """What a picture takes, from text to pixels; `networks` are on the meta device, `prefix` is put to their roles."""
     phases: list[Phase] = []
 
-    def add(name: str, calls: int, role: str, call: Callable[[], object]) -> None:
-        phases.append(Phase(prefix + name, calls, (prefix + role,), cost_of(call)))
+    def add(name: str, calls: int, role: str, call: Callable[[], object], tiled: bool | None = None) -> None:
+        phases.append(Phase(prefix + name, calls, prefix + role, cost_of(call), tiled))
 
     for role, network in networks.items():
         if role.startswith("text_encoder"):
             length = T5_LENGTH if isinstance(network, T5Encoder) else CLIP_LENGTH
             add(f"encode {role}", 2, role, partial(_encode, network, length))
     denoiser = next(role for role in DENOISERS if role in networks)
-    vae = networks.get("vae")
+    vae: Any = networks.get("vae")  # A refiner has none of its own.
+    ways = () if vae is None else (False, True)
     for number, each in enumerate(plan(request, family)):
         size = f"{each.width}x{each.height}"
         latent = (family.latent_channels, each.height // family.factor, each.width // family.factor)
-        if number and vae is not None:
-            add(f"prepare {size}", 1, "vae", partial(_prepare, vae, (3, each.height, each.width), tiled))
+        for tiled in ways if number else ():
+            picture = 3, each.height, each.width
+            add(f"prepare {size}", 1, "vae", partial(_prepare, vae, picture, tiled), tiled)
         add(f"denoise {size}", each.calls, denoiser, partial(_denoise, networks[denoiser], latent, family))
-        if vae is not None:
-            add(f"decode {size}", 1, "vae", partial(_decode, vae, latent, tiled))
+        for tiled in ways:
+            add(f"decode {size}", 1, "vae", partial(_decode, vae, latent, tiled), tiled)
     return phases
 
 

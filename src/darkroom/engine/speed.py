@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from darkroom.engine.cost import Cost, Operation
 from darkroom.engine.devices import Placement
+from darkroom.networks import attend
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,7 @@ def measure(placement: Placement) -> Speed:
         return Speed(
             convolution=2.0 * 2 * 320 * 32 * 32 * 320 * 9 / timed(lambda: F.conv2d(image, kernel, padding=1)),
             product=2.0 * 1024 * 640 * 2560 / timed(lambda: F.linear(tokens, matrix)),
-            attention=4.0
-            * 16
-            * 1024
-            * 1024
-            * 64
-            / timed(lambda: F.scaled_dot_product_attention(heads, heads, heads)),
+            attention=4.0 * heads.numel() * 1024 / timed(lambda: attend(heads, heads, heads)),
             bandwidth=3.0 * large.nbytes / timed(lambda: large + large),
             overhead=timed(lambda: [layer(small) for _ in range(100)]) / 100,
         )
