@@ -160,3 +160,13 @@ def test_the_memory_of_nested_calls_is_given_back():
             torch.zeros(1024) + 1
 
     assert cost_of(call).peak == 2 * 4096
+
+
+@pytest.mark.peer
+def test_a_model_that_needs_a_picture_loads_all_the_same(tmp_path):
+    from tests import families
+
+    folder = families.write_sd1(tmp_path / "inpainting", in_channels=9)
+    model = darkroom.load(folder, device="cpu", precision="float32")
+    with pytest.raises(InvalidRequest, match="needs"):
+        model.generate("a red boat")
