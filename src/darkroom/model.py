@@ -46,13 +46,13 @@ class Step:
     seed: int
     done: int
     total: int
-    _task: Task
+    _job: Job
     _family: Family
 
     def preview(self) -> Image.Image | None:
         """A small picture of what the network sees so far, for next to nothing; None where the model
         has no preview map or nothing has been seen yet."""
-        latent, rows = self._task.job.denoised, self._family.preview
+        latent, rows = self._job.denoised, self._family.preview
         if latent is None or rows is None:
             return None
         matrix = torch.tensor(rows)
@@ -143,7 +143,7 @@ class Model:
             (i, Job(request.single(i), self.family, refiner=self._refiner_family))
             for i in range(request.count)
         )
-        running: dict[int, Task] = {}
+        running: dict[int, Task[Job]] = {}
         with self._lock:
             try:
                 while True:
@@ -160,7 +160,7 @@ class Model:
                                 task.job.request.seed or 0,
                                 task.job.done,
                                 task.job.total,
-                                task,
+                                task.job,
                                 self.family,
                             )
                         if task.finished:
@@ -170,7 +170,7 @@ class Model:
                 for task in running.values():
                     task.cancel()
 
-    def _picture(self, task: Task) -> Picture:
+    def _picture(self, task: Task[Job]) -> Picture:
         request = task.job.request
         pixels: np.ndarray[Any, Any] = task.result()
         weights = self.weights()

@@ -18,7 +18,7 @@ the same call, in whatever order, or let one go: all that has to be remembered i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -61,7 +61,8 @@ class Run:
 
     x: the latent; step: steps finished; history: what a multistep method remembers; draws: how many
     noises were drawn (draw 0 is usually the one x began as). `source` gives the noise and is not
-    state. No array in it is ever changed in place, so a snapshot costs nothing.
+    state. `finished` is told after each step, and may put another x in the place of what the step came to. No array in
+    it is ever changed in place, so a snapshot costs nothing.
     """
 
     x: Array
@@ -70,6 +71,7 @@ class Run:
     draws: int = 0
     source: Noise | None = None
     saved: Snapshot | None = None
+    finished: Callable[[Run], None] | None = None
 
     @classmethod
     def begin(cls, source: Noise, point: Point, x0: Array | None = None) -> Run:
@@ -93,12 +95,15 @@ class Run:
         self.draws += 1
         return value
 
-    def steps(self, points: Sequence[Point]) -> Iterator[tuple[Point, Point]]:
-        """The pairs (p, q) still to be stepped from p to q; `saved` is taken at the top of each."""
+    def steps(self, points: Points) -> Iterator[tuple[Point, Point]]:
+        """The pairs (p, q) still to be stepped from p to q; `saved` is taken at the top of each, `finished` told at
+        its end."""
         while self.step < len(points) - 1:
             self.saved = self.snapshot()
-            yield points[self.step], points[self.step + 1]
+            yield points[self.step], points.end(self.step)
             self.step += 1
+            if self.finished is not None:
+                self.finished(self)
 
 
 def count_calls(sampler: Sampler, points: Points, steps: int | None = None) -> int:

@@ -23,7 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,8 +31,7 @@ from torch import Tensor
 from darkroom.engine.devices import give_back_memory
 from darkroom.engine.networks import Networks
 from darkroom.errors import Cancelled, GenerationError
-from darkroom.generation.job import Job
-from darkroom.generation.work import Decode, Denoise, Encode, Pixels, Prepare, Row, Work
+from darkroom.generation.work import Decode, Denoise, Encode, Prepare, Render, Row, Work
 
 log = logging.getLogger(__name__)
 
@@ -40,28 +39,45 @@ ROWS = 2
 """How many rows a denoising call has: one picture with guidance."""
 
 
-@dataclass(eq=False)
-class Task:
-    """A job in an engine: its work in hand, and in the end its pixels or its error."""
+class Job(Protocol):
+    """What an engine runs, such as `darkroom.generation.job.Job`: `done` of `total` network calls are behind it."""
 
-    job: Job
+    @property
+    def done(self) -> int: ...
+
+    @property
+    def total(self) -> int: ...
+
+    def develop(self) -> Generator[Work, Any, Any]:
+        """Yields work and is sent what came of it; returns what the job is for."""
+        ...
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
+
+
+@dataclass(eq=False)
+class Task(Generic[AnyJob]):
+    """A job in an engine: its work in hand, and in the end its result or its error."""
+
+    job: AnyJob
     number: int
-    steps: Generator[Work, Any, Pixels]
+    steps: Generator[Work, Any, Any]
     work: Work | None = None
-    pixels: Pixels | None = None
+    value: Any = None
     error: BaseException | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
-        return self.pixels is not None or self.error is not None
+        return self.value is not None or self.error is not None
 
-    def result(self) -> Pixels:
-        """The picture, (height, width, 3) uint8; raises what made the job fail."""
+    def result(self) -> Any:
+        """What the job made; raises what made it fail."""
         if self.error is not None:
             raise self.error
-        assert self.pixels is not None, "the task is still running"
-        return self.pixels
+        assert self.value is not None, "the task is still running"
+        return self.value
 
     def cancel(self) -> None:
         """Stop the job where it is. A finished one stays as it is."""
@@ -74,7 +90,7 @@ class Task:
         try:
             self.work = advance()
         except StopIteration as finished:
-            self._end(pixels=finished.value)
+            self._end(value=finished.value)
         except Exception as error:
             self._end(error=error)
 
@@ -87,8 +103,8 @@ class Task:
     def start(self) -> None:
         self._resume(lambda: next(self.steps))
 
-    def _end(self, pixels: Pixels | None = None, error: BaseException | None = None) -> None:
-        self.pixels, self.error, self.work = pixels, error, None
+    def _end(self, value: Any = None, error: BaseException | None = None) -> None:
+        self.value, self.error, self.work = value, error, None
 
 
 class Engine:
@@ -103,11 +119,11 @@ class Engine:
         self.networks = networks
         self.rows = rows
         self.calls = calls
-        self.tasks: list[Task] = []
+        self.tasks: list[Task[Any]] = []
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._numbers = itertools.count()
 
-    def submit(self, job: Job) -> Task:
+    def submit(self, job: AnyJob) -> Task[AnyJob]:
         """Take a job in. Work starts with the next tick; earlier jobs come first."""
         task = Task(job, next(self._numbers), job.develop())
         task.start()
@@ -140,7 +156,7 @@ class Engine:
     def _sweep(self) -> None:
         self.tasks = [task for task in self.tasks if not task.finished]
 
-    def _group(self) -> list[Task]:
+    def _group(self) -> list[Task[Any]]:
         """The work that is due, and what fits beside it, in the order the jobs came.
 
         Short work goes first: it brings jobs to where they can share a call, or ends them. Then first
@@ -160,7 +176,7 @@ class Engine:
                 room -= len(task.work.rows)
         return group
 
-    def _denoise(self, group: Sequence[Task]) -> None:
+    def _denoise(self, group: Sequence[Task[Any]]) -> None:
         works = [task.work for task in group]
         rows = [row for work in works if isinstance(work, Denoise) for row in work.rows]
         size = self.rows
@@ -180,7 +196,7 @@ class Engine:
             self._deliver(task, outputs[at : at + len(work.rows)])
             at += len(work.rows)
 
-    def _deliver(self, task: Task, outputs: Sequence[Tensor]) -> None:
+    def _deliver(self, task: Task[Any], outputs: Sequence[Tensor]) -> None:
         if all(bool(output.isfinite().all()) for output in outputs):
             task.send(list(outputs))
         else:
@@ -213,7 +229,7 @@ class Engine:
         self.rows = max(1, min(self.rows, half))
         return self._call(rows[:half]) + self._call(rows[half:])
 
-    def _isolate(self, group: Sequence[Task], error: Exception) -> None:
+    def _isolate(self, group: Sequence[Task[Any]], error: Exception) -> None:
         """A group failed: run its jobs one by one, so that only the guilty ones fail."""
         if len(group) == 1:
             group[0].throw(explained(error))
@@ -221,7 +237,7 @@ class Engine:
         for task in group:
             self._denoise([task])
 
-    def _single(self, task: Task) -> None:
+    def _single(self, task: Task[Any]) -> None:
         try:
             result = self._perform(task)
         except Exception as error:
@@ -229,22 +245,27 @@ class Engine:
         else:
             task.send(result)
 
-    def _perform(self, task: Task) -> object:
+    def _perform(self, task: Task[Any]) -> object:
         match task.work:
             case Encode(texts, expert):
                 return self.networks.encode(texts, expert)
             case Prepare(pixels):
                 return self.networks.prepare(pixels)
             case Decode(latent):
-                try:
-                    return self.networks.decode(latent)
-                except Exception as error:
-                    if not out_of_memory(error):
-                        raise
-                give_back_memory()
-                task.notes.append("decoded in tiles: memory did not suffice for the whole picture")
-                return self.networks.decode(latent, tiled=True)
+                return self._in_tiles_if_must(task, self.networks.decode, latent)
+            case Render(latent):
+                return self._in_tiles_if_must(task, self.networks.render, latent)
         raise AssertionError(task.work)
+
+    def _in_tiles_if_must(self, task: Task[Any], decode: Callable[..., object], latent: Tensor) -> object:
+        try:
+            return decode(latent)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        give_back_memory()
+        task.notes.append("decoded in tiles: memory did not suffice for the whole picture")
+        return decode(latent, tiled=True)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -31,6 +31,8 @@ class Networks(Protocol):
 
     def decode(self, latent: Tensor, tiled: bool = False) -> Pixels: ...
 
+    def render(self, latent: Tensor, tiled: bool = False) -> Tensor: ...
+
 
 @dataclass(frozen=True)
 class Expert:
@@ -85,12 +87,14 @@ class LatentDiffusion:
         return self.vae.to_latent(image.to(self.placement.device), self.memory.tiled).to("cpu", torch.float32)
 
     def decode(self, latent: Tensor, tiled: bool = False) -> Pixels:
-        return to_pixels(
-            self.vae.from_latent(latent.to(self.placement.device), tiled=tiled or self.memory.tiled)
-        )
+        return to_pixels(self.render(latent, tiled))
+
+    def render(self, latent: Tensor, tiled: bool = False) -> Tensor:
+        latent = latent.to(self.placement.device)
+        return self.vae.from_latent(latent, tiled=tiled or self.memory.tiled).to("cpu", torch.float32)
 
 
 def to_pixels(image: Tensor) -> Pixels:
     """An image (1, 3, H, W) in [-1, 1] to (H, W, 3) uint8."""
-    image = (image[0].float() * 127.5 + 127.5).round().clamp(0, 255)
-    return np.ascontiguousarray(image.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+    image = (image[0] * 127.5 + 127.5).round().clamp(0, 255)
+    return np.ascontiguousarray(image.to(torch.uint8).permute(1, 2, 0).numpy())

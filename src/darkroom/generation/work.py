@@ -80,4 +80,16 @@ class Decode:
         return ("decode", tuple(self.latent.shape))
 
 
-Work: TypeAlias = Encode | Prepare | Denoise | Decode
+@dataclass(frozen=True)
+class Render:
+    """A latent (1, C, h, w) float32 to its picture as the autoencoder gives it: (1, 3, height, width) float32, in
+    [-1, 1] or slightly beyond."""
+
+    latent: Tensor
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return ("render", tuple(self.latent.shape))
+
+
+Work: TypeAlias = Encode | Prepare | Denoise | Decode | Render

@@ -55,6 +55,15 @@ class ClipText:
     encoder: CLIPText
     use: TextUse = TextUse()
 
+    def states(self, ids: Ids, device: torch.device, skip: int = 0) -> tuple[Tensor, Tensor]:
+        """One sequence's states (1, 77, width), `skip` layers before the usual one, and its pooled vector (1, P):
+        projected where the encoder has a projection."""
+        output: CLIPOutput = self.encoder(torch.tensor([ids], device=device))
+        states = output.hidden_states[self.use.layer - skip]
+        if self.use.normed:
+            states = self.encoder.final_norm(states)
+        return states, output.pooled if output.projected is None else output.projected
+
 
 @dataclass(frozen=True)
 class T5Text:
@@ -62,6 +71,11 @@ class T5Text:
 
     tokenizer: T5Tokenizer
     encoder: T5Encoder
+
+    def states(self, text: str, length: int, device: torch.device) -> Tensor:
+        """A text's states (1, length, width)."""
+        states: Tensor = self.encoder(torch.tensor([self.tokenizer(text, length)], device=device))
+        return states
 
 
 class TextConditioner:
@@ -120,18 +134,10 @@ class TextConditioner:
         return Conditioning(context, whole)
 
     def _encode_clip(self, number: int, ids: Ids) -> tuple[Tensor, Tensor]:
-        """One chunk's states (1, 77, width), and its projected end state (1, P) where the model wants it."""
-        encoder, use = self.clips[number].encoder, self.clips[number].use
-        output: CLIPOutput = encoder(torch.tensor([ids], device=self.device))
-        states = output.hidden_states[use.layer]
-        if use.normed:
-            states = encoder.final_norm(states)
-        return states, output.pooled if output.projected is None else output.projected
+        return self.clips[number].states(ids, self.device)
 
     def _encode_t5(self, text: str) -> Tensor:
         if self.t5 is None:
             assert self.joint is not None
             return torch.zeros(1, T5_LENGTH, self.joint, device=self.device)
-        ids = torch.tensor([self.t5.tokenizer(text, T5_LENGTH)], device=self.device)
-        states: Tensor = self.t5.encoder(ids)
-        return states
+        return self.t5.states(text, T5_LENGTH, self.device)
