@@ -225,6 +225,7 @@ def load(
     prediction: str | None = None,
     zero_snr: bool | None = None,
     variant: str | None = None,
+    t5: bool = True,
     refiner: str | Path | None = None,
     memory: str = "full",
     expecting: Request | None = None,
@@ -235,8 +236,9 @@ def load(
     `device`: cpu, cuda, mps or whatever torch offers; `precision`: float32, bfloat16 or float16; both are
     chosen for the machine when left out. `vae`: the autoencoder of another file or folder; `others`: files with
     parts that a file lacks (text encoders). `prediction` (epsilon, v_prediction) and `zero_snr` say what a file does
-    not; `variant` picks among a folder's files ("fp16"). `refiner`: a second model of Stable Diffusion XL that makes
-    the last steps, from `Request.refiner_switch` on. `memory`: full, or with networks that come and go: medium, low,
+    not; `variant` picks among a folder's files ("fp16"); without `t5` a Stable Diffusion 3 does without its largest
+    text encoder. `refiner`: a second model of Stable Diffusion XL that makes the last steps, from
+    `Request.refiner_switch` on. `memory`: full, or with networks that come and go: medium, low,
     lowest (`darkroom.engine.memory`), or what there is of it, such as "8GB", for which the fastest of them is chosen
     that suffices for a request like `expecting` (a picture of the model's native size). `progress` is told (component,
     bytes read, bytes in all). Raises ModelError for a model that is missing or damaged, or a refiner that does not fit
@@ -252,6 +254,7 @@ def load(
                 prediction=prediction,
                 zero_snr=zero_snr,
                 variant=variant,
+                t5=t5,
                 refiner=refiner,
             )
         )
@@ -278,6 +281,7 @@ def open_model(
     prediction: str | None = None,
     zero_snr: bool | None = None,
     variant: str | None = None,
+    t5: bool = True,
     refiner: str | Path | None = None,
 ) -> Iterator[tuple[str, Source, Source | None]]:
     """A model's name, what it is on disk, and its refiner, their files open; the arguments are those of `load`."""
@@ -290,6 +294,7 @@ def open_model(
             prediction=prediction,
             zero_snr=zero_snr,
             variant=variant,
+            t5=t5,
             others=[Path(each).expanduser() for each in others],
         )
         opened.push(source)

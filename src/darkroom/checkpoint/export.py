@@ -185,7 +185,7 @@ def _stated(source: Source) -> dict[str, Any]:
         stated[role] = _COMPONENTS[part.kind][3](part.config)
     layers = {role: use.layer for role, use in source.family.text.items()}
     stated["text"] = {"layers": layers, "zero_empty": source.family.zero_empty}
-    stated["scheduler"] = _scheduler(source)
+    stated["scheduler"] = scheduler_json(source)
     stated["extra"] = _extra(source)
     stated["tokenizers"] = {
         role: tokenizer.to_dict()
@@ -386,8 +386,8 @@ def _write_settings(source: Source, out: Path) -> None:
         library, name, _, _ = _COMPONENTS[part.kind]
         projected = part.kind is CLIPText and part.config.projection_dim is not None
         index[role] = [library, name + "WithProjection" if projected else name]
-    index["scheduler"] = ["diffusers", _scheduler(source)["_class_name"]]
-    _write_json(out / "scheduler/scheduler_config.json", _scheduler(source))
+    index["scheduler"] = ["diffusers", scheduler_json(source)["_class_name"]]
+    _write_json(out / "scheduler/scheduler_config.json", scheduler_json(source))
     for role in family.text:
         folder = role.replace("text_encoder", "tokenizer")
         own = source.tokenizers.get(role)
@@ -414,7 +414,7 @@ def _write_settings(source: Source, out: Path) -> None:
     _write_json(out / "darkroom.json", _extra(source))
 
 
-def _scheduler(source: Source) -> dict[str, Any]:
+def scheduler_json(source: Source) -> dict[str, Any]:
     """The scheduler_config.json that the model came with, else its family's usual one."""
     family, schedule = source.family, source.family.schedule
     if source.scheduler:

@@ -129,19 +129,21 @@ def open_source(
     zero_snr: bool | None = None,
     variant: str | None = None,
     others: Sequence[Path] = (),
+    t5: bool = True,
 ) -> Source:
     """What a file or a folder holds. Raises ModelError where it is no model, or a damaged one.
 
     `prediction` (epsilon, v_prediction, sample, flow) and `zero_snr` override what was found; `variant` picks among a
-    folder's files ("fp16"); `others` are files with parts that this one lacks. The files stay open for their
-    tensors to be read: use it as a context manager, or call `close`.
+    folder's files ("fp16"); `others` are files with parts that this one lacks; without `t5` a Stable Diffusion 3 does
+    without its largest text encoder. The files stay open for their tensors to be read: use it as a context manager, or
+    call `close`.
     """
     with ExitStack() as opened:
         if (path / INDEX).is_file():
             source = _open_folder(path, variant, opened)
         else:
             source = _open_file(path, others, opened)
-        source = _without_t5(_overridden(source, prediction, zero_snr))
+        source = _without_t5(_overridden(source, prediction, zero_snr), t5)
         opened.pop_all()
     return source
 
@@ -160,9 +162,13 @@ def _overridden(source: Source, prediction: str | None, zero_snr: bool | None) -
     return replace(source, family=family, notes=notes)
 
 
-def _without_t5(source: Source) -> Source:
+def _without_t5(source: Source, wanted: bool) -> Source:
     """The model with a note where its text goes without T5, which reads the long and the exact."""
     role = "text_encoder_3"
+    if not wanted and role in source.parts:
+        parts = {name: part for name, part in source.parts.items() if name != role}
+        note = "reads prompts with its two CLIPs alone: as asked for"
+        return replace(source, parts=parts, notes=[*source.notes, note])
     if "transformer" not in source.parts or (role in source.parts and role in source.tokenizers):
         return source
     why = (

@@ -62,7 +62,7 @@ def deis(run: Run, points: Points, *, order: int = 3, lower_order_final: bool = 
     schedule = points.schedule
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
-        if not schedule.scale(p):
+        if not schedule.scale(p) or q.sigma == p.sigma:
             run.x = along(run.x, d, p, q)
             continue
         level = schedule.level(p)
@@ -227,10 +227,9 @@ def unified(x: Array, p: Point, q: Point, known: list[tuple[Array, float]], vari
     """x moved from p to q by the polynomial in lambda through `known`: (estimate, lambda) at p, then
     elsewhere. To predict, all others lie before p; to correct, the last lies at q."""
     (d, lam), *others = known
-    x = along(x, d, p, q)
-    if not others:
+    x, h = along(x, d, p, q), q.lam - lam
+    if not others or not h:
         return x
-    h = q.lam - lam
     size = -h if variant == "bh1" else math.expm1(-h)
     phi, factorial, moments = math.expm1(-h) / -h - 1, 1.0, []
     for i in range(len(others)):

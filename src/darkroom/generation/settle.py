@@ -17,10 +17,7 @@ def settle(request: Request, family: Family, name: str, refined: bool = False) -
     A sampler other than the model's own brings the schedule that suits it. `refined`: the model has a refiner. Raises
     InvalidRequest for what the model cannot do.
     """
-    if family.needs:
-        raise InvalidRequest(
-            f"{name} ({family.name}) needs {family.needs}: it does not paint from text alone"
-        )
+    check_drawable(family, name)
     if request.refiner_switch is not None and not refined:
         raise InvalidRequest(
             f"refiner_switch is {request.refiner_switch}, but {name} was loaded without a refiner: "
@@ -43,6 +40,14 @@ def settle(request: Request, family: Family, name: str, refined: bool = False) -
     )
     check_size(settled, family)
     return settled
+
+
+def check_drawable(family: Family, name: str) -> None:
+    """Raises InvalidRequest for a model that does not draw from text alone."""
+    if family.needs:
+        raise InvalidRequest(
+            f"{name} ({family.name}) needs {family.needs}: it does not paint from text alone"
+        )
 
 
 def check_size(request: Request, family: Family) -> None:

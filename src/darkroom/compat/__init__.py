@@ -1,0 +1,1 @@
+"""The programming interfaces of other tools, on Darkroom's engine."""

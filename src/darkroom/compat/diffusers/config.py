@@ -1,0 +1,95 @@
+"""Settings as diffusers keeps them: read like attributes or like a dictionary, handed from one class to another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias, TypeVar
+
+from darkroom.errors import InvalidRequest, ModelError, nearest
+
+Defaults: TypeAlias = "dict[str, Any]"
+Own = TypeVar("Own", bound="Configured")
+
+_LEFT_OUT = "_use_default_values"
+"""In a config, the settings nobody gave: another class takes its own defaults for those, as in diffusers."""
+
+
+class Config(dict[str, Any]):
+    """A dictionary whose entries are attributes too, and that nobody changes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the config has no {name!r}: {nearest(name, self)}") from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise InvalidRequest(f"a config is not changed: use from_config(config, {name}={value!r})")
+
+    __setitem__ = __setattr__
+
+
+class Configured:
+    """Something made from settings: `defaults` names them all, `fixed` has those that Darkroom knows one value of."""
+
+    config_name: ClassVar[str]
+    defaults: ClassVar[Defaults]
+    fixed: ClassVar[Defaults] = {}
+
+    def __init__(self, **settings: Any) -> None:
+        name = type(self).__name__
+        for key, value in settings.items():
+            if key not in self.defaults:
+                raise InvalidRequest(f"{name} has no setting {key!r}: {nearest(key, self.defaults)}")
+            if key in self.fixed and value != self.fixed[key]:
+                raise InvalidRequest(
+                    f"{name} with {key} = {value!r} is not there: leave it {self.fixed[key]!r}"
+                )
+        left_out = [key for key in self.defaults if key not in settings]
+        self.config = Config({**self.defaults, **settings, "_class_name": name, _LEFT_OUT: left_out})
+
+    @classmethod
+    def from_config(cls: type[Own], config: Mapping[str, Any], **settings: Any) -> Own:
+        """One with the settings of another's `config`, as far as this class has them, and those given."""
+        if not isinstance(config, Mapping):
+            raise InvalidRequest(
+                f"config is {config!r}: give another's .config, or use from_pretrained for a folder"
+            )
+        left_out = (*config.get(_LEFT_OUT, ()), _LEFT_OUT)
+        given = {key: value for key, value in config.items() if key not in left_out}
+        made = cls(**{key: value for key, value in given.items() if key in cls.defaults} | settings)
+        # What only the other class knows travels on, for whoever is made from this one's config.
+        made.config = Config({**given, **made.config})
+        return made
+
+    @classmethod
+    def load_config(cls, path: str | Path, subfolder: str | None = None, **_: Any) -> Config:
+        """The settings in a folder's file."""
+        folder = Path(path).expanduser() / (subfolder or "")
+        try:
+            found = json.loads((folder / cls.config_name).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder} has no {cls.config_name} that can be read: {error}") from error
+        if not isinstance(found, dict):
+            raise ModelError(f"{folder / cls.config_name} holds {type(found).__name__}: it must be an object")
+        return Config(found)
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Own], path: str | Path, subfolder: str | None = None, **settings: Any
+    ) -> Own:
+        """One with the settings of a folder's file."""
+        own = {key: value for key, value in settings.items() if key in cls.defaults}
+        return cls.from_config(cls.load_config(path, subfolder), **own)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the settings to a folder's file."""
+        kept = {key: value for key, value in self.config.items() if key != _LEFT_OUT}
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / self.config_name).write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
+
+    def __repr__(self) -> str:
+        shown = {key: value for key, value in self.config.items() if not key.startswith("_")}
+        return f"{type(self).__name__} {json.dumps(shown, indent=2, default=str)}"

@@ -1,0 +1,627 @@
+"""Pipelines with diffusers' names and arguments."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from darkroom.checkpoint.export import scheduler_json
+from darkroom.checkpoint.family import Family
+from darkroom.checkpoint.registry import locate
+from darkroom.checkpoint.source import open_source
+from darkroom.compat.diffusers.job import Batch, Output, Told
+from darkroom.compat.diffusers.prompts import encode, listed
+from darkroom.compat.diffusers.schedulers import Scheduler, Way, scheduler_of
+from darkroom.engine import Engine, Expert, LatentDiffusion, place
+from darkroom.engine.devices import PRECISIONS
+from darkroom.errors import InvalidRequest, ModelError, nearest
+from darkroom.generation import Request
+from darkroom.generation.settle import check_drawable, check_size
+from darkroom.model import Model, load
+
+log = logging.getLogger(__name__)
+
+Own = TypeVar("Own", bound="DiffusionPipeline")
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+Callback = Callable[[Any, int, Tensor, dict[str, Any]], Mapping[str, Any]]
+
+_IGNORED = {
+    *("safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker"),
+    *("use_safetensors", "local_files_only", "cache_dir", "revision", "token", "use_auth_token"),
+    *("force_download", "resume_download", "proxies", "mirror", "low_cpu_mem_usage", "add_watermarker"),
+    *("original_config", "original_config_file", "config", "load_safety_checker", "custom_revision"),
+    *("offload_state_dict", "offload_folder", "max_memory", "extract_ema", "image_size", "scheduler_type"),
+}
+"""Arguments of from_pretrained and from_single_file that change nothing here: nothing is downloaded, and what these
+name is not needed."""
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """Where an autoencoder is: what a pipeline takes as `vae`."""
+
+    path: Path
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, subfolder: str | None = None, **_: Any) -> Autoencoder:
+        """That of a folder, of a model's folder, or known to `darkroom models`."""
+        return cls(locate(path, kind="vae") / subfolder if subfolder else locate(path, kind="vae"))
+
+    @classmethod
+    def from_single_file(cls, path: str | Path, **_: Any) -> Autoencoder:
+        """That of a file."""
+        return cls(locate(path, kind="vae"))
+
+    def to(self, *_: Any, **__: Any) -> Autoencoder:
+        """It goes where its pipeline goes."""
+        return self
+
+
+class AutoencoderKL(Autoencoder):
+    """Stable Diffusion's autoencoder."""
+
+
+class AutoencoderTiny(Autoencoder):
+    """TAESD and its kin."""
+
+
+@dataclass
+class ImagePipelineOutput:
+    """`images`: a list of Pillow images, or an array or tensor of all, as `output_type` said.
+    `nsfw_content_detected` is None: nothing here looks for it."""
+
+    images: Any
+    nsfw_content_detected: None = None
+
+    def __getitem__(self, index: int | str) -> Any:
+        return getattr(self, index) if isinstance(index, str) else self.to_tuple()[index]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return (self.images, self.nsfw_content_detected)
+
+
+class DiffusionPipeline:
+    """A model on disk, a scheduler, and where they are to run; networks are loaded when they are first needed.
+
+    Use `from_pretrained` or `from_single_file`. Raises ModelError for what is no model or another family's, and
+    InvalidRequest for arguments that cannot be honoured.
+    """
+
+    tensor_inputs: ClassVar[tuple[str, ...]] = ("latents", "prompt_embeds", "negative_prompt_embeds")
+
+    def __init__(self, path: Path, options: Mapping[str, Any], scheduler: Scheduler | None = None) -> None:
+        with open_source(path, variant=options.get("variant")) as source:
+            self._family = source.family
+            own = scheduler_json(source)
+        self.scheduler = scheduler if scheduler is not None else scheduler_of(own)
+        self.path = path
+        self.dtype: torch.dtype = torch.float32
+        self.device = torch.device("cpu")
+        self._options = dict(options)
+        self._memory = "full"
+        self._tiled = False
+        self._bar: dict[str, Any] = {}
+        self._loaded: Model | None = None
+        self._guidance_scale = 1.0
+        self._guidance_rescale = 0.0
+        self._clip_skip: int | None = None
+        self._interrupt = False
+        self._num_timesteps = 0
+
+    # Where models come from
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Own],
+        pretrained_model_name_or_path: str | Path,
+        *,
+        torch_dtype: torch.dtype | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        variant: str | None = None,
+        scheduler: Scheduler | None = None,
+        vae: Autoencoder | None = None,
+        device_map: str | None = None,
+        **others: Any,
+    ) -> Own:
+        """A pipeline of a folder in the Hugging Face layout, or of a model that `darkroom models` lists.
+
+        `torch_dtype`: what the networks compute in, float32 if left out as in diffusers. `text_encoder_3=None` leaves
+        Stable Diffusion 3's T5 out. Nothing is downloaded: `darkroom models pull` does that.
+        """
+        options: dict[str, Any] = {"variant": variant} if variant else {}
+        if vae is not None:
+            if not isinstance(vae, Autoencoder):
+                raise InvalidRequest(
+                    f"vae is a {type(vae).__name__}: give AutoencoderKL.from_pretrained(...)"
+                )
+            options["vae"] = vae.path
+        for name, value in others.items():
+            if name in ("text_encoder_3", "tokenizer_3") and value is None:
+                options["t5"] = False
+            elif name not in _IGNORED:
+                raise InvalidRequest(
+                    f"from_pretrained takes no {name!r} here: see docs/compat.md for what it takes"
+                )
+        if scheduler is not None and not isinstance(scheduler, Scheduler):
+            raise InvalidRequest(
+                f"scheduler is {type(scheduler).__module__}.{type(scheduler).__name__}: "
+                "import it from darkroom.compat.diffusers"
+            )
+        path = locate(pretrained_model_name_or_path)
+        with open_source(path, variant=variant) as source:
+            kind = cls._for(source.family)
+        pipe = kind(path, options, scheduler)
+        wanted = torch_dtype if torch_dtype is not None else dtype
+        if isinstance(wanted, str) and wanted != "auto":
+            wanted = getattr(torch, wanted, wanted)
+        if wanted is not None and wanted != "auto":
+            pipe.to(wanted)
+        if device_map in ("balanced", "auto"):
+            pipe.to(place().device)
+        elif device_map is not None:
+            pipe.to(device_map)
+        return pipe
+
+    @classmethod
+    def from_single_file(cls: type[Own], pretrained_model_link_or_path: str | Path, **options: Any) -> Own:
+        """A pipeline of one file with a checkpoint. Arguments as for `from_pretrained`."""
+        return cls.from_pretrained(pretrained_model_link_or_path, **options)
+
+    @classmethod
+    def from_pipe(cls: type[Own], pipeline: DiffusionPipeline, **options: Any) -> Own:
+        """A pipeline of the same networks as another's."""
+        kind = cls._for(pipeline._family)
+        if options:
+            raise InvalidRequest(f"from_pipe takes no {next(iter(options))!r} here: set it on the pipeline")
+        made = kind.__new__(kind)
+        made.__dict__ = dict(pipeline.__dict__)
+        return made
+
+    @classmethod
+    def _for(cls: type[Own], family: Family) -> type[Own]:
+        """This class, or the one of the family. Raises ModelError where this class is another family's."""
+        kind = next(each for each in DiffusionPipeline.__subclasses__() if each.draws(family))
+        if issubclass(cls, kind):
+            return cls
+        if issubclass(kind, cls):
+            return kind
+        raise ModelError(f"the model is {family.name}: use {kind.__name__}, or DiffusionPipeline for any")
+
+    @classmethod
+    def draws(cls, family: Family) -> bool:
+        """Whether this is the pipeline of a family's models."""
+        raise NotImplementedError
+
+    # Where it runs
+
+    def to(self: Own, *where: Any, **named: Any) -> Own:
+        """Have it run on a device, in a precision, or both: to("cuda"), to(torch.float16)."""
+        for each in (*where, *named.values()):
+            if isinstance(each, torch.dtype):
+                if each not in PRECISIONS.values():
+                    raise InvalidRequest(f"torch_dtype is {each}: choose one of {', '.join(PRECISIONS)}")
+                self._reload(dtype=each)
+            elif isinstance(each, str | torch.device):
+                self._reload(device=place(str(each)).device)
+            elif not isinstance(each, bool):
+                raise InvalidRequest(f"to({each!r}): give a device, or a type such as torch.float16")
+        return self
+
+    def _reload(self, **changes: Any) -> None:
+        """Change what networks are loaded by; they are loaded again when they are next needed."""
+        if any(getattr(self, name) != value for name, value in changes.items()):
+            self.__dict__.update(changes)
+            self._loaded = None
+
+    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
+        """Networks come to the device one after the other: medium memory."""
+        self._offload("medium", gpu_id, device)
+
+    def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
+        """Networks come to the device layer by layer: the lowest memory."""
+        self._offload("lowest", gpu_id, device)
+
+    def _offload(self, memory: str, gpu_id: int | None, device: Any) -> None:
+        chosen = place(None if device is None else str(device)).device
+        if gpu_id is not None and chosen.type != "cpu":
+            chosen = place(f"{chosen.type}:{gpu_id}").device
+        self._reload(device=chosen, _memory=memory)
+
+    def remove_all_hooks(self) -> None:
+        """Networks stay on the device."""
+        self._reload(_memory="full")
+
+    def maybe_free_model_hooks(self) -> None:
+        """Nothing: networks that come and go do so by themselves."""
+
+    def enable_vae_tiling(self) -> None:
+        """Large pictures are decoded in tiles."""
+        self._tiled = True
+
+    def disable_vae_tiling(self) -> None:
+        self._tiled = False
+
+    def enable_vae_slicing(self) -> None:
+        """Nothing: pictures are always decoded one by one."""
+
+    def disable_vae_slicing(self) -> None:
+        """Nothing: see enable_vae_slicing."""
+
+    def enable_attention_slicing(self, slice_size: Any = None) -> None:
+        """Nothing: attention here never holds the whole matrix of scores."""
+
+    def disable_attention_slicing(self) -> None:
+        """Nothing: see enable_attention_slicing."""
+
+    def enable_xformers_memory_efficient_attention(self, attention_op: Any = None) -> None:
+        """Nothing: attention here is torch's memory-efficient one."""
+
+    def disable_xformers_memory_efficient_attention(self) -> None:
+        """Nothing: see enable_xformers_memory_efficient_attention."""
+
+    def upcast_vae(self) -> None:
+        """Nothing: an autoencoder that half precision does not suffice for runs in float32."""
+
+    def set_progress_bar_config(self, **settings: Any) -> None:
+        """Settings of tqdm for the bars of later calls: disable, desc, leave."""
+        self._bar = settings
+
+    def _ready(self) -> Model:
+        if self._loaded is None:
+            precision = str(self.dtype).removeprefix("torch.")
+            if self.device.type == "cpu" and precision == "float16":
+                log.info("a CPU has no fast float16: computing in float32")
+                precision = "float32"
+            self._loaded = load(
+                self.path, device=str(self.device), precision=precision, memory=self._memory, **self._options
+            )
+        return self._loaded
+
+    def _networks(self) -> LatentDiffusion:
+        networks = self._ready().engine.networks
+        assert isinstance(networks, LatentDiffusion)
+        return networks
+
+    @property
+    def _expert(self) -> Expert:
+        return self._networks().experts[0]
+
+    # What it is made of
+
+    @property
+    def unet(self) -> Any:
+        """The network that denoises."""
+        return self._expert.denoiser
+
+    @unet.setter
+    def unet(self, value: Any) -> None:
+        if getattr(value, "_orig_mod", value) is not self.unet:
+            raise InvalidRequest(
+                "a pipeline's networks are not exchanged here: load a model that has the other"
+            )
+        log.info("torch.compile is left out: networks run as they are")
+
+    transformer = unet
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder."""
+        return self._networks().vae
+
+    @vae.setter
+    def vae(self, value: Any) -> None:
+        if isinstance(value, Autoencoder):
+            self._options["vae"] = value.path
+            self._loaded = None
+        elif getattr(value, "_orig_mod", value) is not self.vae:
+            raise InvalidRequest(f"vae is a {type(value).__name__}: give AutoencoderKL.from_pretrained(...)")
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """How many pixels, each way, one latent pixel stands for."""
+        return self._family.factor
+
+    def _encoder(self, number: int) -> Any:
+        clips = self._expert.text.clips
+        return clips[number].encoder if number < len(clips) else None
+
+    @property
+    def text_encoder(self) -> Any:
+        return self._encoder(0)
+
+    @property
+    def text_encoder_2(self) -> Any:
+        return self._encoder(1)
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._expert.text.clips[0].tokenizer
+
+    safety_checker: Any = None
+    watermark: Any = None
+
+    # What a callback may look at, and change
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def guidance_rescale(self) -> float:
+        return self._guidance_rescale
+
+    @property
+    def clip_skip(self) -> int | None:
+        return self._clip_skip
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale > 1 and not self._family.embeds_guidance
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    # A call
+
+    def _begin(self, guidance_scale: float, guidance_rescale: float, clip_skip: int | None) -> None:
+        for name, value in (("guidance_scale", guidance_scale), ("guidance_rescale", guidance_rescale)):
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise InvalidRequest(f"{name} is {value!r}: give a number")
+        self._guidance_scale, self._guidance_rescale = guidance_scale, guidance_rescale
+        self._clip_skip, self._interrupt = clip_skip, False
+
+    def _encode(
+        self,
+        prompts: Sequence[Any],
+        negatives: Sequence[Any],
+        given: Embeds,
+        *,
+        images: int,
+        guided: bool,
+        skip: int | None = None,
+        t5_length: int = 256,
+    ) -> Embeds:
+        """What the network is told of each picture: of `prompts`, one entry an encoder, unless they are given ready.
+
+        Each prompt stands for `images` pictures, one after the other.
+        """
+        text, prompt, pooled = self._expert.text, given.prompt, given.pooled
+        if (prompts[0] is None) == (prompt is None):
+            raise InvalidRequest("give either prompt or prompt_embeds")
+        if negatives[0] is not None and given.negative is not None:
+            raise InvalidRequest(
+                "both negative_prompt and negative_prompt_embeds were given: give one of them"
+            )
+        if prompt is None:
+            texts = _by_encoder("prompt", prompts)
+            prompt, pooled = encode(text, texts, skip=skip or 0, t5_length=t5_length)
+        elif pooled is None and any(clip.use.pooled for clip in text.clips):
+            raise InvalidRequest("prompt_embeds were given without pooled_prompt_embeds: give both")
+        negative, negative_pooled = given.negative, given.negative_pooled
+        if guided and negative is None:
+            if negatives[0] is None and self._family.zero_empty:
+                negative, negative_pooled = (
+                    torch.zeros_like(prompt),
+                    None if pooled is None else torch.zeros_like(pooled),
+                )
+            else:
+                texts = _by_encoder("negative_prompt", [negatives[0] or "", *negatives[1:]], len(prompt))
+                negative, negative_pooled = encode(text, texts, t5_length=t5_length)
+        elif guided and negative_pooled is None and pooled is not None:
+            raise InvalidRequest(
+                "negative_prompt_embeds were given without negative_pooled_prompt_embeds: give both"
+            )
+        if guided and negative is not None and negative.shape != prompt.shape:
+            raise InvalidRequest(
+                f"negative_prompt_embeds have the shape {tuple(negative.shape)}, prompt_embeds "
+                f"{tuple(prompt.shape)}: they must be the same"
+            )
+        if not isinstance(images, int) or images < 1:
+            raise InvalidRequest(f"num_images_per_prompt is {images!r}: give a whole number of at least 1")
+        found = (prompt, negative if guided else None, pooled, negative_pooled if guided else None)
+        return Embeds(*(None if each is None else each.repeat_interleave(images, dim=0) for each in found))
+
+    def _run(self, embeds: Embeds, call: Call) -> ImagePipelineOutput | tuple[Any, ...]:
+        """Make the pictures of a call."""
+        assert embeds.prompt is not None
+        check_drawable(self._family, self.path.name)
+        width, height = call.width or self._family.native, call.height or self._family.native
+        check_size(Request("", width=width, height=height).checked(), self._family)
+        output = _outputs(call.output_type)
+        inputs = list(call.callback_on_step_end_tensor_inputs)
+        for name in inputs:
+            if name not in self.tensor_inputs:
+                raise InvalidRequest(
+                    f"callback_on_step_end_tensor_inputs has {name!r}: {nearest(str(name), self.tensor_inputs)}"
+                )
+        way = self.scheduler.set_timesteps(
+            call.num_inference_steps if call.timesteps is None and call.sigmas is None else None,
+            eta=call.eta,
+            timesteps=call.timesteps,
+            sigmas=call.sigmas,
+            mu=call.mu,
+        )
+        calls = self._num_timesteps = _calls(
+            way, call.denoising_end, self.scheduler.config.num_train_timesteps
+        )
+        factor = self._family.factor
+        shape = (len(embeds.prompt), self._family.latent_channels, height // factor, width // factor)
+        draw = _drawing(call.generator, shape, self.device)
+        told = Told(
+            _both(embeds.negative, embeds.prompt),
+            _both(embeds.negative_pooled, embeds.pooled),
+            call.time_ids,
+            self._guidance_scale,
+            self._guidance_rescale,
+            self._guidance_scale if self._family.embeds_guidance else None,
+        )
+        latents = draw(self.dtype) if call.latents is None else _checked(call.latents, shape)
+        order, total = self.scheduler.order, len(way.points) - 1
+        bar = tqdm(total=total if calls == len(way.times) else calls, **self._bar)
+
+        def stepped(number: int, time: float, latents: Tensor) -> Tensor | None:
+            moment = torch.tensor(time)
+            if call.callback_on_step_end is not None:
+                values = {
+                    "latents": latents,
+                    "prompt_embeds": told.prompt_embeds,
+                    "negative_prompt_embeds": embeds.negative,
+                    "add_text_embeds": told.pooled,
+                    "pooled_prompt_embeds": told.pooled,
+                    "negative_pooled_prompt_embeds": embeds.negative_pooled,
+                    "add_time_ids": told.time_ids,
+                    "negative_add_time_ids": told.time_ids,
+                }
+                back = (
+                    call.callback_on_step_end(self, number, moment, {name: values[name] for name in inputs})
+                    or {}
+                )
+                latents = back.get("latents", latents)
+                told.prompt_embeds = back.get("prompt_embeds", told.prompt_embeds)
+                told.pooled = back.get("add_text_embeds", back.get("pooled_prompt_embeds", told.pooled))
+                told.time_ids = back.get("add_time_ids", told.time_ids)
+                told.scale, told.rescale = self._guidance_scale, self._guidance_rescale
+            last = number + 1 == calls
+            if last or (number + 1 > max(len(way.times) - total * order, 0) and (number + 1) % order == 0):
+                bar.update()
+                if call.callback is not None and number % call.callback_steps == 0:
+                    call.callback(number // order, moment, latents)
+            return None if last or self._interrupt else latents
+
+        noise_dtype = torch.float32 if way.float32_noise else self.dtype
+        job = Batch(way, latents, told, lambda: draw(noise_dtype), stepped, output)
+        with bar:
+            made = self._develop(job)
+        images = _shown(made, call.output_type, self.device, self.dtype)
+        found = ImagePipelineOutput(images)
+        return found if call.return_dict else found.to_tuple()
+
+    def _develop(self, job: Batch) -> list[Any]:
+        networks = self._networks()
+        if self._tiled:
+            networks = replace(networks, memory=replace(networks.memory, tiled=True))
+        engine = Engine(networks)
+        task = engine.submit(job)
+        try:
+            while not task.finished:
+                engine.tick()
+        finally:
+            task.cancel()
+        made: list[Any] = task.result()
+        return made
+
+
+@dataclass(frozen=True)
+class Embeds:
+    """Ready prompts: states (n, tokens, width) and pooled vectors (n, P), of the prompt and of the negative one."""
+
+    prompt: Tensor | None = None
+    negative: Tensor | None = None
+    pooled: Tensor | None = None
+    negative_pooled: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call's arguments that all families have, under diffusers' names, and the numbers an XL network is told."""
+
+    height: int | None
+    width: int | None
+    num_inference_steps: int
+    generator: Generators
+    latents: Tensor | None
+    output_type: str
+    return_dict: bool
+    callback_on_step_end: Callback | None
+    callback_on_step_end_tensor_inputs: Sequence[str]
+    timesteps: Sequence[float] | None = None
+    sigmas: Sequence[float] | None = None
+    eta: float = 0.0
+    denoising_end: float | None = None
+    mu: float | None = None
+    time_ids: Tensor | None = None
+    callback: Callable[[int, Tensor, Tensor], object] | None = None
+    callback_steps: int = 1
+
+
+def _by_encoder(name: str, prompts: Sequence[Any], count: int | None = None) -> list[list[str]]:
+    """The texts of each encoder: its own, or the first one's."""
+    first = listed(name, prompts[0], count)
+    others = enumerate(prompts[1:], start=2)
+    return [first, *(listed(f"{name}_{n}", own, len(first)) if own else first for n, own in others)]
+
+
+def _both(negative: Tensor | None, positive: Tensor | None) -> Any:
+    return positive if negative is None or positive is None else torch.cat([negative, positive])
+
+
+def _calls(way: Way, denoising_end: float | None, count: int) -> int:
+    """How many network calls are made: all, or those before the share `denoising_end` of the way."""
+    if denoising_end is None or denoising_end == 1:
+        return len(way.times)
+    if not 0 < denoising_end < 1:
+        raise InvalidRequest(f"denoising_end is {denoising_end!r}: give a number above 0, 1 at most")
+    cut = round(count - denoising_end * count)
+    made = sum(time >= cut for time in way.times)
+    if not made:
+        raise InvalidRequest(f"denoising_end {denoising_end} leaves no step: give more, or more steps")
+    return made
+
+
+def _drawing(
+    generator: Generators, shape: tuple[int, ...], device: torch.device
+) -> Callable[[torch.dtype], Tensor]:
+    """What draws noise as diffusers does: all pictures' in one from a single generator, or each from its own."""
+    each = [generator] if generator is None or isinstance(generator, torch.Generator) else list(generator)
+    if len(each) not in (1, shape[0]) or not all(g is None or isinstance(g, torch.Generator) for g in each):
+        raise InvalidRequest(
+            f"generator has {len(each)} entries for {shape[0]} pictures: give one torch.Generator, or one a picture"
+        )
+    sizes = [shape] if len(each) == 1 else [(1, *shape[1:])] * len(each)
+
+    def draw(dtype: torch.dtype) -> Tensor:
+        drawn = [
+            torch.randn(size, generator=own, device=own.device if own else device, dtype=dtype)
+            for size, own in zip(sizes, each, strict=True)
+        ]
+        return torch.cat([noise.to("cpu", torch.float32) for noise in drawn])
+
+    return draw
+
+
+def _checked(latents: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if not isinstance(latents, Tensor) or tuple(latents.shape) != shape:
+        given = tuple(latents.shape) if isinstance(latents, Tensor) else latents
+        raise InvalidRequest(f"latents have the shape {given}: this call needs {shape}")
+    return latents.to("cpu", torch.float32)
+
+
+def _outputs(output_type: str) -> Output:
+    kinds: dict[str, Output] = {"pil": "pixels", "np": "image", "pt": "image", "latent": "latent"}
+    if output_type not in kinds:
+        raise InvalidRequest(f"output_type is {output_type!r}: {nearest(str(output_type), kinds)}")
+    return kinds[output_type]
+
+
+def _shown(made: Sequence[Any], output_type: str, device: torch.device, dtype: torch.dtype) -> Any:
+    if output_type == "pil":
+        return [Image.fromarray(pixels) for pixels in made]
+    if output_type == "latent":
+        return torch.stack(list(made)).to(device, dtype)
+    images = (torch.cat(list(made)) / 2 + 0.5).clamp(0, 1)
+    return images if output_type == "pt" else images.permute(0, 2, 3, 1).numpy()

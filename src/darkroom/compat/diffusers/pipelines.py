@@ -1,0 +1,392 @@
+"""The pipelines of each family, with diffusers' signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darkroom.checkpoint.family import Family
+from darkroom.compat.diffusers.pipeline import (
+    Call,
+    Callback,
+    DiffusionPipeline,
+    Embeds,
+    Generators,
+    ImagePipelineOutput,
+)
+from darkroom.errors import InvalidRequest, nearest
+
+Prompt = str | Sequence[str] | None
+Size = tuple[int, int]
+Made = ImagePipelineOutput | tuple[Any, ...]
+
+LEGACY = ("callback", "callback_steps")
+
+
+def _refuse(**given: object) -> None:
+    """Raises InvalidRequest for arguments of diffusers' that nothing here honours."""
+    for name, value in given.items():
+        if value is not None:
+            raise InvalidRequest(f"{name} is not there yet: leave it out")
+
+
+def _attention(settings: Mapping[str, Any] | None) -> None:
+    """Attention settings may say a LoRA's scale, as there is none to scale."""
+    if settings and set(settings) - {"scale"}:
+        raise InvalidRequest(f"attention settings {sorted(settings)} are not there: leave them out")
+
+
+def _legacy(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in given:
+        if name not in LEGACY:
+            raise InvalidRequest(f"a call takes no {name!r}: {nearest(name, LEGACY)}")
+    return {name: value for name, value in given.items() if value is not None}
+
+
+class StableDiffusionPipeline(DiffusionPipeline):
+    """Stable Diffusion 1 and 2."""
+
+    @classmethod
+    def draws(cls, family: Family) -> bool:
+        return not family.sizes and family.process.name != "flow"
+
+    def __call__(
+        self,
+        prompt: Prompt = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = 50,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        guidance_scale: float = 7.5,
+        negative_prompt: Prompt = None,
+        num_images_per_prompt: int = 1,
+        eta: float = 0.0,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        ip_adapter_image: None = None,
+        ip_adapter_image_embeds: None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        cross_attention_kwargs: Mapping[str, Any] | None = None,
+        guidance_rescale: float = 0.0,
+        clip_skip: int | None = None,
+        callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        **legacy: Any,
+    ) -> Made:
+        """Make pictures; arguments and result are those of diffusers' pipeline of this name."""
+        _refuse(ip_adapter_image=ip_adapter_image, ip_adapter_image_embeds=ip_adapter_image_embeds)
+        _attention(cross_attention_kwargs)
+        self._begin(guidance_scale, guidance_rescale, clip_skip)
+        embeds = self._encode(
+            [prompt],
+            [negative_prompt],
+            Embeds(prompt_embeds, negative_prompt_embeds),
+            images=num_images_per_prompt,
+            guided=self.do_classifier_free_guidance,
+            skip=clip_skip,
+        )
+        call = Call(
+            height=height,
+            width=width,
+            num_inference_steps=num_inference_steps,
+            generator=generator,
+            latents=latents,
+            output_type=output_type,
+            return_dict=return_dict,
+            callback_on_step_end=callback_on_step_end,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            timesteps=timesteps,
+            sigmas=sigmas,
+            eta=eta,
+            **_legacy(legacy),
+        )
+        return self._run(embeds, call)
+
+    def encode_prompt(
+        self,
+        prompt: Prompt,
+        device: Any = None,
+        num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        negative_prompt: Prompt = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        lora_scale: float | None = None,
+        clip_skip: int | None = None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """(prompt_embeds, negative_prompt_embeds), as a call takes them."""
+        embeds = self._encode(
+            [prompt],
+            [negative_prompt],
+            Embeds(prompt_embeds, negative_prompt_embeds),
+            images=num_images_per_prompt,
+            guided=do_classifier_free_guidance,
+            skip=clip_skip,
+        )
+        return embeds.prompt, embeds.negative
+
+
+class StableDiffusionXLPipeline(DiffusionPipeline):
+    """Stable Diffusion XL."""
+
+    @classmethod
+    def draws(cls, family: Family) -> bool:
+        return bool(family.sizes)
+
+    tensor_inputs = (
+        *("latents", "prompt_embeds", "add_text_embeds", "add_time_ids"),
+        *("negative_prompt_embeds", "negative_pooled_prompt_embeds", "negative_add_time_ids"),
+    )
+
+    def __call__(
+        self,
+        prompt: Prompt = None,
+        prompt_2: Prompt = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = 50,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        denoising_end: float | None = None,
+        guidance_scale: float = 5.0,
+        negative_prompt: Prompt = None,
+        negative_prompt_2: Prompt = None,
+        num_images_per_prompt: int = 1,
+        eta: float = 0.0,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        ip_adapter_image: None = None,
+        ip_adapter_image_embeds: None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        cross_attention_kwargs: Mapping[str, Any] | None = None,
+        guidance_rescale: float = 0.0,
+        original_size: Size | None = None,
+        crops_coords_top_left: Size = (0, 0),
+        target_size: Size | None = None,
+        negative_original_size: Size | None = None,
+        negative_crops_coords_top_left: Size = (0, 0),
+        negative_target_size: Size | None = None,
+        clip_skip: int | None = None,
+        callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        **legacy: Any,
+    ) -> Made:
+        """Make pictures; arguments and result are those of diffusers' pipeline of this name."""
+        _refuse(ip_adapter_image=ip_adapter_image, ip_adapter_image_embeds=ip_adapter_image_embeds)
+        _attention(cross_attention_kwargs)
+        self._begin(guidance_scale, guidance_rescale, clip_skip)
+        embeds = self._encode(
+            [prompt, prompt_2],
+            [negative_prompt, negative_prompt_2],
+            Embeds(
+                prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds
+            ),
+            images=num_images_per_prompt,
+            guided=self.do_classifier_free_guidance,
+            skip=clip_skip,
+        )
+        assert embeds.prompt is not None
+        size = height or self._family.native, width or self._family.native
+        told = [*(original_size or size), *crops_coords_top_left, *(target_size or size)]
+        negative = told
+        if negative_original_size is not None and negative_target_size is not None:
+            negative = [*negative_original_size, *negative_crops_coords_top_left, *negative_target_size]
+        each = [torch.tensor([numbers], dtype=torch.float32) for numbers in (negative, told)]
+        ids = torch.cat([row.repeat(len(embeds.prompt), 1) for row in each[embeds.negative is None :]])
+        call = Call(
+            height=height,
+            width=width,
+            num_inference_steps=num_inference_steps,
+            generator=generator,
+            latents=latents,
+            output_type=output_type,
+            return_dict=return_dict,
+            callback_on_step_end=callback_on_step_end,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            timesteps=timesteps,
+            sigmas=sigmas,
+            eta=eta,
+            denoising_end=denoising_end,
+            time_ids=ids,
+            **_legacy(legacy),
+        )
+        return self._run(embeds, call)
+
+    def encode_prompt(
+        self,
+        prompt: Prompt,
+        prompt_2: Prompt = None,
+        device: Any = None,
+        num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        negative_prompt: Prompt = None,
+        negative_prompt_2: Prompt = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        lora_scale: float | None = None,
+        clip_skip: int | None = None,
+    ) -> tuple[Tensor | None, ...]:
+        """(prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds), as a call
+        takes them."""
+        embeds = self._encode(
+            [prompt, prompt_2],
+            [negative_prompt, negative_prompt_2],
+            Embeds(
+                prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds
+            ),
+            images=num_images_per_prompt,
+            guided=do_classifier_free_guidance,
+            skip=clip_skip,
+        )
+        return embeds.prompt, embeds.negative, embeds.pooled, embeds.negative_pooled
+
+
+class StableDiffusion3Pipeline(DiffusionPipeline):
+    """Stable Diffusion 3 and 3.5."""
+
+    @classmethod
+    def draws(cls, family: Family) -> bool:
+        return family.process.name == "flow"
+
+    tensor_inputs = ("latents", "prompt_embeds", "pooled_prompt_embeds")
+
+    def __call__(
+        self,
+        prompt: Prompt = None,
+        prompt_2: Prompt = None,
+        prompt_3: Prompt = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = 28,
+        sigmas: Sequence[float] | None = None,
+        guidance_scale: float = 7.0,
+        negative_prompt: Prompt = None,
+        negative_prompt_2: Prompt = None,
+        negative_prompt_3: Prompt = None,
+        num_images_per_prompt: int = 1,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        ip_adapter_image: None = None,
+        ip_adapter_image_embeds: None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        joint_attention_kwargs: Mapping[str, Any] | None = None,
+        clip_skip: int | None = None,
+        callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        max_sequence_length: int = 256,
+        skip_guidance_layers: None = None,
+        skip_layer_guidance_scale: float = 2.8,
+        skip_layer_guidance_stop: float = 0.2,
+        skip_layer_guidance_start: float = 0.01,
+        mu: float | None = None,
+    ) -> Made:
+        """Make pictures; arguments and result are those of diffusers' pipeline of this name."""
+        _refuse(
+            ip_adapter_image=ip_adapter_image,
+            ip_adapter_image_embeds=ip_adapter_image_embeds,
+            skip_guidance_layers=skip_guidance_layers,
+        )
+        _attention(joint_attention_kwargs)
+        self._begin(guidance_scale, 0.0, clip_skip)
+        embeds = self._encode(
+            [prompt, prompt_2, prompt_3],
+            [negative_prompt, negative_prompt_2, negative_prompt_3],
+            Embeds(
+                prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds
+            ),
+            images=num_images_per_prompt,
+            guided=self.do_classifier_free_guidance,
+            skip=clip_skip,
+            t5_length=_t5_length(max_sequence_length),
+        )
+        if mu is None and self.scheduler.config.get("use_dynamic_shifting"):
+            mu = self._shift(height or self._family.native, width or self._family.native)
+        call = Call(
+            height=height,
+            width=width,
+            num_inference_steps=num_inference_steps,
+            generator=generator,
+            latents=latents,
+            output_type=output_type,
+            return_dict=return_dict,
+            callback_on_step_end=callback_on_step_end,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            sigmas=sigmas,
+            mu=mu,
+        )
+        return self._run(embeds, call)
+
+    def _shift(self, height: int, width: int) -> float:
+        """The logarithm of the shift for a picture of this size: linear in how many patches it has."""
+        config, unit = self.scheduler.config, self._family.unit
+        low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        base, most = config.get("base_shift", 0.5), config.get("max_shift", 1.16)
+        patches = (height // unit) * (width // unit)
+        return float(base + (most - base) / (high - low) * (patches - low))
+
+    def encode_prompt(
+        self,
+        prompt: Prompt,
+        prompt_2: Prompt = None,
+        prompt_3: Prompt = None,
+        device: Any = None,
+        num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        negative_prompt: Prompt = None,
+        negative_prompt_2: Prompt = None,
+        negative_prompt_3: Prompt = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        clip_skip: int | None = None,
+        max_sequence_length: int = 256,
+        lora_scale: float | None = None,
+    ) -> tuple[Tensor | None, ...]:
+        """(prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds), as a call
+        takes them."""
+        embeds = self._encode(
+            [prompt, prompt_2, prompt_3],
+            [negative_prompt, negative_prompt_2, negative_prompt_3],
+            Embeds(
+                prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds
+            ),
+            images=num_images_per_prompt,
+            guided=do_classifier_free_guidance,
+            skip=clip_skip,
+            t5_length=_t5_length(max_sequence_length),
+        )
+        return embeds.prompt, embeds.negative, embeds.pooled, embeds.negative_pooled
+
+
+def _t5_length(length: int) -> int:
+    if not isinstance(length, int) or not 1 <= length <= 512:
+        raise InvalidRequest(f"max_sequence_length is {length!r}: give a whole number from 1 to 512")
+    return length
+
+
+class AutoPipelineForText2Image:
+    """Gives the pipeline of whatever family a model is of."""
+
+    from_pretrained = DiffusionPipeline.from_pretrained
+    from_single_file = DiffusionPipeline.from_single_file
+    from_pipe = DiffusionPipeline.from_pipe

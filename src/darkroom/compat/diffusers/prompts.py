@@ -1,0 +1,69 @@
+"""Prompts as diffusers encodes them: one sequence per encoder, what does not fit it left out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from darkroom.errors import InvalidRequest
+from darkroom.prompt import ClipText, TextConditioner
+
+log = logging.getLogger(__name__)
+
+
+def listed(name: str, value: object, count: int | None = None) -> list[str]:
+    """A prompt or a list of them as a list; one prompt stands for `count` of them. Raises InvalidRequest for anything
+    else, and for a list of another length."""
+    if isinstance(value, str):
+        return [value] * (count or 1)
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(each, str) for each in value):
+        raise InvalidRequest(f"{name} is {value!r}: give text, or a list of texts")
+    if count is not None and len(value) != count:
+        raise InvalidRequest(f"{name} has {len(value)} texts, prompt has {count}: give as many")
+    return list(value)
+
+
+def encode(
+    conditioner: TextConditioner, texts: Sequence[Sequence[str]], *, skip: int = 0, t5_length: int = 256
+) -> tuple[Tensor, Tensor | None]:
+    """What a network is told of `texts`, a list for each encoder: states (n, tokens, width) and, where the model has
+    it, the pooled vector (n, P).
+
+    `skip`: how many more of CLIP's last layers are left out; `t5_length`: how many tokens T5 gives.
+    """
+    contexts, pooled = [], []
+    with torch.no_grad():
+        for number, clip in enumerate(conditioner.clips):
+            encoded = [_encoded(clip, text, skip, conditioner.device) for text in texts[number]]
+            contexts.append(torch.cat([states for states, _ in encoded]))
+            if clip.use.pooled:
+                pooled.append(torch.cat([each for _, each in encoded]))
+        context = torch.cat(contexts, dim=2)
+        if conditioner.joint is not None:
+            context = F.pad(context, (0, conditioner.joint - context.shape[2]))
+            context = torch.cat([context, _long(conditioner, texts[-1], t5_length).to(context.dtype)], dim=1)
+    return context, torch.cat(pooled, dim=1) if pooled else None
+
+
+def _encoded(clip: ClipText, text: str, skip: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    room = clip.tokenizer.length - 2
+    ids = clip.tokenizer.encode(text)
+    if len(ids) > room:
+        log.warning("a prompt has %d tokens: CLIP sees the first %d of them", len(ids), room)
+    most = clip.encoder.config.num_hidden_layers + 1 + clip.use.layer
+    if not isinstance(skip, int) or not 0 <= skip <= most:
+        raise InvalidRequest(f"clip_skip is {skip!r}: this model's text encoder takes 0 to {most}")
+    return clip.states(tuple(clip.tokenizer(text)), device, skip)
+
+
+def _long(conditioner: TextConditioner, texts: Sequence[str], length: int) -> Tensor:
+    """T5's states, or zeros in their place."""
+    if conditioner.t5 is None:
+        assert conditioner.joint is not None
+        return torch.zeros(len(texts), length, conditioner.joint, device=conditioner.device)
+    t5 = conditioner.t5
+    return torch.cat([t5.states(text, length, conditioner.device) for text in texts])
