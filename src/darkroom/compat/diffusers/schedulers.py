@@ -199,12 +199,13 @@ class Scheduler(Configured):
         count = config.num_train_timesteps if last is None else last
         spacing = config.get("timestep_spacing", "linspace")
         if spacing == "linspace":
-            return np.linspace(0, count - 1, steps + extra)[::-1][:steps]
+            return np.asarray(np.linspace(0, count - 1, steps + extra)[::-1][:steps])
         if spacing == "leading":
             ratio = count // (steps + extra)
-            return np.arange(steps + extra, dtype=float)[::-1][:steps] * ratio + config.steps_offset
+            whole = np.arange(steps + extra, dtype=float)[::-1][:steps]
+            return np.asarray(whole * ratio + config.steps_offset)
         if spacing == "trailing":
-            return np.arange(count, 0, -config.num_train_timesteps / steps).round() - 1
+            return np.asarray(np.arange(count, 0, -config.num_train_timesteps / steps).round() - 1)
         raise InvalidRequest(
             f"timestep_spacing is {spacing!r}: {nearest(str(spacing), ('linspace', 'leading', 'trailing'))}"
         )

@@ -1,0 +1,393 @@
+"""Every scheduler against diffusers' of that name: settings handed on, times told, latents after every call."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import warnings
+
+import diffusers
+import pytest
+import torch
+
+from darkroom.compat import diffusers as compat
+from darkroom.compat.diffusers.schedulers import CLASSES, scheduler_of
+from darkroom.diffusion import Estimate, Run
+from darkroom.errors import InvalidRequest, ModelError
+
+pytestmark = [
+    pytest.mark.peer,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning"),  # diffusers', of numpy
+]
+
+SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+SD1 = {
+    **SD,
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "clip_sample": False,
+}
+EXPLODING = ("EulerDiscrete", "HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete", "LMSDiscrete")
+SOLVERS = ("DPMSolverMultistep", "DPMSolverSinglestep", "DEISMultistep", "UniPCMultistep")
+SHAPE = (2, 4, 6, 5)
+# diffusers' of that name needs torchsde, and draws from a Brownian tree of its own.
+COMPARABLE = sorted(set(CLASSES) - {"DPMSolverSDEScheduler"})
+
+
+def denoised(x, alpha, sigma):
+    """The exact denoiser of a mixture of two Gaussians, number by number."""
+    parts = []
+    for weight, mean, variance in ((0.3, -0.8, 0.02), (0.7, 0.6, 0.1)):
+        total, off = alpha**2 * variance + sigma**2, x - alpha * mean
+        log = math.log(weight) - 0.5 * math.log(total) - off**2 / (2 * total)
+        parts.append((log, mean + alpha * variance / total * off))
+    share = torch.sigmoid(parts[1][0] - parts[0][0])
+    return (1 - share) * parts[0][1] + share * parts[1][1]
+
+
+def compare(name, steps, *, eta=None, tolerance=1e-4, **settings):
+    """Steps both side by side from one generator's noise, with a network that knows the mixture above."""
+    theirs = getattr(diffusers, name)(**settings)
+    ours = CLASSES[name](**settings)
+    theirs.set_timesteps(steps)
+    way = ours.set_timesteps(steps, eta=eta or 0.0)
+    assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), abs=2e-3)
+    assert ours.order == theirs.order
+    mine, other = (torch.Generator().manual_seed(3) for _ in range(2))
+    x = torch.randn(SHAPE, generator=other) * float(getattr(theirs, "init_noise_sigma", 1.0))
+    run = Run(
+        way.begin(torch.randn(SHAPE, generator=mine)), source=lambda draw: torch.randn(SHAPE, generator=mine)
+    )
+    stepping = way.sampler(run, way.points)
+    asked, point = next(stepping)
+    known = inspect.signature(theirs.step).parameters
+    extra = {"generator": other} if "generator" in known else {}
+    extra |= {"eta": eta or 0.0} if "eta" in known else {}
+    for number, t in enumerate(theirs.timesteps):
+        given = theirs.scale_model_input(x, t) if hasattr(theirs, "scale_model_input") else x
+        assert relative(asked, given) <= tolerance, f"before call {number}"
+
+        def network(x, p=point):
+            d = denoised(x, p.alpha, p.sigma)
+            return way.process.target(d, (x - p.alpha * d) / p.sigma, p)
+
+        x = theirs.step(network(given), t, x, return_dict=False, **extra)[0]
+        estimate = way.process.denoised(network(asked), asked, point)
+        try:
+            asked, point = stepping.send(Estimate(way.limit(estimate) if way.limit else estimate))
+        except StopIteration:
+            assert number == len(theirs.timesteps) - 1
+            break
+    assert relative(run.x / way.scale(way.points.end(len(way.points) - 2)), x) <= tolerance
+
+
+def relative(ours, theirs):
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("steps", [1, 5, 30])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"{each}Scheduler" for each in (*EXPLODING, "EulerAncestralDiscrete", "DDIM", "DDPM", "PNDM")),
+        *("DPMSolverMultistepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler"),
+    ],
+)
+def test_spacings(name, steps, spacing):
+    own = {"PNDMScheduler": {"skip_prk_steps": True}}
+    own |= {each: {"clip_sample": False} for each in ("DDIMScheduler", "DDPMScheduler")}
+    compare(name, steps, **SD, timestep_spacing=spacing, steps_offset=1, **own.get(name, {}))
+
+
+@pytest.mark.parametrize("bend", ["karras", "exponential", "beta"])
+@pytest.mark.parametrize("steps", [1, 6, 19])
+@pytest.mark.parametrize("name", [*EXPLODING, *SOLVERS])
+def test_bent_sigmas(name, steps, bend):
+    compare(f"{name}Scheduler", steps, **SD, **{f"use_{bend}_sigmas": True})
+
+
+@pytest.mark.parametrize("steps", [1, 6, 17])
+@pytest.mark.parametrize("lower_order_final", [True, False])
+@pytest.mark.parametrize("solver_type", ["midpoint", "heun"])
+@pytest.mark.parametrize(
+    ("algorithm", "orders", "ends"),
+    [
+        ("dpmsolver++", (1, 2, 3), ("zero", "sigma_min")),
+        ("sde-dpmsolver++", (1, 2, 3), ("zero", "sigma_min")),
+        ("dpmsolver", (1, 2, 3), ("sigma_min",)),
+        ("sde-dpmsolver", (1, 2), ("sigma_min",)),
+    ],
+)
+@pytest.mark.parametrize("form", ["Multi", "Single"])
+def test_dpm_solver(form, algorithm, orders, ends, solver_type, lower_order_final, steps):
+    if form == "Single" and algorithm == "sde-dpmsolver":
+        pytest.skip("diffusers has no such scheduler")
+    for order in orders:
+        for end in ends:
+            compare(
+                f"DPMSolver{form}stepScheduler",
+                steps,
+                **SD,
+                solver_order=order,
+                algorithm_type=algorithm,
+                solver_type=solver_type,
+                lower_order_final=lower_order_final,
+                final_sigmas_type=end,
+            )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"use_lu_lambdas": True},
+        {"euler_at_final": True},
+        {"thresholding": True},
+        {"lambda_min_clipped": -2.0},
+        {"lambda_min_clipped": -5.1, "beta_schedule": "squaredcos_cap_v2"},
+        {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"},
+    ],
+)
+def test_more_of_dpm_solver(settings):
+    compare("DPMSolverMultistepScheduler", 12, **SD | settings)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 20])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flow_models(shift, steps):
+    compare("FlowMatchEulerDiscreteScheduler", steps, shift=shift)
+    compare("FlowMatchHeunDiscreteScheduler", steps, shift=shift)
+    compare("FlowMatchEulerDiscreteScheduler", steps, shift=shift, use_karras_sigmas=True)
+    compare("FlowMatchEulerDiscreteScheduler", steps, shift=shift, stochastic_sampling=True)
+    if steps > 1:
+        compare("FlowMatchEulerDiscreteScheduler", steps, shift=shift, shift_terminal=0.1)
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
+    for name in SOLVERS:
+        compare(f"{name}Scheduler", steps, tolerance=3e-4, **flow)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 8])
+def test_distilled_models(steps):
+    compare("LCMScheduler", steps)
+    compare("LCMScheduler", steps, clip_sample=True, original_inference_steps=25)
+    for eta in (0.0, 0.3, 1.0):
+        compare("TCDScheduler", steps, eta=eta)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 7, 20])
+def test_bounds_of_the_estimate(steps, eta):
+    compare("DDIMScheduler", steps, eta=eta)
+    compare("DDIMScheduler", steps, eta=eta, clip_sample_range=0.5)
+    compare("DDIMScheduler", steps, eta=eta, thresholding=True, sample_max_value=1.2)
+    compare("DDPMScheduler", steps, clip_sample_range=0.3)
+    compare("HeunDiscreteScheduler", steps, clip_sample=True)
+    for name in SOLVERS:
+        compare(f"{name}Scheduler", steps, thresholding=True)
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("DDIM", "DDPM", "EulerDiscrete", "HeunDiscrete", "LMSDiscrete", "LCM", "TCD"),
+        *SOLVERS,
+    ],
+)
+def test_predictions(name, prediction):
+    compare(f"{name}Scheduler", 9, **SD, prediction_type=prediction)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prk", [True, False])
+@pytest.mark.parametrize("set_alpha_to_one", [True, False])
+def test_pndm(set_alpha_to_one, prk, prediction):
+    compare(
+        "PNDMScheduler",
+        11,
+        **SD,
+        steps_offset=1,
+        skip_prk_steps=not prk,
+        set_alpha_to_one=set_alpha_to_one,
+        prediction_type=prediction,
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DDIM",
+        "DDPM",
+        "DPMSolverMultistep",
+        "EulerDiscrete",
+        "EulerAncestralDiscrete",
+        "UniPCMultistep",
+        "LCM",
+        "TCD",
+    ],
+)
+def test_noise_schedules(name):
+    zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+    compare(f"{name}Scheduler", 6, **SD, **zero)
+    compare(f"{name}Scheduler", 6, beta_schedule="linear")
+    betas = [0.001 + 0.01 * i / 499 for i in range(500)]
+    compare(f"{name}Scheduler", 6, trained_betas=betas, num_train_timesteps=500)
+
+
+def test_ends_of_euler():
+    compare("EulerDiscreteScheduler", 8, **SD, final_sigmas_type="sigma_min")
+    compare("EulerDiscreteScheduler", 8, **SD, use_karras_sigmas=True, sigma_min=0.1, sigma_max=10.0)
+
+
+@pytest.mark.parametrize("first", COMPARABLE)
+def test_settings_handed_on(first):
+    """From one scheduler's config to any other's and back: what nobody gave is each class's own default."""
+    for begun in (SD1, {}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            theirs, ours = (
+                getattr(diffusers, first).from_config(dict(begun)),
+                CLASSES[first].from_config(begun),
+            )
+            for second in COMPARABLE:
+                expected = getattr(diffusers, second).from_config(theirs.config)
+                found = CLASSES[second].from_config(ours.config)
+                # What diffusers replaces on creation is here understood where it is used.
+                for key in set(found.defaults) - {"algorithm_type", "solver_type"}:
+                    assert found.config[key] == expected.config[key], f"{first} to {second}: {key}"
+                back = CLASSES[first].from_config(found.config)
+                again = getattr(diffusers, first).from_config(expected.config)
+                for key in set(back.defaults) - {"algorithm_type", "solver_type"}:
+                    assert back.config[key] == again.config[key], f"{first} to {second} and back: {key}"
+
+
+@pytest.mark.parametrize(
+    "first", ["DPMSolverMultistepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler"]
+)
+def test_solvers_made_of_one_another(first):
+    for second in (f"{each}Scheduler" for each in SOLVERS):
+        theirs = getattr(diffusers, second).from_config(getattr(diffusers, first)(**SD).config)
+        ours = CLASSES[second].from_config(CLASSES[first](**SD).config)
+        theirs.set_timesteps(7)
+        assert ours.set_timesteps(7).times == pytest.approx(theirs.timesteps.tolist())
+
+
+def test_custom_timesteps_and_sigmas():
+    for name in (
+        "EulerDiscrete",
+        "HeunDiscrete",
+        "DDPM",
+        "DPMSolverMultistep",
+        "DPMSolverSinglestep",
+        "LCM",
+        "TCD",
+    ):
+        theirs, ours = (getattr(each, f"{name}Scheduler")(**SD) for each in (diffusers, compat))
+        theirs.set_timesteps(timesteps=[999, 700, 333, 19])
+        ours.set_timesteps(timesteps=[999, 700, 333, 19])
+        assert ours.timesteps.tolist() == theirs.timesteps.tolist()
+    theirs, ours = (each.EulerDiscreteScheduler(**SD) for each in (diffusers, compat))
+    theirs.set_timesteps(sigmas=[14.0, 5.0, 1.0, 0.0])
+    way = ours.set_timesteps(sigmas=[14.0, 5.0, 1.0, 0.0])
+    assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), abs=1e-3)
+    assert [p.sigma / p.alpha for p in way.points] == pytest.approx(theirs.sigmas.tolist())
+    theirs, ours = (each.FlowMatchEulerDiscreteScheduler(shift=3.0) for each in (diffusers, compat))
+    theirs.set_timesteps(sigmas=[1.0, 0.6, 0.2])
+    ours.set_timesteps(sigmas=[1.0, 0.6, 0.2])
+    assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), rel=1e-6)
+
+
+def test_flows_shifted_by_size():
+    theirs, ours = (
+        each.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+        for each in (diffusers, compat)
+    )
+    theirs.set_timesteps(7, mu=0.9)
+    ours.set_timesteps(7, mu=0.9)
+    assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), rel=1e-4)
+    with pytest.raises(InvalidRequest, match="no mu was given"):
+        ours.set_timesteps(7)
+
+
+def test_the_stochastic_solver_draws_from_the_generator():
+    way = compat.DPMSolverSDEScheduler(**SD).set_timesteps(4)
+    assert len(way.times) == 7
+    drawn = []
+    run = Run(torch.ones(SHAPE), source=lambda draw: drawn.append(draw) or torch.zeros(SHAPE))
+    steps = way.sampler(run, way.points)
+    x, _ = next(steps)
+    for _ in way.times[1:]:
+        x, _ = steps.send(Estimate(x))
+    assert len(drawn) == 6
+
+
+def test_files(tmp_path):
+    made = compat.EulerDiscreteScheduler(**SD, use_karras_sigmas=True)
+    made.save_pretrained(tmp_path / "scheduler")
+    peer = diffusers.EulerDiscreteScheduler.from_pretrained(tmp_path, subfolder="scheduler")
+    assert peer.config.use_karras_sigmas is True
+    peer.save_pretrained(tmp_path / "theirs")
+    again = compat.EulerDiscreteScheduler.from_pretrained(tmp_path / "theirs", timestep_spacing="trailing")
+    assert (again.config.beta_end, again.config.timestep_spacing) == (0.012, "trailing")
+    assert type(scheduler_of(json.loads((tmp_path / "theirs/scheduler_config.json").read_text()))) is type(
+        made
+    )
+    assert again.config["beta_end"] == dict(**again.config)["beta_end"]
+
+
+def test_what_is_refused(tmp_path):
+    def refused(words, make):
+        with pytest.raises((InvalidRequest, ModelError), match=words) as raised:
+            make()
+        assert "\n" not in str(raised.value)
+
+    refused(
+        "no setting 'use_karas_sigmas': did you mean 'use_karras_sigmas'",
+        lambda: compat.EulerDiscreteScheduler(use_karas_sigmas=True),
+    )
+    refused("variance_type = 'learned' is not there", lambda: compat.DDPMScheduler(variance_type="learned"))
+    refused("predict_x0 = False", lambda: compat.UniPCMultistepScheduler(predict_x0=False))
+    refused("num_inference_steps is 0", lambda: compat.DDIMScheduler().set_timesteps(0))
+    refused("num_inference_steps is 1001", lambda: compat.DDIMScheduler().set_timesteps(1001))
+    refused("takes at most original_inference_steps", lambda: compat.LCMScheduler().set_timesteps(51))
+    refused("takes no custom timesteps", lambda: compat.DDIMScheduler().set_timesteps(timesteps=[9, 3]))
+    refused("give falling numbers", lambda: compat.DDPMScheduler().set_timesteps(timesteps=[3, 9]))
+    refused(
+        "both timesteps and sigmas",
+        lambda: compat.EulerDiscreteScheduler().set_timesteps(timesteps=[3], sigmas=[1.0]),
+    )
+    refused(
+        "timestep_spacing is 'even'", lambda: compat.DDIMScheduler(timestep_spacing="even").set_timesteps(3)
+    )
+    refused(
+        "more than one of",
+        lambda: compat.EulerDiscreteScheduler(use_karras_sigmas=True, use_beta_sigmas=True).set_timesteps(3),
+    )
+    refused(
+        "algorithm_type is 'dpm'",
+        lambda: compat.DPMSolverMultistepScheduler(algorithm_type="dpm").set_timesteps(3),
+    )
+    refused(
+        "cannot end without noise",
+        lambda: compat.DPMSolverMultistepScheduler(algorithm_type="dpmsolver").set_timesteps(3),
+    )
+    refused("solver_order is 4", lambda: compat.DPMSolverMultistepScheduler(solver_order=4).set_timesteps(3))
+    refused(
+        "solver_type is 'bh3'", lambda: compat.UniPCMultistepScheduler(solver_type="bh3").set_timesteps(3)
+    )
+    refused(
+        "leads past the last training step", lambda: compat.DDIMScheduler(steps_offset=200).set_timesteps(10)
+    )
+    refused("eta is 2", lambda: compat.TCDScheduler().set_timesteps(4, eta=2))
+    refused("has no scheduler_config.json", lambda: compat.DDIMScheduler.from_pretrained(tmp_path))
+    refused("unknown scheduler 'IPNDMScheduler'", lambda: scheduler_of({"_class_name": "IPNDMScheduler"}))
+    refused("use from_pretrained", lambda: compat.DDIMScheduler.from_config("a/folder"))
+    config = compat.DDIMScheduler().config
+    refused("a config is not changed", lambda: setattr(config, "eta", 1))
+    with pytest.raises(AttributeError, match="did you mean 'clip_sample'"):
+        _ = config.clip_samples
