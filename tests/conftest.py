@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,21 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from toys import write_model
 
     return write_model(tmp_path_factory.mktemp("models") / "toy")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a model by its name in `tests.families`, written by diffusers when it is first asked for."""
+    root, written = tmp_path_factory.mktemp("families"), dict[str, Path]()
+
+    def get(name: str) -> Path:
+        if name not in written:
+            from tests.families import WRITERS
+
+            written[name] = WRITERS[name](root / name)
+        return written[name]
+
+    return get
 
 
 @pytest.fixture(autouse=True)

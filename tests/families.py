@@ -6,6 +6,7 @@ in any of them is then far above the rounding errors that comparisons must allow
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    LCMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -215,6 +218,25 @@ def write_sd3(folder: Path, seed: int = 40, t5: bool = True, shift: float = 3.0,
         **third,
     ).save_pretrained(folder)
     return folder
+
+
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "sd1": write_sd1,
+    "sd2": write_sd2,
+    "sdxl": write_sdxl,
+    "sdxl-said": lambda folder: write_sdxl(folder, 22, zeros=False),
+    "refiner": write_refiner,
+    "sd3": write_sd3,
+    "sd3-clips": lambda folder: write_sd3(folder, 42, t5=False, shift=1.0),
+    "sd35-medium": lambda folder: write_sd3(folder, 44, qk_norm="rms_norm", dual_attention_layers=(0, 1)),
+    "sd35-large": lambda folder: write_sd3(folder, 46, qk_norm="rms_norm"),
+    "lcm": lambda folder: write_sd1(folder, 50, LCMScheduler(**NOISE), time_cond_proj_dim=16),
+    "turbo": lambda folder: write_sdxl(
+        folder,
+        52,
+        scheduler=EulerAncestralDiscreteScheduler(**NOISE, timestep_spacing="trailing"),
+    ),
+}
 
 
 def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -33,40 +33,6 @@ pytestmark = pytest.mark.peer
 TOLERANCE = 2e-5
 STEPS = 5
 PROMPT = "a red boat on a calm sea, 3 grey houses"
-WRITERS = {
-    "sd1": families.write_sd1,
-    "sd2": families.write_sd2,
-    "sdxl": families.write_sdxl,
-    "sdxl-said": lambda folder: families.write_sdxl(folder, 22, zeros=False),
-    "refiner": families.write_refiner,
-    "sd3": families.write_sd3,
-    "sd3-clips": lambda folder: families.write_sd3(folder, 42, t5=False, shift=1.0),
-    "sd35-medium": lambda folder: families.write_sd3(
-        folder, 44, qk_norm="rms_norm", dual_attention_layers=(0, 1)
-    ),
-    "sd35-large": lambda folder: families.write_sd3(folder, 46, qk_norm="rms_norm"),
-    "lcm": lambda folder: families.write_sd1(
-        folder, 50, diffusers.LCMScheduler(**families.NOISE), time_cond_proj_dim=16
-    ),
-    "turbo": lambda folder: families.write_sdxl(
-        folder,
-        52,
-        scheduler=diffusers.EulerAncestralDiscreteScheduler(**families.NOISE, timestep_spacing="trailing"),
-    ),
-}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The folder of a model by its name above, written when it is first asked for."""
-    root, written = tmp_path_factory.mktemp("families"), {}
-
-    def get(name):
-        if name not in written:
-            written[name] = WRITERS[name](root / name)
-        return written[name]
-
-    return get
 
 
 class Undecoded:
