@@ -167,6 +167,8 @@ def _without_t5(source: Source, wanted: bool) -> Source:
     role = "text_encoder_3"
     if not wanted and role in source.parts:
         parts = {name: part for name, part in source.parts.items() if name != role}
+        if all(part.weights is not source.parts[role].weights for part in parts.values()):
+            source.parts[role].weights.close()
         note = "reads prompts with its two CLIPs alone: as asked for"
         return replace(source, parts=parts, notes=[*source.notes, note])
     if "transformer" not in source.parts or (role in source.parts and role in source.tokenizers):

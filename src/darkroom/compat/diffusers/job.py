@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,10 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from darkroom.compat.diffusers.schedulers import Way
+from darkroom.compat.diffusers.scheduler import Way
 from darkroom.diffusion import ClassifierFree, Estimate, Point, Run
 from darkroom.generation.work import Decode, Denoise, Render, Row, Work
 from darkroom.prompt import Conditioning
+
+log = logging.getLogger(__name__)
 
 Output = Literal["pixels", "image", "latent"]
 
@@ -101,8 +104,13 @@ class Batch:
                 estimate = yield from self._ask(x, point)
                 before, self._time = run.step, point.time
                 x, point = steps.send(estimate)
-                if run.step == before:  # Between two calls of one step nothing can be changed.
-                    self._tell(x / way.scale(point))
+                if run.step == before:
+                    latents = x / way.scale(point)
+                    self._tell(latents)
+                    if self.latents is not latents:
+                        log.warning(
+                            "latents changed between two calls of one step are as they were: change them after"
+                        )
         except StopIteration:
             return
 

@@ -20,7 +20,8 @@ from darkroom.checkpoint.registry import locate
 from darkroom.checkpoint.source import open_source
 from darkroom.compat.diffusers.job import Batch, Output, Told
 from darkroom.compat.diffusers.prompts import encode, listed
-from darkroom.compat.diffusers.schedulers import Scheduler, Way, scheduler_of
+from darkroom.compat.diffusers.scheduler import Scheduler, Way
+from darkroom.compat.diffusers.schedulers import scheduler_of
 from darkroom.engine import Engine, Expert, LatentDiffusion, place
 from darkroom.engine.devices import PRECISIONS
 from darkroom.errors import InvalidRequest, ModelError, nearest
@@ -181,6 +182,7 @@ class DiffusionPipeline:
     def from_pipe(cls: type[Own], pipeline: DiffusionPipeline, **options: Any) -> Own:
         """A pipeline of the same networks as another's."""
         kind = cls._for(pipeline._family)
+        pipeline._ready()
         if options:
             raise InvalidRequest(f"from_pipe takes no {next(iter(options))!r} here: set it on the pipeline")
         made = kind.__new__(kind)
@@ -587,7 +589,7 @@ def _drawing(
     generator: Generators, shape: tuple[int, ...], device: torch.device
 ) -> Callable[[torch.dtype], Tensor]:
     """What draws noise as diffusers does: all pictures' in one from a single generator, or each from its own."""
-    each = [generator] if generator is None or isinstance(generator, torch.Generator) else list(generator)
+    each: list[Any] = list(generator) if isinstance(generator, list | tuple) else [generator]
     if len(each) not in (1, shape[0]) or not all(g is None or isinstance(g, torch.Generator) for g in each):
         raise InvalidRequest(
             f"generator has {len(each)} entries for {shape[0]} pictures: give one torch.Generator, or one a picture"
