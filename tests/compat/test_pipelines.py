@@ -588,6 +588,9 @@ def test_what_is_refused(folder, tmp_path):
         "import it from darkroom",
         lambda: compat.DiffusionPipeline.from_pretrained(folder("sd1"), scheduler=peer),
     )
+    sd1 = compat.DiffusionPipeline.from_pretrained(folder("sd1"))
+    sd1.scheduler = peer
+    refused("import it from darkroom", lambda: sd1(PROMPT))
     refused("torch_dtype is torch.int8", lambda: pipe.to(torch.int8))
     refused("device 'cuda:77'", lambda: pipe.to("cuda:77"))
     refused("not exchanged here", lambda: setattr(pipe, "unet", torch.nn.Linear(1, 1)))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -18,9 +17,21 @@ from darkroom.checkpoint.export import scheduler_json
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.registry import locate
 from darkroom.checkpoint.source import open_source
-from darkroom.compat.diffusers.job import Batch, Output, Told
-from darkroom.compat.diffusers.prompts import encode, listed
-from darkroom.compat.diffusers.scheduler import Scheduler, Way
+from darkroom.compat.diffusers.call import (
+    Call,
+    Embeds,
+    both,
+    by_encoder,
+    checked_latents,
+    count_calls,
+    drawing,
+    foreign,
+    output_of,
+    shown,
+)
+from darkroom.compat.diffusers.job import Batch, Told
+from darkroom.compat.diffusers.prompts import encode
+from darkroom.compat.diffusers.scheduler import Scheduler
 from darkroom.compat.diffusers.schedulers import scheduler_of
 from darkroom.engine import Engine, Expert, LatentDiffusion, place
 from darkroom.engine.devices import PRECISIONS
@@ -32,9 +43,6 @@ from darkroom.model import Model, load
 log = logging.getLogger(__name__)
 
 Own = TypeVar("Own", bound="DiffusionPipeline")
-
-Generators = torch.Generator | Sequence[torch.Generator] | None
-Callback = Callable[[Any, int, Tensor, dict[str, Any]], Mapping[str, Any]]
 
 _IGNORED = {
     *("safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker"),
@@ -119,6 +127,11 @@ class DiffusionPipeline:
         self._interrupt = False
         self._num_timesteps = 0
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"{type(self).__name__} has no {name!r} here: docs/compat.md lists what there is"
+        )
+
     # Where models come from
 
     @classmethod
@@ -155,8 +168,7 @@ class DiffusionPipeline:
                 )
         if scheduler is not None and not isinstance(scheduler, Scheduler):
             raise InvalidRequest(
-                f"scheduler is {type(scheduler).__module__}.{type(scheduler).__name__}: "
-                "import it from darkroom.compat.diffusers"
+                f"scheduler is {foreign(scheduler)}: import it from darkroom.compat.diffusers"
             )
         path = locate(pretrained_model_name_or_path)
         with open_source(path, variant=variant) as source:
@@ -410,7 +422,7 @@ class DiffusionPipeline:
                 "both negative_prompt and negative_prompt_embeds were given: give one of them"
             )
         if prompt is None:
-            texts = _by_encoder("prompt", prompts)
+            texts = by_encoder("prompt", prompts)
             prompt, pooled = encode(text, texts, skip=skip or 0, t5_length=t5_length)
         elif pooled is None and any(clip.use.pooled for clip in text.clips):
             raise InvalidRequest("prompt_embeds were given without pooled_prompt_embeds: give both")
@@ -422,7 +434,7 @@ class DiffusionPipeline:
                     None if pooled is None else torch.zeros_like(pooled),
                 )
             else:
-                texts = _by_encoder("negative_prompt", [negatives[0] or "", *negatives[1:]], len(prompt))
+                texts = by_encoder("negative_prompt", [negatives[0] or "", *negatives[1:]], len(prompt))
                 negative, negative_pooled = encode(text, texts, t5_length=t5_length)
         elif guided and negative_pooled is None and pooled is not None:
             raise InvalidRequest(
@@ -442,9 +454,13 @@ class DiffusionPipeline:
         """Make the pictures of a call."""
         assert embeds.prompt is not None
         check_drawable(self._family, self.path.name)
+        if not isinstance(self.scheduler, Scheduler):
+            raise InvalidRequest(
+                f"scheduler is {foreign(self.scheduler)}: import it from darkroom.compat.diffusers"
+            )
         width, height = call.width or self._family.native, call.height or self._family.native
         check_size(Request("", width=width, height=height).checked(), self._family)
-        output = _outputs(call.output_type)
+        output = output_of(call.output_type)
         inputs = list(call.callback_on_step_end_tensor_inputs)
         for name in inputs:
             if name not in self.tensor_inputs:
@@ -458,21 +474,21 @@ class DiffusionPipeline:
             sigmas=call.sigmas,
             mu=call.mu,
         )
-        calls = self._num_timesteps = _calls(
+        calls = self._num_timesteps = count_calls(
             way, call.denoising_end, self.scheduler.config.num_train_timesteps
         )
         factor = self._family.factor
         shape = (len(embeds.prompt), self._family.latent_channels, height // factor, width // factor)
-        draw = _drawing(call.generator, shape, self.device)
+        draw = drawing(call.generator, shape, self.device)
         told = Told(
-            _both(embeds.negative, embeds.prompt),
-            _both(embeds.negative_pooled, embeds.pooled),
+            both(embeds.negative, embeds.prompt),
+            both(embeds.negative_pooled, embeds.pooled),
             call.time_ids,
             self._guidance_scale,
             self._guidance_rescale,
             self._guidance_scale if self._family.embeds_guidance else None,
         )
-        latents = draw(self.dtype) if call.latents is None else _checked(call.latents, shape)
+        latents = draw(self.dtype) if call.latents is None else checked_latents(call.latents, shape)
         order, total = self.scheduler.order, len(way.points) - 1
         bar = tqdm(total=total if calls == len(way.times) else calls, **self._bar)
 
@@ -509,7 +525,7 @@ class DiffusionPipeline:
         job = Batch(way, latents, told, lambda: draw(noise_dtype), stepped, output)
         with bar:
             made = self._develop(job)
-        images = _shown(made, call.output_type, self.device, self.dtype)
+        images = shown(made, call.output_type, self.device, self.dtype)
         found = ImagePipelineOutput(images)
         return found if call.return_dict else found.to_tuple()
 
@@ -526,104 +542,3 @@ class DiffusionPipeline:
             task.cancel()
         made: list[Any] = task.result()
         return made
-
-
-@dataclass(frozen=True)
-class Embeds:
-    """Ready prompts: states (n, tokens, width) and pooled vectors (n, P), of the prompt and of the negative one."""
-
-    prompt: Tensor | None = None
-    negative: Tensor | None = None
-    pooled: Tensor | None = None
-    negative_pooled: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call's arguments that all families have, under diffusers' names, and the numbers an XL network is told."""
-
-    height: int | None
-    width: int | None
-    num_inference_steps: int
-    generator: Generators
-    latents: Tensor | None
-    output_type: str
-    return_dict: bool
-    callback_on_step_end: Callback | None
-    callback_on_step_end_tensor_inputs: Sequence[str]
-    timesteps: Sequence[float] | None = None
-    sigmas: Sequence[float] | None = None
-    eta: float = 0.0
-    denoising_end: float | None = None
-    mu: float | None = None
-    time_ids: Tensor | None = None
-    callback: Callable[[int, Tensor, Tensor], object] | None = None
-    callback_steps: int = 1
-
-
-def _by_encoder(name: str, prompts: Sequence[Any], count: int | None = None) -> list[list[str]]:
-    """The texts of each encoder: its own, or the first one's."""
-    first = listed(name, prompts[0], count)
-    others = enumerate(prompts[1:], start=2)
-    return [first, *(listed(f"{name}_{n}", own, len(first)) if own else first for n, own in others)]
-
-
-def _both(negative: Tensor | None, positive: Tensor | None) -> Any:
-    return positive if negative is None or positive is None else torch.cat([negative, positive])
-
-
-def _calls(way: Way, denoising_end: float | None, count: int) -> int:
-    """How many network calls are made: all, or those before the share `denoising_end` of the way."""
-    if denoising_end is None or denoising_end == 1:
-        return len(way.times)
-    if not 0 < denoising_end < 1:
-        raise InvalidRequest(f"denoising_end is {denoising_end!r}: give a number above 0, 1 at most")
-    cut = round(count - denoising_end * count)
-    made = sum(time >= cut for time in way.times)
-    if not made:
-        raise InvalidRequest(f"denoising_end {denoising_end} leaves no step: give more, or more steps")
-    return made
-
-
-def _drawing(
-    generator: Generators, shape: tuple[int, ...], device: torch.device
-) -> Callable[[torch.dtype], Tensor]:
-    """What draws noise as diffusers does: all pictures' in one from a single generator, or each from its own."""
-    each: list[Any] = list(generator) if isinstance(generator, list | tuple) else [generator]
-    if len(each) not in (1, shape[0]) or not all(g is None or isinstance(g, torch.Generator) for g in each):
-        raise InvalidRequest(
-            f"generator has {len(each)} entries for {shape[0]} pictures: give one torch.Generator, or one a picture"
-        )
-    sizes = [shape] if len(each) == 1 else [(1, *shape[1:])] * len(each)
-
-    def draw(dtype: torch.dtype) -> Tensor:
-        drawn = [
-            torch.randn(size, generator=own, device=own.device if own else device, dtype=dtype)
-            for size, own in zip(sizes, each, strict=True)
-        ]
-        return torch.cat([noise.to("cpu", torch.float32) for noise in drawn])
-
-    return draw
-
-
-def _checked(latents: Tensor, shape: tuple[int, ...]) -> Tensor:
-    if not isinstance(latents, Tensor) or tuple(latents.shape) != shape:
-        given = tuple(latents.shape) if isinstance(latents, Tensor) else latents
-        raise InvalidRequest(f"latents have the shape {given}: this call needs {shape}")
-    return latents.to("cpu", torch.float32)
-
-
-def _outputs(output_type: str) -> Output:
-    kinds: dict[str, Output] = {"pil": "pixels", "np": "image", "pt": "image", "latent": "latent"}
-    if output_type not in kinds:
-        raise InvalidRequest(f"output_type is {output_type!r}: {nearest(str(output_type), kinds)}")
-    return kinds[output_type]
-
-
-def _shown(made: Sequence[Any], output_type: str, device: torch.device, dtype: torch.dtype) -> Any:
-    if output_type == "pil":
-        return [Image.fromarray(pixels) for pixels in made]
-    if output_type == "latent":
-        return torch.stack(list(made)).to(device, dtype)
-    images = (torch.cat(list(made)) / 2 + 0.5).clamp(0, 1)
-    return images if output_type == "pt" else images.permute(0, 2, 3, 1).numpy()

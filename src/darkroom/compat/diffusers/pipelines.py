@@ -9,14 +9,8 @@ import torch
 from torch import Tensor
 
 from darkroom.checkpoint.family import Family
-from darkroom.compat.diffusers.pipeline import (
-    Call,
-    Callback,
-    DiffusionPipeline,
-    Embeds,
-    Generators,
-    ImagePipelineOutput,
-)
+from darkroom.compat.diffusers.call import Call, Callback, Embeds, Generators
+from darkroom.compat.diffusers.pipeline import DiffusionPipeline, ImagePipelineOutput
 from darkroom.errors import InvalidRequest, nearest
 
 Prompt = str | Sequence[str] | None
