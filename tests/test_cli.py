@@ -238,3 +238,21 @@ def test_slugs_are_file_names_in_any_script():
     assert slug("!!!") == "picture"
     assert len(slug("船" * 300).encode()) <= 180
     assert len(slug("word " * 100)) <= 60
+
+
+@pytest.mark.peer
+def test_again_loads_a_model_as_it_was_loaded(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DARKROOM_MODELS", str(folder("sd3").parent))
+    monkeypatch.chdir(tmp_path)
+    size = ("--steps", "2", "--width", "64", "--height", "64", "--device", "cpu", "--quiet")
+    other = str(folder("sd2") / "vae")
+    for seed, model, given, more in (
+        (1, "sd3", ("--no-t5", "--memory", "low"), ()),
+        (2, "sd1", ("--vae", other, "--prediction", "v_prediction", "--zero-snr"), ("--vae", other)),
+    ):
+        folder(model)
+        assert main(["generate", "a boat", "--model", model, "--seed", str(seed), *given, *size]) == 0
+        assert main(["again", f"out/{seed}-a-boat.png", *more]) == 0
+        assert "the same, pixel for pixel" in capsys.readouterr().out
+    assert main(["again", "out/2-a-boat.png"]) == 1
+    assert "there is no vae 'vae'" in capsys.readouterr().err

@@ -71,9 +71,16 @@ class Model:
     """
 
     def __init__(
-        self, name: str, networks: LatentDiffusion, source: Source, refiner: Source | None = None
+        self,
+        name: str,
+        networks: LatentDiffusion,
+        source: Source,
+        refiner: Source | None = None,
+        asked: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
+        self.asked = dict(asked or {})
+        """What it was loaded with besides its name, as far as that decides pixels."""
         self.family = source.family
         self.notes = tuple(source.notes)
         """What was assumed of the model, in words."""
@@ -177,7 +184,7 @@ class Model:
         metadata: dict[str, Any] = {
             "darkroom": version("darkroom"),
             "request": request.to_dict(),
-            "model": {"name": self.name, "refiner": self.refiner, "weights": weights},
+            "model": {"name": self.name, "refiner": self.refiner, **self.asked, "weights": weights},
             "numerics": self.numerics(),
             "notes": task.notes,
         }
@@ -234,8 +241,8 @@ def load(
     """Load a model by name (see `darkroom models`), from a folder in the Hugging Face layout, or from a single file.
 
     `device`: cpu, cuda, mps or whatever torch offers; `precision`: float32, bfloat16 or float16; both are
-    chosen for the machine when left out. `vae`: the autoencoder of another file or folder; `others`: files with
-    parts that a file lacks (text encoders). `prediction` (epsilon, v_prediction) and `zero_snr` say what a file does
+    chosen for the machine when left out. `vae`: another autoencoder, by name, file or folder; `others`: names or files
+    of parts that a file lacks (text encoders). `prediction` (epsilon, v_prediction) and `zero_snr` say what a file does
     not; `variant` picks among a folder's files ("fp16"); without `t5` a Stable Diffusion 3 does without its largest
     text encoder. `refiner`: a second model of Stable Diffusion XL that makes the last steps, from
     `Request.refiner_switch` on. `memory`: full, or with networks that come and go: medium, low,
@@ -266,7 +273,16 @@ def load(
         if placement.device.type == "cpu":
             _tune_allocator(mode)
         networks = networks_of(source, placement, refining, mode, progress)
-        ready = Model(name, networks, source, refining)
+        asked = {
+            "vae": None if vae is None else name_of(locate(vae, kind="vae")),
+            "others": [name_of(locate(each, kind="text-encoder")) for each in others] or None,
+            "prediction": prediction,
+            "zero_snr": zero_snr,
+            "variant": variant,
+            "t5": None if t5 else False,
+        }
+        asked = {setting: value for setting, value in asked.items() if value is not None}
+        ready = Model(name, networks, source, refining, asked)
         if mode.comes_and_goes:
             ready.keep_open(opened.pop_all())
         return ready
@@ -295,11 +311,11 @@ def open_model(
             zero_snr=zero_snr,
             variant=variant,
             t5=t5,
-            others=[Path(each).expanduser() for each in others],
+            others=[locate(each, kind="text-encoder") for each in others],
         )
         opened.push(source)
         if vae is not None:
-            source = with_vae(source, Path(vae).expanduser())
+            source = with_vae(source, locate(vae, kind="vae"))
             opened.push(source)
         refining = None
         if refiner is not None:

@@ -31,8 +31,8 @@ def folder(request, tmp_path_factory):
     return getattr(families, f"write_{request.param}")(tmp_path_factory.mktemp(request.param) / "model")
 
 
-def drawn(path, memory, **settings):
-    model = darkroom.load(path, device="cpu", precision="float32", memory=memory)
+def drawn(path, memory, precision="float32", **settings):
+    model = darkroom.load(path, device="cpu", precision=precision, memory=memory)
     picture = model.generate(
         "a red boat", negative="night", steps=2, width=64, height=64, seed=3, **settings
     )[0]
@@ -41,12 +41,13 @@ def drawn(path, memory, **settings):
 
 
 @pytest.mark.peer
-def test_every_mode_draws_the_same_picture(folder, monkeypatch):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_mode_draws_the_same_picture(folder, precision, monkeypatch):
     # All layers of so small a model are small: have them come and go all the same, but for tables of positions.
     monkeypatch.setattr("darkroom.engine.memory._SMALL", 77 * 64)
-    expected = drawn(folder, "full")
+    expected = drawn(folder, "full", precision)
     for mode in MODES:
-        assert np.array_equal(drawn(folder, mode), expected), mode
+        assert np.array_equal(drawn(folder, mode, precision), expected), mode
 
 
 def held(networks):

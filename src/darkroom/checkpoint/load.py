@@ -22,12 +22,12 @@ Progress = Callable[[str, int, int], None]
 class Reader:
     """Reads a part's tensors as its network keeps them: its names and shapes, a device, a precision.
 
-    `network` is that network, still empty. Raises ModelError naming what the file lacks.
+    `network` is that network, still empty, and says the precision already. Raises ModelError naming what the file lacks.
     """
 
     def __init__(self, part: Part, device: torch.device, dtype: torch.dtype) -> None:
         self.part, self.device, self.dtype = part, device, dtype
-        self.network = part.build().requires_grad_(False).eval()
+        self.network = part.build().requires_grad_(False).eval().to(dtype)
         self.rules = part.rules(self.network)
         self.claimed = {part.prefix + rule.theirs for rule in self.rules}
         """The names of the file's tensors that the network is made of."""

@@ -9,6 +9,9 @@ from typing import Any
 
 from darkroom.errors import InvalidRequest
 
+_LOADED = ("refiner", "vae", "others", "prediction", "zero_snr", "variant", "t5")
+"""What a picture's file says its model was loaded with."""
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
@@ -22,6 +25,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--model", help="use this model instead of the one the picture names")
     command.add_argument(
         "--refiner", metavar="PATH", help="use this refiner instead of the one the picture names"
+    )
+    command.add_argument(
+        "--vae", metavar="PATH", help="use this autoencoder instead of the one the picture names"
     )
     command.add_argument("--device", help="run here instead of where the picture was made")
     command.add_argument("--precision", help="use this precision instead of the picture's")
@@ -40,14 +46,19 @@ def run(args: argparse.Namespace) -> int:
 
     from darkroom.model import load
 
-    name = args.model or metadata.get("model", {}).get("name")
+    made_by = metadata.get("model")
+    made_by = made_by if isinstance(made_by, dict) else {}
+    name = args.model or made_by.get("name")
     if not isinstance(name, str):
         raise InvalidRequest(f"{args.picture} does not say which model made it: give --model")
+    then = {key: value for key, value in made_by.items() if key in _LOADED}
+    given = {key: getattr(args, key) for key in ("refiner", "vae") if getattr(args, key) is not None}
     model = load(
         name,
-        refiner=args.refiner or metadata.get("model", {}).get("refiner"),
+        **{**then, **given},
         device=args.device or numerics.get("device"),
         precision=args.precision or numerics.get("precision"),
+        memory="low" if numerics.get("tiled") else "full",
     )
     picture = model.generate(request)[0]
     if args.output is not None:

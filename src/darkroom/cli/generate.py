@@ -33,6 +33,7 @@ _DEFAULTS: dict[str, Any] = {
     "prediction": None,
     "zero_snr": None,
     "variant": None,
+    "t5": True,
     "refiner": None,
     "memory": "full",
     "output": "out",
@@ -42,7 +43,9 @@ _DEFAULTS: dict[str, Any] = {
     "metadata": True,
 }
 
-LOADING = ("device", "precision", "vae", "others", "prediction", "zero_snr", "variant", "refiner", "memory")
+LOADING = (
+    *("device", "precision", "vae", "others", "prediction", "zero_snr", "variant", "t5", "refiner", "memory"),
+)
 """Those that `darkroom.load` takes."""
 
 
@@ -109,13 +112,15 @@ def add_running_options(command: argparse.ArgumentParser) -> None:
     running.add_argument(
         "--model", help="a name (see 'darkroom models'), a folder or a file (default: pocket)"
     )
-    running.add_argument("--vae", metavar="PATH", help="use this autoencoder instead of the model's")
+    running.add_argument(
+        "--vae", metavar="PATH", help="use this autoencoder (a name, a file, a folder) instead of the model's"
+    )
     running.add_argument(
         "--with",
         dest="others",
         action="append",
         metavar="FILE",
-        help="a file with parts that the model's lacks, such as its text encoders; may be repeated",
+        help="a name or a file with parts that the model's lacks, such as text encoders; may be repeated",
     )
     running.add_argument(
         "--prediction", help="what the model predicts, if its file does not say: epsilon, v_prediction"
@@ -130,6 +135,12 @@ def add_running_options(command: argparse.ArgumentParser) -> None:
         "--refiner", metavar="PATH", help="a second model of Stable Diffusion XL, which makes the last steps"
     )
     running.add_argument("--variant", help="which of a folder's files to read: fp16, bf16, ...")
+    running.add_argument(
+        "--t5",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="whether Stable Diffusion 3 reads prompts with its largest text encoder, too (default: it does)",
+    )
     running.add_argument(
         "--device", help="cpu, cuda, cuda:1, mps or whatever torch offers (default: the best)"
     )
