@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int], None]
 class Reader:
     """Reads a part's tensors as its network keeps them: its names and shapes, a device, a precision.
 
-    `network` is that network, still empty, and says the precision already. Raises ModelError naming what the file lacks.
+    `network` is that network, still empty, of that precision. Raises ModelError naming what the file lacks.
     """
 
     def __init__(self, part: Part, device: torch.device, dtype: torch.dtype) -> None:

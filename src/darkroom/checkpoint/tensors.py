@@ -15,6 +15,7 @@ import torch
 from darkroom.checkpoint.gguf import read_gguf
 from darkroom.checkpoint.mapped import Entry, Mapped, WeightsFile, short
 from darkroom.checkpoint.safe_tensors import LONGEST_HEADER, json_object, read_safetensors
+from darkroom.checkpoint.scaled import unscaled
 from darkroom.checkpoint.torch_files import read_legacy, read_zip
 
 __all__ = ["Entry", "WeightsFile", "open_shards", "open_weights"]
@@ -44,7 +45,7 @@ def open_weights(path: Path | str) -> WeightsFile:
     """
     file = Mapped(Path(path))
     try:
-        return _read(file)
+        return unscaled(_read(file))
     except BaseException:
         file.close()
         raise

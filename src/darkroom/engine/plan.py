@@ -88,7 +88,7 @@ class Planner:
 
     def _add(self, prefix: str, source: Source, roles: Sequence[str], request: Request) -> None:
         by_role = readers(source, self.placement.device, self.placement.dtype, roles)
-        networks = {role: reader.network.to(reader.dtype) for role, reader in by_role.items()}
+        networks = {role: reader.network for role, reader in by_role.items()}
         self._networks |= {prefix + role: network for role, network in networks.items()}
         self._phases += _phases(networks, source.family, request, prefix)
 
