@@ -359,6 +359,12 @@ def test_callbacks_change_latents(folder, name, options):
     changed = compare(folder("sd1"), callback_on_step_end=brighter, **settings)
     assert not torch.equal(changed, compare(folder("sd1"), **settings))
 
+    def darker_at_last(pipe, step, time, values):
+        return {"latents": values["latents"] - 0.5} if step == pipe.num_timesteps - 1 else {}
+
+    last = compare(folder("sd1"), callback_on_step_end=darker_at_last, **settings)
+    assert torch.allclose(last, compare(folder("sd1"), **settings) - 0.5, atol=1e-5)
+
 
 def test_callbacks_turn_guidance_off(folder):
     def on_sd1(pipe, step, time, values):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from darkroom.compat.diffusers.job import Output
+from darkroom.compat.diffusers.job import Output, Told
 from darkroom.compat.diffusers.prompts import listed
 from darkroom.compat.diffusers.scheduler import Way
 from darkroom.errors import InvalidRequest, nearest
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
+Size = tuple[int, int]
 Callback = Callable[[Any, int, Tensor, dict[str, Any]], Mapping[str, Any]]
 
 
@@ -31,25 +33,113 @@ class Embeds:
 
 @dataclass(frozen=True)
 class Call:
-    """A call's arguments that all families have, under diffusers' names, and the numbers an XL network is told."""
+    """The arguments of a call but its prompts, under diffusers' names."""
 
     height: int | None
     width: int | None
     num_inference_steps: int
+    guidance_scale: float
+    num_images_per_prompt: int
     generator: Generators
     latents: Tensor | None
     output_type: str
     return_dict: bool
+    clip_skip: int | None
     callback_on_step_end: Callback | None
     callback_on_step_end_tensor_inputs: Sequence[str]
+    guidance_rescale: float = 0.0
     timesteps: Sequence[float] | None = None
     sigmas: Sequence[float] | None = None
     eta: float = 0.0
     denoising_end: float | None = None
     mu: float | None = None
-    time_ids: Tensor | None = None
+    original_size: Size | None = None
+    crops_coords_top_left: Size = (0, 0)
+    target_size: Size | None = None
+    negative_original_size: Size | None = None
+    negative_crops_coords_top_left: Size = (0, 0)
+    negative_target_size: Size | None = None
     callback: Callable[[int, Tensor, Tensor], object] | None = None
     callback_steps: int = 1
+
+    def check(self, tensor_inputs: Sequence[str]) -> None:
+        """Raises InvalidRequest for what no model can honour; `tensor_inputs`: what callbacks may ask for."""
+        for name in ("guidance_scale", "guidance_rescale", "eta"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise InvalidRequest(f"{name} is {value!r}: give a number")
+        for name in ("num_images_per_prompt", "callback_steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InvalidRequest(f"{name} is {value!r}: give a whole number of at least 1")
+        output_of(self.output_type)
+        for name in self.callback_on_step_end_tensor_inputs:
+            if name not in tensor_inputs:
+                raise InvalidRequest(
+                    f"callback_on_step_end_tensor_inputs has {name!r}: {nearest(str(name), tensor_inputs)}"
+                )
+
+    def time_ids(self, height: int, width: int, count: int, guided: bool) -> Tensor:
+        """The sizes that an XL network is told of `count` pictures, those of the negative prompt first: original
+        height and width, top and left of the crop, target height and width."""
+        size = height, width
+        told = [*(self.original_size or size), *self.crops_coords_top_left, *(self.target_size or size)]
+        negative = told
+        if self.negative_original_size is not None and self.negative_target_size is not None:
+            negative = [
+                *self.negative_original_size,
+                *self.negative_crops_coords_top_left,
+                *self.negative_target_size,
+            ]
+        rows = [negative] * count * guided + [told] * count
+        return torch.tensor(rows, dtype=torch.float32)
+
+
+class Stepped:
+    """What happens after each network call: callbacks, which may change what follows, and the bar."""
+
+    def __init__(
+        self, pipe: Any, call: Call, told: Told, embeds: Embeds, way: Way, calls: int, bar: Any
+    ) -> None:
+        self.pipe, self.call, self.told, self.embeds, self.calls, self.bar = (
+            *(pipe, call, told, embeds, calls, bar),
+        )
+        self.order = pipe.scheduler.order
+        # The first step of some schedulers has fewer calls than the others, of some more.
+        self.before = max(len(way.times) - (len(way.points) - 1) * self.order, 0)
+
+    def __call__(self, number: int, time: float, latents: Tensor) -> tuple[Tensor, bool]:
+        """The latents that take these' place, and whether to go on."""
+        call, last, moment = self.call, number + 1 == self.calls, torch.tensor(time)
+        if call.callback_on_step_end is not None:
+            latents = self._told(number, moment, latents)
+        if last or (number >= self.before and (number + 1) % self.order == 0):
+            self.bar.update()
+            if call.callback is not None and number % call.callback_steps == 0:
+                call.callback(number // self.order, moment, latents)
+        return latents, not last and not self.pipe.interrupt
+
+    def _told(self, number: int, moment: Tensor, latents: Tensor) -> Tensor:
+        told, embeds, call = self.told, self.embeds, self.call
+        assert call.callback_on_step_end is not None
+        values = {
+            "latents": latents,
+            "prompt_embeds": told.prompt_embeds,
+            "negative_prompt_embeds": embeds.negative,
+            "add_text_embeds": told.pooled,
+            "pooled_prompt_embeds": told.pooled,
+            "negative_pooled_prompt_embeds": embeds.negative_pooled,
+            "add_time_ids": told.time_ids,
+            "negative_add_time_ids": told.time_ids,
+        }
+        asked = {name: values[name] for name in call.callback_on_step_end_tensor_inputs}
+        back = call.callback_on_step_end(self.pipe, number, moment, asked) or {}
+        told.prompt_embeds = back.get("prompt_embeds", told.prompt_embeds)
+        told.pooled = back.get("add_text_embeds", back.get("pooled_prompt_embeds", told.pooled))
+        told.time_ids = back.get("add_time_ids", told.time_ids)
+        told.scale, told.rescale = self.pipe.guidance_scale, self.pipe.guidance_rescale
+        changed: Tensor = back.get("latents", latents)
+        return changed
 
 
 def by_encoder(name: str, prompts: Sequence[Any], count: int | None = None) -> list[list[str]]:

@@ -63,7 +63,7 @@ class Batch:
     """Pictures on their way from `latents` (n, C, h, w), in diffusers' convention.
 
     `noise` draws fresh noise of that shape. `stepped` is told of every network call: its number, the time that the
-    network was told, and the latents after it; what it returns takes their place, and None ends the work there.
+    network was told, and the latents after it; it returns those that take their place, and whether to go on.
     `output`: pixels (height, width, 3) uint8 a picture, image tensors (3, height, width), or latents.
     """
 
@@ -73,7 +73,7 @@ class Batch:
         latents: Tensor,
         told: Told,
         noise: Callable[[], Tensor],
-        stepped: Callable[[int, float, Tensor], Tensor | None],
+        stepped: Callable[[int, float, Tensor], tuple[Tensor, bool]],
         output: Output,
     ) -> None:
         self.way, self.latents, self.told = way, latents, told
@@ -133,9 +133,5 @@ class Batch:
 
     def _tell(self, latents: Tensor) -> None:
         self.done += 1
-        self.latents = latents
-        changed = self._stepped(self.done - 1, self._time, latents)
-        if changed is None:
-            self._stopped = True
-        else:
-            self.latents = changed
+        self.latents, goes_on = self._stepped(self.done - 1, self._time, latents)
+        self._stopped = not goes_on

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from darkroom.checkpoint.export import scheduler_json
@@ -20,6 +18,7 @@ from darkroom.checkpoint.source import open_source
 from darkroom.compat.diffusers.call import (
     Call,
     Embeds,
+    Stepped,
     both,
     by_encoder,
     checked_latents,
@@ -35,7 +34,7 @@ from darkroom.compat.diffusers.scheduler import Scheduler
 from darkroom.compat.diffusers.schedulers import scheduler_of
 from darkroom.engine import Engine, Expert, LatentDiffusion, place
 from darkroom.engine.devices import PRECISIONS
-from darkroom.errors import InvalidRequest, ModelError, nearest
+from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
 from darkroom.generation.settle import check_drawable, check_size
 from darkroom.model import Model, load
@@ -392,13 +391,6 @@ class DiffusionPipeline:
 
     # A call
 
-    def _begin(self, guidance_scale: float, guidance_rescale: float, clip_skip: int | None) -> None:
-        for name, value in (("guidance_scale", guidance_scale), ("guidance_rescale", guidance_rescale)):
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                raise InvalidRequest(f"{name} is {value!r}: give a number")
-        self._guidance_scale, self._guidance_rescale = guidance_scale, guidance_rescale
-        self._clip_skip, self._interrupt = clip_skip, False
-
     def _encode(
         self,
         prompts: Sequence[Any],
@@ -445,28 +437,27 @@ class DiffusionPipeline:
                 f"negative_prompt_embeds have the shape {tuple(negative.shape)}, prompt_embeds "
                 f"{tuple(prompt.shape)}: they must be the same"
             )
-        if not isinstance(images, int) or images < 1:
-            raise InvalidRequest(f"num_images_per_prompt is {images!r}: give a whole number of at least 1")
         found = (prompt, negative if guided else None, pooled, negative_pooled if guided else None)
         return Embeds(*(None if each is None else each.repeat_interleave(images, dim=0) for each in found))
 
-    def _run(self, embeds: Embeds, call: Call) -> ImagePipelineOutput | tuple[Any, ...]:
-        """Make the pictures of a call."""
-        assert embeds.prompt is not None
-        check_drawable(self._family, self.path.name)
+    def _run(
+        self,
+        call: Call,
+        prompts: Sequence[Any],
+        negatives: Sequence[Any],
+        given: Embeds,
+        t5_length: int = 256,
+    ) -> ImagePipelineOutput | tuple[Any, ...]:
+        """Make the pictures of a call, having checked all of it before anything is loaded or computed."""
+        family = self._family
+        check_drawable(family, self.path.name)
         if not isinstance(self.scheduler, Scheduler):
             raise InvalidRequest(
                 f"scheduler is {foreign(self.scheduler)}: import it from darkroom.compat.diffusers"
             )
-        width, height = call.width or self._family.native, call.height or self._family.native
-        check_size(Request("", width=width, height=height).checked(), self._family)
-        output = output_of(call.output_type)
-        inputs = list(call.callback_on_step_end_tensor_inputs)
-        for name in inputs:
-            if name not in self.tensor_inputs:
-                raise InvalidRequest(
-                    f"callback_on_step_end_tensor_inputs has {name!r}: {nearest(str(name), self.tensor_inputs)}"
-                )
+        call.check(self.tensor_inputs)
+        width, height = call.width or family.native, call.height or family.native
+        check_size(Request("", width=width, height=height).checked(), family)
         way = self.scheduler.set_timesteps(
             call.num_inference_steps if call.timesteps is None and call.sigmas is None else None,
             eta=call.eta,
@@ -474,59 +465,38 @@ class DiffusionPipeline:
             sigmas=call.sigmas,
             mu=call.mu,
         )
-        calls = self._num_timesteps = count_calls(
-            way, call.denoising_end, self.scheduler.config.num_train_timesteps
+        calls = count_calls(way, call.denoising_end, self.scheduler.config.num_train_timesteps)
+        self._guidance_scale, self._guidance_rescale = call.guidance_scale, call.guidance_rescale
+        self._clip_skip, self._interrupt, self._num_timesteps = call.clip_skip, False, calls
+
+        embeds = self._encode(
+            prompts,
+            negatives,
+            given,
+            images=call.num_images_per_prompt,
+            guided=self.do_classifier_free_guidance,
+            skip=call.clip_skip,
+            t5_length=t5_length,
         )
-        factor = self._family.factor
-        shape = (len(embeds.prompt), self._family.latent_channels, height // factor, width // factor)
+        assert embeds.prompt is not None
+        count, factor = len(embeds.prompt), family.factor
+        shape = (count, family.latent_channels, height // factor, width // factor)
         draw = drawing(call.generator, shape, self.device)
+        latents = draw(self.dtype) if call.latents is None else checked_latents(call.latents, shape)
         told = Told(
             both(embeds.negative, embeds.prompt),
             both(embeds.negative_pooled, embeds.pooled),
-            call.time_ids,
-            self._guidance_scale,
-            self._guidance_rescale,
-            self._guidance_scale if self._family.embeds_guidance else None,
+            call.time_ids(height, width, count, guided=embeds.negative is not None) if family.sizes else None,
+            call.guidance_scale,
+            call.guidance_rescale,
+            call.guidance_scale if family.embeds_guidance else None,
         )
-        latents = draw(self.dtype) if call.latents is None else checked_latents(call.latents, shape)
-        order, total = self.scheduler.order, len(way.points) - 1
-        bar = tqdm(total=total if calls == len(way.times) else calls, **self._bar)
-
-        def stepped(number: int, time: float, latents: Tensor) -> Tensor | None:
-            moment = torch.tensor(time)
-            if call.callback_on_step_end is not None:
-                values = {
-                    "latents": latents,
-                    "prompt_embeds": told.prompt_embeds,
-                    "negative_prompt_embeds": embeds.negative,
-                    "add_text_embeds": told.pooled,
-                    "pooled_prompt_embeds": told.pooled,
-                    "negative_pooled_prompt_embeds": embeds.negative_pooled,
-                    "add_time_ids": told.time_ids,
-                    "negative_add_time_ids": told.time_ids,
-                }
-                back = (
-                    call.callback_on_step_end(self, number, moment, {name: values[name] for name in inputs})
-                    or {}
-                )
-                latents = back.get("latents", latents)
-                told.prompt_embeds = back.get("prompt_embeds", told.prompt_embeds)
-                told.pooled = back.get("add_text_embeds", back.get("pooled_prompt_embeds", told.pooled))
-                told.time_ids = back.get("add_time_ids", told.time_ids)
-                told.scale, told.rescale = self._guidance_scale, self._guidance_rescale
-            last = number + 1 == calls
-            if last or (number + 1 > max(len(way.times) - total * order, 0) and (number + 1) % order == 0):
-                bar.update()
-                if call.callback is not None and number % call.callback_steps == 0:
-                    call.callback(number // order, moment, latents)
-            return None if last or self._interrupt else latents
-
         noise_dtype = torch.float32 if way.float32_noise else self.dtype
-        job = Batch(way, latents, told, lambda: draw(noise_dtype), stepped, output)
-        with bar:
+        with tqdm(total=calls if call.denoising_end else len(way.points) - 1, **self._bar) as bar:
+            stepped = Stepped(self, call, told, embeds, way, calls, bar)
+            job = Batch(way, latents, told, lambda: draw(noise_dtype), stepped, output_of(call.output_type))
             made = self._develop(job)
-        images = shown(made, call.output_type, self.device, self.dtype)
-        found = ImagePipelineOutput(images)
+        found = ImagePipelineOutput(shown(made, call.output_type, self.device, self.dtype))
         return found if call.return_dict else found.to_tuple()
 
     def _develop(self, job: Batch) -> list[Any]:

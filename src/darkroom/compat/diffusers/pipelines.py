@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from darkroom.checkpoint.family import Family
-from darkroom.compat.diffusers.call import Call, Callback, Embeds, Generators
+from darkroom.compat.diffusers.call import Call, Callback, Embeds, Generators, Size
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline, ImagePipelineOutput
 from darkroom.errors import InvalidRequest, nearest
 
 Prompt = str | Sequence[str] | None
-Size = tuple[int, int]
 Made = ImagePipelineOutput | tuple[Any, ...]
 
 LEGACY = ("callback", "callback_steps")
@@ -77,31 +75,26 @@ class StableDiffusionPipeline(DiffusionPipeline):
         """Make pictures; arguments and result are those of diffusers' pipeline of this name."""
         _refuse(ip_adapter_image=ip_adapter_image, ip_adapter_image_embeds=ip_adapter_image_embeds)
         _attention(cross_attention_kwargs)
-        self._begin(guidance_scale, guidance_rescale, clip_skip)
-        embeds = self._encode(
-            [prompt],
-            [negative_prompt],
-            Embeds(prompt_embeds, negative_prompt_embeds),
-            images=num_images_per_prompt,
-            guided=self.do_classifier_free_guidance,
-            skip=clip_skip,
-        )
         call = Call(
             height=height,
             width=width,
             num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            num_images_per_prompt=num_images_per_prompt,
             generator=generator,
             latents=latents,
             output_type=output_type,
             return_dict=return_dict,
+            clip_skip=clip_skip,
             callback_on_step_end=callback_on_step_end,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            guidance_rescale=guidance_rescale,
             timesteps=timesteps,
             sigmas=sigmas,
             eta=eta,
             **_legacy(legacy),
         )
-        return self._run(embeds, call)
+        return self._run(call, [prompt], [negative_prompt], Embeds(prompt_embeds, negative_prompt_embeds))
 
     def encode_prompt(
         self,
@@ -180,43 +173,40 @@ class StableDiffusionXLPipeline(DiffusionPipeline):
         """Make pictures; arguments and result are those of diffusers' pipeline of this name."""
         _refuse(ip_adapter_image=ip_adapter_image, ip_adapter_image_embeds=ip_adapter_image_embeds)
         _attention(cross_attention_kwargs)
-        self._begin(guidance_scale, guidance_rescale, clip_skip)
-        embeds = self._encode(
+        call = Call(
+            height=height,
+            width=width,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            num_images_per_prompt=num_images_per_prompt,
+            generator=generator,
+            latents=latents,
+            output_type=output_type,
+            return_dict=return_dict,
+            clip_skip=clip_skip,
+            callback_on_step_end=callback_on_step_end,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            guidance_rescale=guidance_rescale,
+            timesteps=timesteps,
+            sigmas=sigmas,
+            eta=eta,
+            denoising_end=denoising_end,
+            original_size=original_size,
+            crops_coords_top_left=crops_coords_top_left,
+            target_size=target_size,
+            negative_original_size=negative_original_size,
+            negative_crops_coords_top_left=negative_crops_coords_top_left,
+            negative_target_size=negative_target_size,
+            **_legacy(legacy),
+        )
+        return self._run(
+            call,
             [prompt, prompt_2],
             [negative_prompt, negative_prompt_2],
             Embeds(
                 prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds
             ),
-            images=num_images_per_prompt,
-            guided=self.do_classifier_free_guidance,
-            skip=clip_skip,
         )
-        assert embeds.prompt is not None
-        size = height or self._family.native, width or self._family.native
-        told = [*(original_size or size), *crops_coords_top_left, *(target_size or size)]
-        negative = told
-        if negative_original_size is not None and negative_target_size is not None:
-            negative = [*negative_original_size, *negative_crops_coords_top_left, *negative_target_size]
-        each = [torch.tensor([numbers], dtype=torch.float32) for numbers in (negative, told)]
-        ids = torch.cat([row.repeat(len(embeds.prompt), 1) for row in each[embeds.negative is None :]])
-        call = Call(
-            height=height,
-            width=width,
-            num_inference_steps=num_inference_steps,
-            generator=generator,
-            latents=latents,
-            output_type=output_type,
-            return_dict=return_dict,
-            callback_on_step_end=callback_on_step_end,
-            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
-            timesteps=timesteps,
-            sigmas=sigmas,
-            eta=eta,
-            denoising_end=denoising_end,
-            time_ids=ids,
-            **_legacy(legacy),
-        )
-        return self._run(embeds, call)
 
     def encode_prompt(
         self,
@@ -300,34 +290,33 @@ class StableDiffusion3Pipeline(DiffusionPipeline):
             skip_guidance_layers=skip_guidance_layers,
         )
         _attention(joint_attention_kwargs)
-        self._begin(guidance_scale, 0.0, clip_skip)
-        embeds = self._encode(
-            [prompt, prompt_2, prompt_3],
-            [negative_prompt, negative_prompt_2, negative_prompt_3],
-            Embeds(
-                prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds
-            ),
-            images=num_images_per_prompt,
-            guided=self.do_classifier_free_guidance,
-            skip=clip_skip,
-            t5_length=_t5_length(max_sequence_length),
-        )
         if mu is None and self.scheduler.config.get("use_dynamic_shifting"):
             mu = self._shift(height or self._family.native, width or self._family.native)
         call = Call(
             height=height,
             width=width,
             num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            num_images_per_prompt=num_images_per_prompt,
             generator=generator,
             latents=latents,
             output_type=output_type,
             return_dict=return_dict,
+            clip_skip=clip_skip,
             callback_on_step_end=callback_on_step_end,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
             sigmas=sigmas,
             mu=mu,
         )
-        return self._run(embeds, call)
+        return self._run(
+            call,
+            [prompt, prompt_2, prompt_3],
+            [negative_prompt, negative_prompt_2, negative_prompt_3],
+            Embeds(
+                prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds
+            ),
+            _t5_length(max_sequence_length),
+        )
 
     def _shift(self, height: int, width: int) -> float:
         """The logarithm of the shift for a picture of this size: linear in how many patches it has."""
