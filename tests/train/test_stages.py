@@ -16,7 +16,7 @@ from darkroom.train.clip import CLIPData, CLIPLoss, CLIPSettings, CLIPStage, con
 from darkroom.train.config import LoopConfig, WorldConfig
 from darkroom.train.export import assemble
 from darkroom.train.folders import load_network, save_network
-from darkroom.train.latents import Latents, build
+from darkroom.train.latents import Latents, Turns, build
 from darkroom.train.loop import Trainer
 from darkroom.train.unet import UNetLoss, UNetSettings, UNetStage, cell_loss
 from darkroom.train.vae import Discriminator, VAELoss, VAESettings, VAEStage, adversarial, reconstruction
@@ -52,7 +52,7 @@ def trained(tmp_path_factory):
     vision = CLIPVisionConfig(32, 32, 1, 4, image_size=128, patch_size=64, projection_dim=8)
     clip = CLIPStage(CLIPSettings(text, vision, loop=LOOP, data=CLIPData(700, 1, 2)))
     Trainer(clip, LOOP, folder / "clip").run()
-    changes = ["scenes=6", "batch=3", "workers=0"]
+    changes = ["scenes=6", "batch=3", "workers=0", "world.size=128"]
     assert build("pocket/latents", changes, folder / "vae/result/vae", folder / "latents", "cpu") == 0
     unet = UNetConfig(
         block_out_channels=(8, 16),
@@ -60,9 +60,10 @@ def trained(tmp_path_factory):
         transformer_layers_per_block=(0, 1),
         num_attention_heads=2,
         norm_num_groups=4,
+        sample_size=16,
     )
     places = {"vae": str(folder / "vae/result/vae"), "clip": str(folder / "clip/result")}
-    settings = UNetSettings(unet, **places, latents=str(folder / "latents"), steps=2, loop=LOOP)
+    settings = UNetSettings(unet, **places, latents=(str(folder / "latents"),), steps=2, loop=LOOP)
     stage = UNetStage(settings)
     Trainer(stage, LOOP, folder / "unet").run()
     assert stage.validate()["error"] > 0
@@ -77,6 +78,15 @@ def test_the_autoencoder_is_saved_with_latents_of_unit_variance(trained):
     pictures = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert config["scaling_factor"] == vae.config.scaling_factor != 0.18215
     assert vae.to_latent(pictures).shape == (4, 4, 16, 16)
+
+
+def test_caches_take_turns_batch_by_batch(trained):
+    tokenizer = trained / "clip/result/tokenizer"
+    first, second = (Latents.open(trained / "latents", tokenizer, seed) for seed in (0, 1))
+    turns = Turns([first, first, second])
+    wanted = [(first, 0), (first, 2), (second, 0), (first, 4), (first, 6), (second, 2)]
+    for i, (source, start) in enumerate(wanted):
+        assert np.array_equal(turns(2 * i, 2)["ids"], source(start, 2)["ids"])
 
 
 def test_a_decoder_trained_alone_keeps_the_latents(trained, tmp_path):
@@ -111,7 +121,7 @@ def test_a_cache_grows_and_belongs_to_its_autoencoder(trained, tmp_path):
     other = VAEConfig(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, sample_size=128)
     save_network(tmp_path / "vae", VAE(other))
     with pytest.raises(InvalidRequest, match="was made with vae"):
-        build("pocket/latents", ["workers=0"], tmp_path / "vae", folder, "cpu")
+        build("pocket/latents", ["workers=0", "world.size=128"], tmp_path / "vae", folder, "cpu")
 
 
 def test_the_model_folder_draws(trained):

@@ -71,7 +71,7 @@ def assemble(vae_folder: Path, trained: Path, out: Path, name: str = "pocket") -
         {
             "family": f"Darkroom {name}",
             "version": version("darkroom"),
-            "native_size": vae.config.sample_size,
+            "native_size": unet.config.sample_size * vae.config.factor,
             "preferences": {
                 "steps": facts["steps"],
                 "guidance": facts["guidance"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -150,6 +151,22 @@ class Latents:
             rows.append(row)
             ids.append(tokenizer(caption(scene, generator_at("caption", self.seed, i))))
         return {"latents": latents[rows], "cells": grids[rows], "ids": np.array(ids, np.int64)}
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Whole batches of several sources in turn, each going on where its last turn ended.
+
+    All batches must have the same number of samples.
+    """
+
+    sources: Sequence[Latents]
+
+    def __call__(self, start: int, count: int) -> Arrays:
+        rounds, turn = divmod(start // count, len(self.sources))
+        source = self.sources[turn]
+        taken = rounds * self.sources.count(source) + self.sources[:turn].count(source)
+        return source(taken * count, count)
 
 
 @cache

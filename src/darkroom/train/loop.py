@@ -210,9 +210,7 @@ class Trainer:
         return reached
 
     def _train(self, arrays: Mapping[str, Any]) -> None:
-        batch = {
-            name: torch.from_numpy(value).to(self.device, non_blocking=True) for name, value in arrays.items()
-        }
+        batch = {name: self._placed(torch.from_numpy(value)) for name, value in arrays.items()}
         seed = random.Random(f"{self.config.seed}/{self.step}").getrandbits(62)
         generator = torch.Generator(self.device).manual_seed(seed)
         with self._autocast():
@@ -231,6 +229,11 @@ class Trainer:
         self._pending.append({"loss": loss.detach(), **parts, "norm": norm})
         self.step += 1
         self.position += self.config.batch
+
+    def _placed(self, rows: Tensor) -> Tensor:
+        if self.device.type == "cuda":
+            rows = rows.pin_memory()  # From other memory the copy would wait for the step before this one.
+        return rows.to(self.device, non_blocking=True)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")

@@ -7,6 +7,7 @@ Every singular direction of a step is given the same length, so rare directions 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,25 +30,32 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move every parameter that has a gradient."""
         for group in self.param_groups:
+            alike: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                mean = state.setdefault("momentum", torch.zeros_like(parameter))
-                mean.lerp_(parameter.grad, 1 - group["momentum"])
-                ahead = parameter.grad.lerp(mean, group["momentum"]).flatten(1)
-                direction = orthogonal(ahead) * (0.2 * max(ahead.shape) ** 0.5)
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.sub_(direction.view_as(parameter), alpha=group["lr"])
+                if parameter.grad is not None:
+                    alike[parameter.shape].append(parameter)
+            for parameters in alike.values():
+                self._move(parameters, group)
+
+    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """One step of parameters of one shape, together: on a GPU many small products cost what one does."""
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        means = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in parameters]
+        torch._foreach_lerp_(means, grads, 1 - group["momentum"])
+        ahead = torch.stack([g.lerp(m, group["momentum"]) for g, m in zip(grads, means, strict=True)])
+        matrices = ahead.flatten(2)
+        directions = orthogonal(matrices) * (0.2 * max(matrices.shape[1:]) ** 0.5)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, list(directions.view_as(ahead)), alpha=-group["lr"])
 
 
-def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
-    """About U V^T for the matrix U S V^T, in float32, by a Newton-Schulz iteration in bfloat16."""
+def orthogonal(matrices: Tensor, rounds: int = 5) -> Tensor:
+    """About U V^T for matrices (..., m, n) that are U S V^T, in float32, by a Newton-Schulz iteration in bfloat16."""
     a, b, c = _POLYNOMIAL
-    x = matrix.bfloat16()
-    if tall := x.shape[0] > x.shape[1]:
+    x = matrices.bfloat16()
+    if tall := x.shape[-2] > x.shape[-1]:
         x = x.mT
-    x = x / (x.norm() + 1e-7)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(rounds):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x

@@ -1,6 +1,6 @@
 """The U-Net stage: latents from noise and text, with any process of `darkroom.diffusion`.
 
-Beside the process's own loss the middle of the network can be asked, through a small head that is thrown away, which
+Beside the process's own loss the network can be asked on its way, through a small head that is thrown away, which
 thing of which colour belongs on each cell of the picture. It is representation alignment (Yu et al. 2024,
 https://arxiv.org/abs/2410.06940) with the world's own answers in place of another network's features, and puts the
 meaning of counts and positions where attention to the text can place it.
@@ -8,11 +8,12 @@ meaning of counts and positions where attention to the text can place it.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -42,7 +43,8 @@ from darkroom.train.config import LoopConfig, WorldConfig, require
 from darkroom.train.data import generator_at, rendered, scene_at
 from darkroom.train.feed import Source
 from darkroom.train.folders import load_network, save_network, weights_hash, write_json
-from darkroom.train.latents import Latents
+from darkroom.train.grow import grown
+from darkroom.train.latents import Latents, Turns
 from darkroom.train.loop import Batch, Share, shares_by_shape
 from darkroom.train.pictures import sheet, to_arrays, to_tensor
 from darkroom.world import COLOURS, KINDS, caption
@@ -92,15 +94,16 @@ class UNetLoss:
 class UNetSettings:
     """The settings file of this stage.
 
-    vae, clip: folders that those stages wrote; latents: the cache. start_from: the folder of a trained U-Net to begin
-    with, in place of `network`. text_rate: the text encoder's learning rate as
+    vae, clip: folders that those stages wrote. latents: caches, of pictures of any size, whose batches take turns;
+    one that is named twice gets two turns of each round. start_from: the folder of a trained U-Net to begin with; one
+    of fewer levels than `network` becomes its inner levels (`grown`). text_rate: the text encoder's learning rate as
     a multiple of the U-Net's (0: it stays as it is). guidance, steps, sampler: of the sample sheets.
     """
 
     network: UNetConfig
     vae: str = "runs/vae/result/vae"
     clip: str = "runs/clip/result"
-    latents: str = "runs/latents"
+    latents: tuple[str, ...] = ("runs/latents",)
     start_from: str = ""
     text_rate: float = 0.2
     guidance: float = 4.0
@@ -135,20 +138,19 @@ class UNetStage:
         text.text_projection, text.config = None, replace(text.config, projection_dim=None)
         self.text = text.requires_grad_(settings.text_rate > 0)
         self.tokenizer = Tokenizer.load(Path(settings.clip) / "tokenizer")
+        self.unet = UNet(replace(settings.network, cross_attention_dim=text.config.hidden_size))
         if settings.start_from:
-            self.unet = load_network(Path(settings.start_from), UNet)
-        else:
-            self.unet = UNet(replace(settings.network, cross_attention_dim=text.config.hidden_size))
+            grown(self.unet, load_network(Path(settings.start_from), UNet))
         self.networks: dict[str, nn.Module] = {"unet": self.unet, "text": self.text}
         self._middle: list[Tensor] = []
         if settings.loss.cells:
-            self.networks["cells"] = CellHead(self.unet.config.block_out_channels[-1])
-            self.unet.mid_block.register_forward_hook(lambda module, given, made: self._middle.append(made))  # type: ignore[union-attr]
+            place, width = _at_cells(self.unet)
+            self.networks["cells"] = CellHead(width)
+            place.register_forward_hook(lambda module, given, made: self._middle.append(made))
         self.process = process(settings.loss.process)
         self.schedule: NoiseSchedule = FlowSchedule() if settings.loss.process == "flow" else Discrete()
-        self._data = Latents.open(
-            Path(settings.latents), Path(settings.clip) / "tokenizer", settings.loop.seed
-        )
+        tokenizer, seed = Path(settings.clip) / "tokenizer", settings.loop.seed
+        self._data = Turns([Latents.open(Path(folder), tokenizer, seed) for folder in settings.latents])
         self._empty = torch.tensor(self.tokenizer(""))
         self._unseen = self._held_out(64)
 
@@ -163,7 +165,8 @@ class UNetStage:
         weights, x0 = self.settings.loss, batch["latents"].float()
         device = x0.device
         noise = torch.randn(x0.shape, generator=generator, device=device)
-        offset = torch.rand(1, generator=generator, device=device).item()
+        # Not drawn on the device: reading a number back would make the host wait for it at every step.
+        offset = random.Random(generator.initial_seed()).random()
         dropped = torch.rand(len(x0), generator=generator, device=device) < weights.dropout
         ids = torch.where(dropped[:, None], self._empty.to(device), batch["ids"])
         order = torch.randperm(len(x0), generator=generator, device=device)
@@ -254,13 +257,22 @@ class UNetStage:
     def _held_out(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Latents, ids and noise of scenes that are never trained on, half of them simple ones."""
         scenes = [scene_at(WorldConfig(core=0.5), -5, i, "held_out") for i in range(count)]
-        pictures = torch.from_numpy(rendered(scenes, 128))
+        pictures = torch.from_numpy(rendered(scenes, self.unet.config.sample_size * self.vae.config.factor))
         latents = torch.cat(
             [self.vae.to_latent(to_tensor(part)) for part in torch.split(pictures, 16)]
         ).float()
         ids = [self.tokenizer(caption(scene, generator_at("unseen", i))) for i, scene in enumerate(scenes)]
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
         return latents, torch.tensor(ids), noise
+
+
+def _at_cells(unet: UNet) -> tuple[nn.Module, int]:
+    """The block after which the states of the network are as fine as the cells, half as fine as latents, and their
+    width."""
+    widths = unet.config.block_out_channels
+    if len(widths) < 3:
+        return cast(nn.Module, unet.mid_block), widths[-1]
+    return unet.up_blocks[-3], widths[2]
 
 
 def cell_loss(scores: Tensor, cells: Tensor, kept: Tensor) -> Tensor:
