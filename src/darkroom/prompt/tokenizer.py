@@ -95,6 +95,20 @@ def _clip_merges() -> tuple[tuple[str, str], ...]:
     return tuple((left, right) for left, right in map(str.split, lines[1 : _CLIP_COUNT + 1]))
 
 
+@lru_cache(maxsize=4)  # The encoders of a model have one vocabulary, and so have most models.
+def _tables(first: bytes, second: bytes | None = None) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of `vocab.json` and `merges.txt`, or of a `tokenizer.json`."""
+    values = json.loads(first)
+    if second is not None:
+        vocabulary, lines = values, second.decode("utf-8").splitlines()
+        rows = [line.split() for line in lines if line and not line.startswith("#version")]
+    else:
+        model, added = values["model"], values.get("added_tokens", ())
+        vocabulary = model["vocab"] | {token["content"]: token["id"] for token in added}
+        rows = [row.split() if isinstance(row, str) else row for row in model["merges"]]
+    return vocabulary, [(left, right) for left, right in rows]
+
+
 class Tokenizer:
     """Text to ids. `length` counts the two end marks (77 for every CLIP).
 
@@ -202,20 +216,12 @@ class Tokenizer:
         """Read a Hugging Face tokenizer folder: `vocab.json` + `merges.txt`, or `tokenizer.json` alone."""
         folder = Path(folder)
         try:
-            if (folder / "vocab.json").exists():
-                vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
-                lines = (folder / "merges.txt").read_text("utf-8").splitlines()
-                rows = [line.split() for line in lines if line and not line.startswith("#version")]
-            else:
-                whole = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-                vocabulary = whole["model"]["vocab"]
-                vocabulary |= {token["content"]: token["id"] for token in whole.get("added_tokens", ())}
-                rows = [row.split() if isinstance(row, str) else row for row in whole["model"]["merges"]]
+            names = ("vocab.json", "merges.txt") if (folder / "vocab.json").exists() else ("tokenizer.json",)
+            vocabulary, merges = _tables(*((folder / name).read_bytes() for name in names))
             config: dict[str, Any] = {}
             for name in ("tokenizer_config.json", "special_tokens_map.json"):  # The latter has the last word.
                 if (folder / name).exists():
                     config |= json.loads((folder / name).read_text("utf-8"))
-            merges = [(left, right) for left, right in rows]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"cannot read the tokenizer in {folder}: {error}") from error
         pad = config.get("pad_token", END)
