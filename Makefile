@@ -1,13 +1,14 @@
-# make demo   set up .venv and make a picture
-# make test   set up .venv and run the tests
-# make check  lint, formatting and types
+# make demo      set up .venv and make a picture
+# make test      set up .venv and run the tests, but for networks of full width
+# make test-all  run every test; networks of full width need 12 GB of memory
+# make check     lint, formatting and types
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROMPT ?= a majestic mountain landscape at sunset with golden clouds
 
-.PHONY: demo test check clean help
+.PHONY: demo test test-all check lint types clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -32,12 +33,20 @@ demo: $(VENV)/.run
 	$(BIN)/darkroom generate "$(PROMPT)" --seed 7
 	@echo 'next: $(BIN)/darkroom generate "a red boat on a calm sea" --count 4 --grid'
 
+# Two processes of one thread each: one after the other takes twice as long, two threads hardly help networks this small.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: $(VENV)/.test
+test-all: test
+	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m pytest -m wide
+
+check: lint types
+
+lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
 	$(BIN)/mypy
 
 clean:

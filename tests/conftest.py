@@ -1,14 +1,46 @@
-"""Fixtures shared by all tests."""
+"""What every test runs under, and fixtures shared by all."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# The same on every machine, whoever starts it from wherever, here and in the programs that tests start.
+# One thread of torch's, before it is imported: results do not hang on the number of cores, and test processes side
+# by side do not wait for one another. `make test-all` gives the tests of full width all cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+for _name in list(os.environ):
+    if _name.startswith("DARKROOM_") or _name.lower().endswith("_proxy") or _name in ("COLUMNS", "LINES"):
+        del os.environ[_name]
+# A shell has what it starts in its background ignore interrupts, and so would what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine is not a failure. Continuous integration draws the same examples every time.
+settings.register_profile("free", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "ci", settings.get_profile("free"), derandomize=True, database=None, print_blob=True
+)
+settings.load_profile("ci" if os.environ.get("CI") else "free")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that passed only when they were tried again (`--reruns`, which continuous integration sets)."""
+    stats = terminalreporter.stats
+    failed = {report.nodeid for kind in ("failed", "error") for report in stats.get(kind, ())}
+    flaky = {report.nodeid: report for report in stats.get("rerun", ()) if report.nodeid not in failed}
+    if flaky:
+        terminalreporter.section("flaky: failed, then passed when tried again")
+    for name, report in flaky.items():
+        crash = getattr(report.longrepr, "reprcrash", None)
+        terminalreporter.line(f"FLAKY {name}: {crash.message.splitlines()[0] if crash else report.longrepr}")
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +67,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """What a test draws from the global generators does not hang on which tests ran before it."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def empty_library(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keeps the library of whoever runs the tests out of them, and them out of it."""
     home = tmp_path_factory.mktemp("library") / "home"
     monkeypatch.setenv("DARKROOM_HOME", str(home))
-    monkeypatch.delenv("DARKROOM_LOCK", raising=False)
     return home

@@ -6,8 +6,8 @@ scheduler's first sigma, is the latent that Darkroom begins with.
 
 from __future__ import annotations
 
-import json
 import shutil
+from functools import lru_cache
 from typing import Any
 
 import diffusers
@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests import families
-from tests.families import relative_error
+from tests.families import peer, relative_error
 
 import darkroom
 from darkroom.checkpoint.export import convert
@@ -50,23 +50,20 @@ class Undecoded:
         return np.zeros((8, 8, 3), np.uint8)
 
 
-def ours(path, prompt=PROMPT, *, load=None, **settings):
-    """The latents (n, C, h, w) that Darkroom makes."""
-    model = darkroom.load(path, device="cpu", precision="float32", **(load or {}))
+@lru_cache(maxsize=16)
+def loaded(path, refiner):
+    model = darkroom.load(path, device="cpu", precision="float32", refiner=refiner)
     model.engine.networks = Undecoded(model.engine.networks)
+    return model
+
+
+def ours(path, prompt=PROMPT, *, refiner=None, **settings):
+    """The latents (n, C, h, w) that Darkroom makes."""
+    model = loaded(path, refiner)
+    model.engine.networks.latents.clear()
     settings = {"steps": STEPS, "seed": 5, "second_pass": "off", **settings}
     model.generate(prompt, **settings)
     return torch.cat(model.engine.networks.latents)
-
-
-def pipeline(path, scheduler=None):
-    index = json.loads((path / "model_index.json").read_text())
-    absent = {name: None for name in ("text_encoder_3", "tokenizer_3") if index.get(name) == [None, None]}
-    loaded = diffusers.DiffusionPipeline.from_pretrained(path, local_files_only=True, **absent)
-    loaded.set_progress_bar_config(disable=True)
-    if scheduler is not None:
-        loaded.scheduler = scheduler
-    return loaded
 
 
 def noise_for(loaded, scheduler, points, seeds, shape):
@@ -85,7 +82,8 @@ def theirs(
     path, schedule, sampler="euler", prompt=PROMPT, *, negative=None, scheduler=None, seeds=(5,), **settings
 ):
     """The latents that diffusers makes, from the noise of Darkroom's seeds."""
-    loaded = pipeline(path, scheduler)
+    loaded = peer(path)
+    loaded.scheduler = scheduler or loaded.scheduler
     with open_source(path) as source:
         points = points_for(
             source.family.schedule, settings.get("num_inference_steps", STEPS), sampler, schedule
@@ -203,7 +201,7 @@ def refined(base, refiner, switch, steps, scores, scheduler=None, **settings):
     """Latents of diffusers' two pipelines, one after the other."""
     begun = theirs(base, "ddim_uniform", denoising_end=switch, num_inference_steps=steps, **settings)
     negative = settings.get("negative")
-    return pipeline(refiner)(
+    return peer(refiner)(
         prompt=PROMPT,
         negative_prompt=negative,
         image=begun,
@@ -240,18 +238,18 @@ def test_base_and_refiner(folder, switch, negative):
         "negative_aesthetic": 1.5,
         **size,
     }
-    found = ours(folder("sdxl"), load={"refiner": folder("refiner")}, refiner_switch=switch, **settings)
+    found = ours(folder("sdxl"), refiner=folder("refiner"), refiner_switch=switch, **settings)
     error = relative_error(found, expected)
     print(f"switch {switch}: relative error {error:.1e}")
     assert error <= TOLERANCE
     alone = ours(folder("sdxl"), **settings)
     assert relative_error(alone, expected) > 100 * TOLERANCE
     # A switch at the very end leaves everything to the base.
-    never = ours(folder("sdxl"), load={"refiner": folder("refiner")}, refiner_switch=1.0, **settings)
+    never = ours(folder("sdxl"), refiner=folder("refiner"), refiner_switch=1.0, **settings)
     assert torch.equal(never, alone)
     other = ours(
         folder("sdxl"),
-        load={"refiner": folder("refiner")},
+        refiner=folder("refiner"),
         refiner_switch=switch,
         **settings | {"aesthetic": 3.0},
     )
@@ -261,7 +259,7 @@ def test_base_and_refiner(folder, switch, negative):
 def test_a_refiner_alone_draws_from_noise(folder):
     """diffusers has no pipeline for it, but begins anywhere: at its first step, with pure noise as the picture."""
     refiner, size = folder("refiner"), {"width": 64, "height": 80}
-    loaded = pipeline(refiner)
+    loaded = peer(refiner)
     with open_source(refiner) as source:
         points = points_for(source.family.schedule, STEPS, "euler", "ddim_uniform")
     noise = noise_for(loaded, loaded.scheduler, points, (5,), (1, 4, 10, 8)) * float(
@@ -464,7 +462,7 @@ def test_refiners_that_do_not_fit_are_named(folder, tmp_path):
         ours(folder("sdxl"), refiner_switch=0.5)
     for switch in (0.0, 1.5, "late"):
         with pytest.raises(InvalidRequest, match="refiner_switch is"):
-            ours(folder("sdxl"), load={"refiner": folder("refiner")}, refiner_switch=switch)
+            ours(folder("sdxl"), refiner=folder("refiner"), refiner_switch=switch)
 
 
 def test_sizes_that_a_model_cannot_draw_are_named(folder):

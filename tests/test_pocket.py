@@ -31,12 +31,12 @@ def test_it_is_small_and_in_the_published_layout():
 
 def test_it_listens(pocket):
     red, blue = (
-        mean_colour(pocket.generate(f"a big {colour} circle", seed=1, count=4, steps=10))
+        mean_colour(pocket.generate(f"a big {colour} circle", seed=1, count=2, steps=6))
         for colour in ("red", "blue")
     )
     assert red[0] - red[2] > blue[0] - blue[2] + 20
     day, night = (
-        mean_colour(pocket.generate(f"a mountain landscape {time}", seed=1, count=3, steps=10)).mean()
+        mean_colour(pocket.generate(f"a mountain landscape {time}", seed=1, count=2, steps=6)).mean()
         for time in ("by day", "at night")
     )
     assert day > night + 30
@@ -77,21 +77,15 @@ def test_diffusers_draws_the_same_picture():
     pipeline.set_progress_bar_config(disable=True)
     model = darkroom.load("pocket", device="cpu", precision="float32")
     side = model.family.native
-    for seed, prompt in (
-        (1, "three red balloons above a blue sea at night"),
-        (2, "a green tree left of a yellow house"),
-    ):
-        noise = SeededNoise(seed, (1, 4, side // 8, side // 8))(0)
-        theirs = pipeline(
-            prompt,
-            latents=noise,
-            width=side,
-            height=side,
-            num_inference_steps=20,
-            guidance_scale=4.0,
-            output_type="np",
-        ).images[0]
-        (ours,) = model.generate(
-            prompt, seed=seed, steps=20, guidance=4.0, sampler="dpmpp_2m", schedule="simple"
-        )
-        assert np.abs(np.asarray(ours.image, float) - theirs * 255).mean() < 12.0
+    prompt = "three red balloons above a blue sea at night"
+    theirs = pipeline(
+        prompt,
+        latents=SeededNoise(1, (1, 4, side // 8, side // 8))(0),
+        width=side,
+        height=side,
+        num_inference_steps=20,
+        guidance_scale=4.0,
+        output_type="np",
+    ).images[0]
+    (ours,) = model.generate(prompt, seed=1, steps=20, guidance=4.0, sampler="dpmpp_2m", schedule="simple")
+    assert np.abs(np.asarray(ours.image, float) - theirs * 255).mean() < 12.0

@@ -215,7 +215,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4" * 64 + b
         (b"\n  <html lang='en'>", "web page"),
         (b'{"error": "Access to this model is restricted"}', "JSON"),
         (b"Entry not found", "'Entry not found'"),
-        (gzip.compress(b"hello"), "unpack"),
+        (gzip.compress(b"hello", mtime=0), "unpack"),
         (b"\x89PNG\r\n\x1a\n" + bytes(60), "picture"),
         (b"\x89HDF\r\n\x1a\n" + bytes(60), "Keras"),
         (b"PK\5\6" + bytes(18), "empty zip"),

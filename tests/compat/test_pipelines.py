@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
+from functools import cache
 
 import diffusers
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from tests.families import relative_error
+from tests.families import absent, peer, relative_error
 
 from darkroom.checkpoint.export import convert
 from darkroom.checkpoint.source import open_source
@@ -33,17 +33,18 @@ TOLERANCE = 1e-4
 FAMILIES = ("sd1", "sd2", "sdxl", "sdxl-said", "sd3", "sd3-clips", "sd35-medium", "lcm", "turbo")
 
 
+@cache
+def loaded(path):
+    pipe = compat.DiffusionPipeline.from_pretrained(path, local_files_only=True, **absent(path))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def pipes(path):
-    """diffusers' pipeline of a folder, and ours."""
-    index = json.loads((path / "model_index.json").read_text())
-    absent = {name: None for name in ("text_encoder_3", "tokenizer_3") if index.get(name) == [None, None]}
-    both = (
-        diffusers.DiffusionPipeline.from_pretrained(path, local_files_only=True, **absent),
-        compat.DiffusionPipeline.from_pretrained(path, local_files_only=True, **absent),
-    )
-    for pipe in both:
-        pipe.set_progress_bar_config(disable=True)
-    return both
+    """diffusers' pipeline of a folder, and ours, each with a scheduler of its own and networks that are read once."""
+    ours = compat.DiffusionPipeline.from_pipe(loaded(path))
+    ours.scheduler = type(ours.scheduler).from_config(ours.scheduler.config)
+    return peer(path), ours
 
 
 def seeded(*seeds):
@@ -66,14 +67,14 @@ def compare(path, *, change=lambda pipe, library: None, seeds=(42,), output_type
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_prompts_and_seeds(folder, name):
-    alone = compare(folder(name), prompt=PROMPT, num_inference_steps=5)
+    alone = compare(folder(name), prompt=PROMPT)
     two = compare(
         folder(name), prompt=[PROMPT, OTHER], negative_prompt=["bad", "ugly"], num_images_per_prompt=2
     )
     assert len(two) == 4
-    each = compare(folder(name), prompt=[PROMPT, OTHER], seeds=(42, 7), num_inference_steps=5)
+    each = compare(folder(name), prompt=[PROMPT, OTHER], seeds=(42, 7))
     assert torch.equal(each[:1], alone)  # Alone or beside another: the same picture.
-    assert not torch.equal(compare(folder(name), prompt=PROMPT, seeds=(43,), num_inference_steps=5), alone)
+    assert not torch.equal(compare(folder(name), prompt=PROMPT, seeds=(43,)), alone)
 
 
 @pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3"])
@@ -589,13 +590,13 @@ def test_what_is_refused(folder, tmp_path):
     )
     refused("takes no 'unet'", lambda: compat.DiffusionPipeline.from_pretrained(folder("sd1"), unet=3))
     refused("vae is a int", lambda: compat.DiffusionPipeline.from_pretrained(folder("sd1"), vae=3))
-    peer = diffusers.DDIMScheduler()
+    theirs = diffusers.DDIMScheduler()
     refused(
         "import it from darkroom",
-        lambda: compat.DiffusionPipeline.from_pretrained(folder("sd1"), scheduler=peer),
+        lambda: compat.DiffusionPipeline.from_pretrained(folder("sd1"), scheduler=theirs),
     )
     sd1 = compat.DiffusionPipeline.from_pretrained(folder("sd1"))
-    sd1.scheduler = peer
+    sd1.scheduler = theirs
     refused("import it from darkroom", lambda: sd1(PROMPT))
     refused("torch_dtype is torch.int8", lambda: pipe.to(torch.int8))
     refused("device 'cuda:77'", lambda: pipe.to("cuda:77"))

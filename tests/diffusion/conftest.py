@@ -14,13 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import settings
 
 from darkroom.diffusion import Estimate, Point, Points, Run, Sampler
-
-# A busy machine is not a failure.
-settings.register_profile("darkroom", deadline=None)
-settings.load_profile("darkroom")
 
 
 @pytest.fixture

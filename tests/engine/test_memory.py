@@ -41,12 +41,13 @@ def drawn(path, memory, precision="float32", **settings):
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_every_mode_draws_the_same_picture(folder, precision, monkeypatch):
+def test_every_mode_draws_the_same_picture(folder, monkeypatch):
     # All layers of so small a model are small: have them come and go all the same, but for tables of positions.
     monkeypatch.setattr("darkroom.engine.memory._SMALL", 77 * 64)
+    # What a mode does is the same in either precision: one family in the other.
+    precision = "bfloat16" if folder.parent.name.startswith("sdxl") else "float32"
     expected = drawn(folder, "full", precision)
-    for mode in MODES:
+    for mode in set(MODES) - {"full"}:
         assert np.array_equal(drawn(folder, mode, precision), expected), mode
 
 

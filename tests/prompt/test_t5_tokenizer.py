@@ -98,7 +98,7 @@ def test_ids_equal_the_peer_s(ours, theirs, text, length):
 
 
 @pytest.mark.peer
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=ANYTHING)
 def test_ids_equal_the_peer_s_on_any_unicode(ours, theirs, text):
     expected = theirs(text, add_special_tokens=False).input_ids
@@ -107,7 +107,7 @@ def test_ids_equal_the_peer_s_on_any_unicode(ours, theirs, text):
 
 
 @pytest.mark.peer
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=ANYTHING)
 def test_ids_equal_sentencepiece_s(ours, old, text):
     import sentencepiece

@@ -99,7 +99,7 @@ def test_ids_equal_the_peers(pair, text):
 
 
 @pytest.mark.peer
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=ANYTHING)
 def test_ids_equal_the_peers_on_any_unicode(pair, text):
     mine, theirs = pair
