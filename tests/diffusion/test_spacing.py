@@ -212,7 +212,7 @@ def test_lcm_has_only_so_many_steps() -> None:
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("schedule", [VP, ZERO_SNR, FLOW], ids=["vp", "zero_snr", "flow"])
 @given(steps=st.one_of(st.integers(1, 50), st.sampled_from([333, 334, 500, 501, 999, 1000])))
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_any_number_of_steps_goes_down(name: str, schedule: Any, steps: int) -> None:
     if name == "lcm" and steps > 50:
         return

@@ -130,8 +130,10 @@ def test_every_module_gives_what_its_peer_gives(variant, randomise, compare_modu
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("variant", ["sd1", "xl", "layers"])
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 14), (11, 5), (7, 16), (1, 3)])
+@pytest.mark.parametrize(
+    ("variant", "height", "width"),
+    [("sd1", 9, 14), ("sd1", 11, 5), ("sd1", 1, 3), ("xl", 7, 16), ("xl", 11, 5), ("layers", 9, 14)],
+)
 def test_sizes_that_do_not_halve_evenly(variant, height, width, randomise, close):
     ours, theirs = pair(variant, randomise)
     mine, kwargs = inputs(ours.config, batch=1, height=height, width=width, tokens=77)

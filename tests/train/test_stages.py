@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache, partial, partialmethod
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.model import load
 from darkroom.networks import VAE, CLIPTextConfig, CLIPVisionConfig, UNetConfig, VAEConfig
-from darkroom.train.clip import CLIPData, CLIPLoss, CLIPSettings, CLIPStage, contrastive
+from darkroom.train.clip import CLIPData, CLIPLoss, CLIPSettings, CLIPStage, contrastive, world_tokenizer
 from darkroom.train.config import LoopConfig, WorldConfig
 from darkroom.train.export import assemble
 from darkroom.train.folders import load_network, save_network
@@ -34,8 +35,18 @@ LOOP = LoopConfig(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_scenes():
+    """Fewer scenes to learn words from, and to measure latents of."""
+    few_words = cache(partial(world_tokenizer, captions=1000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("darkroom.train.clip.world_tokenizer", few_words)
+        patch.setattr(VAEStage, "calibrated", partialmethod(VAEStage.calibrated, count=32))
+        yield
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(few_scenes, tmp_path_factory):
     """Every stage trained for two steps, one on the other's results: the folder of all of them."""
     folder = tmp_path_factory.mktemp("runs")
     vae = VAEConfig(

@@ -127,15 +127,15 @@ def shipped() -> Oracle:
 
 
 def test_the_shipped_oracle_is_right_about_unseen_pictures(shipped: Oracle) -> None:
-    """Of 300 pictures nearly all; docs/evaluation.md has the figures of many more."""
+    """Of 150 pictures nearly all; docs/evaluation.md has the figures of many more."""
     rng = random.Random("test of the oracle")
-    scenes = [replace(sample_scene(rng, split="any"), style=STYLES[k % 6]) for k in range(300)]
+    scenes = [replace(sample_scene(rng, split="any"), style=STYLES[k % 6]) for k in range(150)]
     readings = shipped(np.stack([render(scene) for scene in scenes]))
     verdicts = [agreement(reading, scene) for reading, scene in zip(readings, scenes, strict=True)]
-    allowed = {"style": 5}
+    allowed = {"style": 3}
     for name in ATTRIBUTES:
         wrong = [k for k, v in enumerate(verdicts) if not v.get(name, True)]
-        assert len(wrong) <= allowed.get(name, 3), f"{name}: {[scenes[k] for k in wrong]}"
+        assert len(wrong) <= allowed.get(name, 2), f"{name}: {[scenes[k] for k in wrong]}"
 
 
 def test_the_shipped_oracle_sees_nothing_in_mush(shipped: Oracle) -> None:
