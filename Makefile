@@ -11,7 +11,7 @@ PROMPT ?= a majestic mountain landscape at sunset with golden clouds
 .PHONY: demo test test-all check lint types clean help
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# make /make /p' Makefile
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Darkroom needs Python 3.11 or newer: make PYTHON=python3.12 ...")'

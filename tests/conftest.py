@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 # One thread of torch's, before it is imported: results do not hang on the number of cores, and test processes side
 # by side do not wait for one another. `make test-all` gives the tests of full width all cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+_THEIRS = ("DARKROOM_", "HF_", "HUGGING_FACE_", "CIVITAI_", "INVOKEAI_", "XDG_", "COLUMNS", "LINES")
 for _name in list(os.environ):
-    if _name.startswith("DARKROOM_") or _name.lower().endswith("_proxy") or _name in ("COLUMNS", "LINES"):
+    if _name.startswith(_THEIRS) or _name.lower().endswith("_proxy"):
         del os.environ[_name]
 # A shell has what it starts in its background ignore interrupts, and so would what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

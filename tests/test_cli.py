@@ -212,7 +212,7 @@ def test_interrupting_keeps_finished_pictures(toy_folder, tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     told = [process.stdout.readline() for _ in range(2)]  # A line for each picture that is finished.
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "interrupted" in err
     assert all(Path(line.rstrip()).is_file() for line in told)

@@ -51,7 +51,7 @@ class Undecoded:
 
 
 @lru_cache(maxsize=16)
-def loaded(path, refiner):
+def undecoded(path, refiner):
     model = darkroom.load(path, device="cpu", precision="float32", refiner=refiner)
     model.engine.networks = Undecoded(model.engine.networks)
     return model
@@ -59,7 +59,7 @@ def loaded(path, refiner):
 
 def ours(path, prompt=PROMPT, *, refiner=None, **settings):
     """The latents (n, C, h, w) that Darkroom makes."""
-    model = loaded(path, refiner)
+    model = undecoded(path, refiner)
     model.engine.networks.latents.clear()
     settings = {"steps": STEPS, "seed": 5, "second_pass": "off", **settings}
     model.generate(prompt, **settings)

@@ -200,9 +200,9 @@ def test_what_sd3_is_told(folder):
 
 def test_stable_diffusion_3_without_t5(folder, tmp_path):
     path = shutil.copytree(folder("sd3"), tmp_path / "model")
-    absent = {"text_encoder_3": None, "tokenizer_3": None}
-    theirs = diffusers.StableDiffusion3Pipeline.from_pretrained(path, **absent)
-    ours = compat.StableDiffusion3Pipeline.from_pretrained(path, **absent)
+    without = {"text_encoder_3": None, "tokenizer_3": None}
+    theirs = diffusers.StableDiffusion3Pipeline.from_pretrained(path, **without)
+    ours = compat.StableDiffusion3Pipeline.from_pretrained(path, **without)
     settings = {"prompt": PROMPT, "num_inference_steps": 2, "output_type": "latent", **SIZE}
     made = [pipe(generator=seeded(1), **settings).images for pipe in (ours, theirs)]
     assert relative_error(*made) <= TOLERANCE

@@ -132,10 +132,10 @@ def test_the_shipped_oracle_is_right_about_unseen_pictures(shipped: Oracle) -> N
     scenes = [replace(sample_scene(rng, split="any"), style=STYLES[k % 6]) for k in range(150)]
     readings = shipped(np.stack([render(scene) for scene in scenes]))
     verdicts = [agreement(reading, scene) for reading, scene in zip(readings, scenes, strict=True)]
-    allowed = {"style": 3}
+    allowed = {"style": 2}
     for name in ATTRIBUTES:
         wrong = [k for k, v in enumerate(verdicts) if not v.get(name, True)]
-        assert len(wrong) <= allowed.get(name, 2), f"{name}: {[scenes[k] for k in wrong]}"
+        assert len(wrong) <= allowed.get(name, 1), f"{name}: {[scenes[k] for k in wrong]}"
 
 
 def test_the_shipped_oracle_sees_nothing_in_mush(shipped: Oracle) -> None:
