@@ -25,8 +25,8 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.run
 	$(PIP) -e '.[test,dev]'
-	@# Only its sampling.py is read; its own requirements would bring torchvision and more.
-	$(PIP) --no-deps k-diffusion
+	@# Parts of them are read; their own requirements would bring torchvision and more.
+	$(PIP) --no-deps k-diffusion compel torchsde trampoline
 	@touch $@
 
 demo: $(VENV)/.run

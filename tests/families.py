@@ -249,10 +249,10 @@ def absent(path: Path) -> dict[str, None]:
     return {name: None for name in ("text_encoder_3", "tokenizer_3") if index.get(name) == [None, None]}
 
 
-def peer(path: Path) -> Any:
+def peer(path: Path, own: bool = False) -> Any:
     """diffusers' pipeline of a folder, with a scheduler of its own. Its networks and tokenizers are read once and
-    shared: reading them takes ten times as long as a picture."""
-    pipe = copy.copy(_peer(path))
+    shared, as reading them takes ten times as long as a picture; `own`: copied, to be given LoRAs and words."""
+    pipe = (copy.deepcopy if own else copy.copy)(_peer(path))
     pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     return pipe
 

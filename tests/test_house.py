@@ -14,6 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "darkroom"
 ORDER = [
     "errors",
     "diffusion",
+    "language",
     "networks",
     "prompt",
     "checkpoint",

@@ -109,6 +109,10 @@ def test_metadata_says_everything(model, toy_folder):
         "original_width",
         "original_height",
         "refiner_switch",
+        "variation_seed",
+        "seed_resize_width",
+        "seed_resize_height",
+        *(f"{prompt}_{number}" for prompt in ("prompt", "negative") for number in (2, 3)),
     }
     assert set(picture.metadata["model"]["weights"]) == {"unet", "vae", "text_encoder"}
     assert picture.metadata["numerics"]["precision"] == model.placement.precision

@@ -17,6 +17,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from darkroom.adapters.collection import Collection
+from darkroom.adapters.dose import Dose, doses_by_role
+from darkroom.adapters.merged import Merged
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.hashes import sha256_of
 from darkroom.checkpoint.load import Progress, readers
@@ -28,14 +31,18 @@ from darkroom.engine.memory import MODES, Memory, Room, memory_mode, seated
 from darkroom.engine.plan import Planner, parse_size
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Picture, Request
+from darkroom.generation.ensemble import Member, parse_member
 from darkroom.generation.infotext import infotext
 from darkroom.generation.job import Job
 from darkroom.generation.settle import settle
+from darkroom.generation.templates import completed, pictures, template_of
+from darkroom.generation.wording import Extras, Wording
+from darkroom.language.tags import parse_tag
 from darkroom.networks import CLIPText, T5Encoder
 from darkroom.prompt import ClipText, T5Text, T5Tokenizer, TextConditioner, Tokenizer
 
 # Raised whenever the same request would give other pixels than before.
-NUMERICS = 1
+NUMERICS = 2
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class Model:
         source: Source,
         refiner: Source | None = None,
         asked: Mapping[str, Any] | None = None,
+        members: Sequence[tuple[Source, Member]] = (),
     ) -> None:
         self.name = name
         self.asked = dict(asked or {})
@@ -85,13 +93,19 @@ class Model:
         self.notes = tuple(source.notes)
         """What was assumed of the model, in words."""
         self.refiner = None if refiner is None else name_of(refiner.path)
+        self._members = tuple((each.family, member) for each, member in members)
         self._refiner_family = None if refiner is None else refiner.family
         self.placement = networks.placement
         self.engine = Engine(networks)
         self._networks = networks
+        self._collection = Collection(networks.experts[0].networks, name)
+        self._fused: list[tuple[Merged, dict[str, str]]] = []
         self._files = source.files()
         if refiner is not None:
             self._files |= {f"refiner {role}": refiner.parts[role].files() for role in refiner.expert_roles}
+        for each, member in members:
+            own = {f"{member.name} {role}": each.parts[role].files() for role in each.expert_roles}
+            self._files |= own
         self._denoiser = source.denoiser.role
         self._lock = threading.Lock()
         self._release: Callable[[], object] = lambda: None
@@ -99,6 +113,37 @@ class Model:
     def networks(self) -> list[nn.Module]:
         """All its networks."""
         return self._networks.modules()
+
+    def fuse(self, *adapters: str) -> None:
+        """Write adapters, named as in `Request.adapters`, into the weights until `unfuse`: every picture has them, and
+        takes no longer than without. Raises InvalidRequest for what cannot be written there: adapters for some steps,
+        hypernetworks, weights that come and go."""
+        doses: dict[str, list[Dose]] = {}
+        hashes = {}
+        for text in adapters:
+            tag = parse_tag(text)
+            adapter = self._collection.adapters([tag])[tag]
+            for role, dose in doses_by_role(tag, adapter, self._denoiser).items():
+                doses.setdefault(role, []).append(dose)
+            hashes[f"fused {tag.name}"] = adapter.sha256
+        with self._lock:
+            merged = Merged(self._networks.experts[0].networks, doses)
+            self._fused.append((merged, hashes))
+            self.asked["fuse"] = [*self.asked.get("fuse", []), *adapters]
+            self._changed()
+
+    def unfuse(self) -> None:
+        """Take all that was fused out of the weights, which are then what they were, to the bit."""
+        with self._lock:
+            while self._fused:
+                self._fused.pop()[0].undo()
+            self.asked.pop("fuse", None)
+            self._changed()
+
+    def _changed(self) -> None:
+        for expert in self._networks.experts:
+            expert.text.forget()
+        self._collection.forget()
 
     def close(self) -> None:
         """Let go of the files that networks are still read from; it makes no more pictures after that."""
@@ -136,19 +181,37 @@ class Model:
         Closing the iterator cancels what is left.
         """
         request = prompt if isinstance(prompt, Request) else Request.from_dict({"prompt": prompt, **settings})
-        return self._develop(self.settle(request))
+        return self._develop(self.settle(request), request)
 
     def settle(self, request: Request) -> Request:
         """The request with everything it leaves open filled in: exactly what will be made.
 
-        A sampler other than the model's own brings the schedule that suits it.
+        A sampler other than the model's own brings the schedule that suits it. Raises InvalidRequest for what this
+        model cannot do, ModelError where an adapter or embedding that is named is missing or does not fit.
         """
-        return settle(request, self.family, self.name, self.refiner is not None)
+        settled = completed(settle(request, self.family, self.name, self.refiner is not None))
+        if settled.noise_source == "gpu" and self.placement.device.type != "cuda":
+            raise InvalidRequest(
+                f"noise_source is gpu, but {self.name} is on {self.placement.device}: nv gives an NVIDIA GPU's numbers"
+            )
+        for expert in self._networks.experts[: 1 + len(self._members)]:
+            expert.check(settled)
+        for single in itertools.islice(pictures(settled), 1):
+            self._extras(single)
+        return settled
 
-    def _develop(self, request: Request) -> Iterator[Step | Picture]:
+    def _extras(self, request: Request) -> Extras:
+        """What a request names beside the model."""
+        wording = Wording(request)
+        adapters = self._collection.adapters(wording.tags)
+        embeddings, notes = self._collection.embeddings(wording.texts, request.embeddings, adapters.values())
+        notes += [note for adapter in adapters.values() for note in adapter.notes]
+        return Extras(adapters, tuple(embeddings.items()), tuple(dict.fromkeys(notes)))
+
+    def _develop(self, request: Request, asked: Request) -> Iterator[Step | Picture]:
         waiting = (
-            (i, Job(request.single(i), self.family, refiner=self._refiner_family))
-            for i in range(request.count)
+            (i, Job(each, self.family, None, self._refiner_family, self._extras(each), self._members))
+            for i, each in enumerate(pictures(request))
         )
         running: dict[int, Task[Job]] = {}
         with self._lock:
@@ -172,22 +235,25 @@ class Model:
                             )
                         if task.finished:
                             del running[i]
-                            yield self._picture(task)
+                            yield self._picture(task, asked)
             finally:
                 for task in running.values():
                     task.cancel()
 
-    def _picture(self, task: Task[Job]) -> Picture:
+    def _picture(self, task: Task[Job], asked: Request) -> Picture:
         request = task.job.request
         pixels: np.ndarray[Any, Any] = task.result()
-        weights = self.weights()
+        extras = task.job.wording.extras
+        weights = {**self.weights(), **_hashes(extras)}
         metadata: dict[str, Any] = {
             "darkroom": version("darkroom"),
             "request": request.to_dict(),
             "model": {"name": self.name, "refiner": self.refiner, **self.asked, "weights": weights},
             "numerics": self.numerics(),
-            "notes": task.notes,
+            "notes": [*extras.notes, *task.notes],
         }
+        if template := template_of(asked, request):
+            metadata["template"] = template
         text = infotext(
             request, self.name, weights[self._denoiser], metadata["darkroom"], self._refined(weights)
         )
@@ -198,8 +264,11 @@ class Model:
         return None if self.refiner is None else f"{self.refiner} [{weights['refiner unet'][:10]}]"
 
     def weights(self) -> dict[str, str]:
-        """The SHA-256 of each component's file (of several: see `sha256_of`), a refiner's too."""
-        return {role: sha256_of(files) for role, files in self._files.items()}
+        """The SHA-256 of each component's file (of several: see `sha256_of`), a refiner's, those of fused adapters."""
+        found = {role: sha256_of(files) for role, files in self._files.items()}
+        for _, hashes in self._fused:
+            found |= hashes
+        return found
 
     def numerics(self) -> dict[str, Any]:
         """What besides request and weights decides the pixels."""
@@ -222,6 +291,12 @@ class Model:
         return facts
 
 
+def _hashes(extras: Extras) -> dict[str, str]:
+    """The SHA-256 of each file that a request named beside the model."""
+    adapters = {f"adapter {tag.name}": adapter.sha256 for tag, adapter in extras.adapters.items()}
+    return adapters | {f"embedding {name}": each.sha256 for name, each in extras.embeddings}
+
+
 def load(
     model: str | Path = "pocket",
     *,
@@ -234,6 +309,8 @@ def load(
     variant: str | None = None,
     t5: bool = True,
     refiner: str | Path | None = None,
+    ensemble: Sequence[str] = (),
+    fuse: Sequence[str] = (),
     memory: str = "full",
     expecting: Request | None = None,
     progress: Progress | None = None,
@@ -245,15 +322,19 @@ def load(
     of parts that a file lacks (text encoders). `prediction` (epsilon, v_prediction) and `zero_snr` say what a file does
     not; `variant` picks among a folder's files ("fp16"); without `t5` a Stable Diffusion 3 does without its largest
     text encoder. `refiner`: a second model of Stable Diffusion XL that makes the last steps, from
-    `Request.refiner_switch` on. `memory`: full, or with networks that come and go: medium, low,
-    lowest (`darkroom.engine.memory`), or what there is of it, such as "8GB", for which the fastest of them is chosen
-    that suffices for a request like `expecting` (a picture of the model's native size). `progress` is told (component,
-    bytes read, bytes in all). Raises ModelError for a model that is missing or damaged, or a refiner that does not fit
-    it, InvalidRequest for a device, a precision or memory that is not to be had.
+    `Request.refiner_switch` on. `ensemble`: other models of the same latents that make steps with this one or in its
+    place: "inks:0.3" averages what both see, "inks:1:start=0.5" goes on with it from half the way, "inks:1:every=2"
+    place: "inks:0.3" averages what both see, "inks:1:start=0.5" goes on with it from half the way, "inks:1:every=2"
+    takes turns (`darkroom.generation.ensemble`). `fuse`: adapters that are written into the weights (see `Model.fuse`).
+    `memory`: full, or with networks that come and go: medium, low, lowest (`darkroom.engine.memory`), or what there is
+    of it, such as "8GB", for which the fastest of them is chosen that suffices for a request like `expecting` (a
+    picture of the model's native size). `progress` is told (component, bytes read, bytes in all). Raises ModelError for
+    a model that is missing or damaged, or a refiner or adapter that does not fit it, InvalidRequest for a device, a
+    precision or memory that is not to be had.
     """
     placement = place(device, precision)
     with ExitStack() as opened:
-        name, source, refining = opened.enter_context(
+        name, source, refining, members = opened.enter_context(
             open_model(
                 model,
                 vae=vae,
@@ -263,16 +344,21 @@ def load(
                 variant=variant,
                 t5=t5,
                 refiner=refiner,
+                ensemble=ensemble,
             )
         )
         if (limit := parse_size(memory)) is None:
             mode = memory_mode(memory)
         else:
             wanted = settle(expecting or Request(prompt=""), source.family, name, refining is not None)
+            if members:
+                raise InvalidRequest(
+                    f"memory is {memory!r}: with an ensemble, say which mode: {', '.join(MODES)}"
+                )
             mode = memory_mode(Planner(source, placement, wanted, refining).fitting(limit).mode)
         if placement.device.type == "cpu":
             _tune_allocator(mode)
-        networks = networks_of(source, placement, refining, mode, progress)
+        networks = networks_of(source, placement, refining, mode, progress, [each for each, _ in members])
         asked = {
             "vae": None if vae is None else name_of(locate(vae, kind="vae")),
             "others": [name_of(locate(each, kind="text-encoder")) for each in others] or None,
@@ -280,9 +366,12 @@ def load(
             "zero_snr": zero_snr,
             "variant": variant,
             "t5": None if t5 else False,
+            "ensemble": list(ensemble) or None,
         }
         asked = {setting: value for setting, value in asked.items() if value is not None}
-        ready = Model(name, networks, source, refining, asked)
+        ready = Model(name, networks, source, refining, asked, members)
+        if fuse:
+            ready.fuse(*fuse)
         if mode.comes_and_goes:
             ready.keep_open(opened.pop_all())
         return ready
@@ -299,8 +388,10 @@ def open_model(
     variant: str | None = None,
     t5: bool = True,
     refiner: str | Path | None = None,
-) -> Iterator[tuple[str, Source, Source | None]]:
-    """A model's name, what it is on disk, and its refiner, their files open; the arguments are those of `load`."""
+    ensemble: Sequence[str] = (),
+) -> Iterator[tuple[str, Source, Source | None, list[tuple[Source, Member]]]]:
+    """A model's name, what it is on disk, its refiner, and the others of an ensemble, their files open; the arguments
+    are those of `load`."""
     if not isinstance(model, str | Path):
         raise InvalidRequest(f"model is {model!r}: give a name, a folder or a file")
     path = locate(model)
@@ -321,7 +412,26 @@ def open_model(
         if refiner is not None:
             refining = opened.enter_context(open_source(locate(refiner), variant=variant))
             check_refiner(refining, source)
-        yield name_of(path), source, refining
+        members = []
+        for member in map(parse_member, ensemble):
+            other = opened.enter_context(open_source(locate(member.name), variant=variant, t5=t5))
+            check_member(other, source)
+            members.append((other, member))
+        yield name_of(path), source, refining, members
+
+
+def check_member(other: Source, base: Source) -> None:
+    """Raises ModelError where two models cannot make a picture together."""
+    for what, ours, theirs in (
+        ("channels of latents", base.denoiser.config.in_channels, other.denoiser.config.in_channels),
+        ("noise schedule", base.family.schedule, other.family.schedule),
+        ("use", base.family.needs, other.family.needs),
+    ):
+        if ours != theirs:
+            raise ModelError(
+                f"{other.path} ({other.family.name}) makes no picture with {base.path} ({base.family.name}): they "
+                f"differ in {what}, give one of its family"
+            )
 
 
 def check_refiner(refiner: Source, base: Source) -> None:
@@ -359,8 +469,10 @@ def networks_of(
     refiner: Source | None = None,
     memory: Memory = MODES["full"],
     progress: Progress | None = None,
+    members: Sequence[Source] = (),
 ) -> LatentDiffusion:
-    """The networks of a model on disk, and of its refiner, ready for an engine. Raises ModelError where one is missing.
+    """The networks of a model on disk, of others beside it and of its refiner, ready for an engine. Raises ModelError
+    where one is missing.
 
     Where `memory` has some of them come and go, their files must stay open for as long as they are used.
     """
@@ -371,23 +483,25 @@ def networks_of(
 
     networks = seat(source, [*source.expert_roles, "vae"])
     experts = [_expert(source, networks, placement)]
+    experts += [_expert(each, seat(each, each.expert_roles), placement) for each in members]
     if refiner is not None:
         experts.append(_expert(refiner, seat(refiner, refiner.expert_roles), placement))
     return LatentDiffusion(tuple(experts), networks["vae"], placement, memory)
 
 
 def _expert(source: Source, networks: Mapping[str, Any], placement: Placement) -> Expert:
-    return Expert(_conditioner(source, networks, placement.device), networks[source.denoiser.role])
+    return Expert(conditioner_of(source, networks, placement.device), networks[source.denoiser.role])
 
 
-def _conditioner(source: Source, networks: Mapping[str, Any], device: torch.device) -> TextConditioner:
+def conditioner_of(source: Source, networks: Mapping[str, Any], device: torch.device) -> TextConditioner:
+    """What turns texts into what a model's network is told, with its networks by their roles."""
     clips = []
     for role, use in source.family.text.items():
         encoder = networks[role]
         assert isinstance(encoder, CLIPText)
         own = source.tokenizers.get(role)
         tokenizer = Tokenizer.load(own) if isinstance(own, Path) else own or Tokenizer.clip(use.pad)
-        clips.append(ClipText(tokenizer, encoder, use))
+        clips.append(ClipText(tokenizer, encoder, use, role))
     joint = getattr(source.denoiser.config, "joint_attention_dim", None)
     t5, folder = networks.get("text_encoder_3"), source.tokenizers.get("text_encoder_3")
     if isinstance(t5, T5Encoder) and isinstance(folder, Path):

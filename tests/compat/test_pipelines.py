@@ -40,11 +40,12 @@ def loaded(path):
     return pipe
 
 
-def pipes(path):
-    """diffusers' pipeline of a folder, and ours, each with a scheduler of its own and networks that are read once."""
-    ours = compat.DiffusionPipeline.from_pipe(loaded(path))
+def pipes(path, own=False):
+    """diffusers' pipeline of a folder, and ours, each with a scheduler of its own, and networks of its `own` or those
+    that were read when first asked for."""
+    ours = loaded.__wrapped__(path) if own else compat.DiffusionPipeline.from_pipe(loaded(path))
     ours.scheduler = type(ours.scheduler).from_config(ours.scheduler.config)
-    return peer(path), ours
+    return peer(path, own), ours
 
 
 def seeded(*seeds):
@@ -52,10 +53,12 @@ def seeded(*seeds):
     return made[0] if len(made) == 1 else made
 
 
-def compare(path, *, change=lambda pipe, library: None, seeds=(42,), output_type="latent", **settings):
+def compare(
+    path, *, change=lambda pipe, library: None, own=False, seeds=(42,), output_type="latent", **settings
+):
     """The latents of the same call to both; they are equal to single precision."""
     made = []
-    for pipe, library in zip(pipes(path), (diffusers, compat), strict=True):
+    for pipe, library in zip(pipes(path, own), (diffusers, compat), strict=True):
         change(pipe, library)
         settings = {"num_inference_steps": 3, **SIZE, **settings}
         made.append(pipe(generator=seeded(*seeds), output_type=output_type, **settings).images)

@@ -87,13 +87,22 @@ ODE = [
     ("dpmpp_3m_sde", {"eta": 0.0}),
     ("deis", {"lower_order_final": False}),
     ("unipc", {"lower_order_final": False}),
+    ("res_multistep", {}),
+    ("res_multistep_ancestral", {"eta": 0.0}),
+    ("ddim_cfgpp", {}),
+    ("euler_cfgpp", {}),
+    ("euler_ancestral_cfgpp", {"eta": 0.0}),
+    ("dpmpp_2s_ancestral_cfgpp", {"eta": 0.0}),
+    ("dpmpp_2m_cfgpp", {}),
 ]
+COMPARED = {"dpm_fast", "dpm_adaptive", "restart", "heunpp2", "ipndm"}
+"""Those that are only compared with their peers: of mixed orders, or made for a few uneven steps."""
 
 
 @pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])
 @pytest.mark.parametrize(("name", "options"), ODE)
 def test_order(name: str, options: dict[str, Any], schedule: Any) -> None:
-    warm = 4 if "ancestral" not in name and SAMPLERS[name].order > 1 else 0
+    warm = 4 if ("ancestral" not in name or "multistep" in name) and SAMPLERS[name].order > 1 else 0
     coarse, fine = (error(name, path(schedule, steps), warm, **options) for steps in (160, 320))
     assert fine < coarse
     assert math.log2(coarse / fine) == pytest.approx(SAMPLERS[name].order, abs=0.35)
@@ -111,7 +120,7 @@ def test_pseudo_methods_are_of_order_two(name: str) -> None:
 
 
 def test_every_sampler_has_its_order_tested() -> None:
-    assert {name for name, _ in ODE} == set(SAMPLERS) - {"plms", "pndm", "ddpm", "lcm", "tcd"}
+    assert {name for name, _ in ODE} == set(SAMPLERS) - {"plms", "pndm", "ddpm", "lcm", "tcd"} - COMPARED
 
 
 def law(drive: Any, method: Sampler, points: Points) -> tuple[float, float]:
@@ -134,7 +143,10 @@ def law(drive: Any, method: Sampler, points: Points) -> tuple[float, float]:
 
 @pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])
 @pytest.mark.parametrize("eta", [0.5, 1.0])
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS[name].stochastic] + ["ddim"])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in SAMPLERS if SAMPLERS[name].stochastic and not SAMPLERS[name].adaptive] + ["ddim"],
+)
 def test_law(drive: Any, name: str, eta: float, schedule: Any) -> None:
     """The more steps, the nearer a stochastic sampler is to the data's own law, on flows as well."""
     options = {"eta": eta} if "eta" in SAMPLERS[name].options else {}
@@ -146,7 +158,7 @@ def test_law(drive: Any, name: str, eta: float, schedule: Any) -> None:
         errors.append(abs(std / math.sqrt(VARIANCE) - 1))
     if name not in ("lcm", "tcd"):  # They jump far each time: right only for models made for it.
         assert errors[1] < 0.04
-        assert errors[1] < errors[0] / 2
+        assert errors[1] < max(errors[0] / 2, 2e-3)
 
 
 @pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])

@@ -108,13 +108,28 @@ def test_a_snapshot_is_plain_data_and_is_not_changed_later(mixture: Any, name: s
         ("unipc", 10),
         ("lcm", 10),
         ("tcd", 10),
+        ("dpm_fast", 10),
+        ("dpm_adaptive", 0),
+        ("restart", 19),
+        ("heunpp2", 27),
+        ("ipndm", 10),
+        ("res_multistep", 10),
+        ("res_multistep_ancestral", 10),
+        ("ddim_cfgpp", 10),
+        ("euler_cfgpp", 10),
+        ("euler_ancestral_cfgpp", 10),
+        ("dpmpp_2s_ancestral_cfgpp", 19),
+        ("dpmpp_2m_cfgpp", 10),
     ],
 )
 def test_calls_of_ten_steps(mixture: Any, drive: Any, name: str, calls: int) -> None:
+    if SAMPLERS[name].adaptive:  # It takes what it needs.
+        return
     for schedule in (VP, ZERO_SNR, FLOW):
         points = points_for(schedule, 10, name)
         # From the pure noise of zero terminal SNR there is no slope to correct.
-        fewer = schedule is ZERO_SNR and name in ("heun", "dpm_2", "dpm_2_ancestral")
+        slopes = {"heun": 1, "dpm_2": 1, "dpm_2_ancestral": 1, "restart": 1, "heunpp2": 2}
+        fewer = slopes.get(name, 0) if schedule is ZERO_SNR else 0
         assert count_calls(sampler(name), points) == calls - fewer
         _, asked = drive(sampler(name), Run.begin(SeededNoise(1, SHAPE), points[0]), points, mixture)
         assert len(asked) == calls - fewer
@@ -128,6 +143,8 @@ def test_every_sampler_is_counted() -> None:
 @NAMES
 def test_calls_up_to_a_step(name: str) -> None:
     """What a resumed run has behind it: calls are not the same in every step."""
+    if name in ("dpm_fast", "dpm_adaptive"):  # They count several steps at once.
+        return
     points = points_for(VP, 6, name)
     run = Run(0.0, source=lambda draw: 0.0)
     steps = sampler(name)(run, points)
@@ -151,7 +168,10 @@ def test_finite_from_pure_noise_to_clean(
     run = Run.begin(SeededNoise(2, SHAPE), points[0])
     x, asked = drive(sampler(name), run, points, mixture)
     assert x.isfinite().all()
-    assert x.abs().max() < 3
+    if (
+        name != "dpm_fast" or steps > 3
+    ):  # Of high order in noise, it overshoots when it takes the way in a leap or two.
+        assert x.abs().max() < 3
     assert all(schedule.first - 1 <= point.time <= schedule.last for point in asked)
     assert run.step == steps
 
@@ -175,6 +195,8 @@ def test_works_on_arrays_too(mixture: Any, drive: Any, name: str) -> None:
 @SCHEDULES
 @NAMES
 def test_single_precision_is_enough(mixture: Any, drive: Any, name: str, schedule: Any) -> None:
+    if SAMPLERS[name].adaptive:  # Its steps depend on the last bits.
+        return
     points = points_for(schedule, 20, name)
     ends = []
     for dtype in (torch.float32, torch.float64):

@@ -12,7 +12,7 @@ from darkroom.checkpoint.family import Family, Preferences
 from darkroom.diffusion import Discrete, FlowSchedule, process
 from darkroom.generation import Request
 from darkroom.generation.job import Job
-from darkroom.prompt import Conditioning
+from darkroom.prompt import Conditioning, Prompt
 
 
 class ToyNetworks:
@@ -22,12 +22,14 @@ class ToyNetworks:
     def __init__(self) -> None:
         self.calls: list[int] = []
         self.experts: list[int] = []
+        self.told: list[list[str]] = []
         self.memory = 1000
         self.broken: str | None = None
         self.nan_after = 10**9
 
-    def encode(self, texts: Sequence[str], expert: int = 0) -> list[Conditioning]:
-        values = [(sum(map(ord, text)) % 97) / 97 + expert / 3 for text in texts]
+    def encode(self, prompts: Sequence[Prompt], expert: int = 0) -> list[Conditioning]:
+        self.told.append([prompt.texts[0] for prompt in prompts])
+        values = [(sum(map(ord, text)) % 97) / 97 + expert / 3 for text in self.told[-1]]
         return [Conditioning(torch.full((1, 77, 2), value)) for value in values]
 
     def denoise(self, rows):
@@ -37,7 +39,10 @@ class ToyNetworks:
         if len(rows) > self.memory:
             raise torch.OutOfMemoryError("toy memory is full")
         context = torch.cat([row.conditioning.context for row in rows]).mean((1, 2))
-        if self.broken is not None and (context == self.encode([self.broken])[0].context.mean()).any():
+        if (
+            self.broken is not None
+            and (context == self.encode([Prompt((self.broken,))])[0].context.mean()).any()
+        ):
             raise RuntimeError("toy network broke")
         x = torch.cat([row.x for row in rows])
         time = torch.tensor([row.time for row in rows]) / 1000

@@ -44,6 +44,20 @@ def sha256_of(paths: Sequence[Path]) -> str:
     return hashlib.sha256("".join(map(sha256, paths)).encode()).hexdigest()
 
 
+def autov3(path: Path) -> str | None:
+    """Civitai's AutoV3 of a safetensors file, which is A1111's hash of LoRAs: the first twelve digits of the SHA-256 of
+    all behind its header. None for another kind of file."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if file.read(1) != b"{" or length > path.stat().st_size:
+            return None
+        file.seek(8 + length)
+        while piece := file.read(_CHUNK):
+            found.update(piece)
+    return found.hexdigest()[:12]
+
+
 def cache_file() -> Path:
     """Where hashes of large files are kept: $XDG_CACHE_HOME/darkroom/hashes.json, by default under ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -25,6 +25,7 @@ _BY_NAMES: Mapping[str, str] = {
     "ip-adapter": r"(image_proj|ip_adapter)\.",
     "lora": r".*\b(lora_(down|up|A|B|mid)|lora\.(down|up)|hada_w1_a|lokr_w[12]|oft_(blocks|diag)|dora_scale)\b",
     "embedding": r"(emb_params|string_to_param\..+|clip_[gl]|<[^>]+>)$",
+    "hypernetwork": r"\d+\.[kv]\.linear\.?\d+\.(weight|bias)$",
     "upscaler": r".*\b(rdb1\.conv1|RDB1\.conv1|residual_group\.blocks)\b|model\.1\.sub\.0\.",
 }
 _BY_NETWORK: Mapping[type[nn.Module], str] = {

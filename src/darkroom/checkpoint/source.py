@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +34,8 @@ DENOISERS = ("unet", "transformer")
 @dataclass(frozen=True)
 class Part:
     """One network of a model: its class and dimensions (`described` is the file that gives them, if any), and the file
-    that holds its tensors, whose names begin with `prefix` and are of a layout."""
+    that holds its tensors, whose names begin with `prefix` and are of a layout. `change` makes others of them, given
+    the network's name of each, as they are read."""
 
     role: str
     kind: type[nn.Module]
@@ -43,6 +44,7 @@ class Part:
     prefix: str = ""
     layout: str = HUGGING_FACE
     described: Path | None = None
+    change: Callable[[str, Tensor], Tensor] | None = None
 
     def build(self) -> nn.Module:
         """The network on the meta device, where it costs nothing."""
@@ -76,7 +78,10 @@ class Part:
 
     def read(self, rule: Rule) -> dict[str, Tensor]:
         """The tensors of ours that a rule gives, as the file has them."""
-        return rule.read(self.weights.get(self.prefix + rule.theirs))
+        found = rule.read(self.weights.get(self.prefix + rule.theirs))
+        return (
+            found if self.change is None else {name: self.change(name, each) for name, each in found.items()}
+        )
 
 
 @dataclass(frozen=True)

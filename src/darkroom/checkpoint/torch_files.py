@@ -186,6 +186,8 @@ def _as_dict(value: Any) -> dict[Any, Any] | None:
 
 def _tensors(value: Any) -> tuple[dict[str, StoredTensor], Any]:
     """The largest set of named tensors in a dict or in the dicts it holds, two deep, and which value holds it."""
+    if pairs := _pairs(value):
+        return pairs, None
     best: dict[str, StoredTensor] = {}
     rank, holder = (0, 0), None
     for name, item, top in _dicts(value):
@@ -198,6 +200,18 @@ def _tensors(value: Any) -> tuple[dict[str, StoredTensor], Any]:
         if (len(found), preference) > rank:
             best, rank, holder = found, (len(found), preference), top
     return best, holder
+
+
+def _pairs(value: Any) -> dict[str, StoredTensor]:
+    """The tensors of A1111's hypernetworks: for each width two dicts of them, one for keys and one for values."""
+    found = {}
+    for width, pair in (_as_dict(value) or {}).items():
+        if isinstance(width, int) and isinstance(pair, list | tuple) and len(pair) == 2:
+            for letter, part in zip("kv", pair, strict=True):
+                for name, tensor in (_as_dict(part) or {}).items():
+                    if isinstance(tensor, StoredTensor):
+                        found[f"{width}.{letter}.{name}"] = tensor
+    return found
 
 
 def _dicts(value: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -14,7 +14,19 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from darkroom.cli import again, checkpoints, evaluate, generate, models, plan, show, train
+from darkroom.cli import (
+    again,
+    checkpoints,
+    evaluate,
+    generate,
+    lora,
+    merge,
+    models,
+    plan,
+    prompt,
+    show,
+    train,
+)
 from darkroom.errors import DarkroomError, InvalidRequest
 
 INTERRUPTED = 130
@@ -46,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"darkroom {version('darkroom')}")
     top.add_argument("--debug", action="store_true", help="show where an error came from")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (generate, again, plan, models, checkpoints, show, evaluate, train):
+    for command in (generate, again, prompt, plan, models, lora, merge, checkpoints, show, evaluate, train):
         command.add(commands)
     return top
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from darkroom.errors import InvalidRequest
 
-_LOADED = ("refiner", "vae", "others", "prediction", "zero_snr", "variant", "t5")
+_LOADED = ("refiner", "vae", "others", "prediction", "zero_snr", "variant", "t5", "ensemble", "fuse")
 """What a picture's file says its model was loaded with."""
 
 

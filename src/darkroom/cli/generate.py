@@ -35,6 +35,8 @@ _DEFAULTS: dict[str, Any] = {
     "variant": None,
     "t5": True,
     "refiner": None,
+    "ensemble": [],
+    "fuse": [],
     "memory": "full",
     "output": "out",
     "format": "png",
@@ -43,9 +45,10 @@ _DEFAULTS: dict[str, Any] = {
     "metadata": True,
 }
 
-LOADING = (
-    *("device", "precision", "vae", "others", "prediction", "zero_snr", "variant", "t5", "refiner", "memory"),
-)
+OPENING = ("vae", "others", "prediction", "zero_snr", "variant", "t5", "refiner", "ensemble")
+"""Those that say which files a model is made of."""
+
+LOADING = (*OPENING, "device", "precision", "fuse", "memory")
 """Those that `darkroom.load` takes."""
 
 
@@ -95,7 +98,15 @@ def add_picture_options(command: argparse.ArgumentParser) -> None:
     """The options that are fields of a request."""
     pictures = command.add_argument_group("the picture")
     for field in dataclasses.fields(Request):
-        if "help" in field.metadata:
+        if "each" in field.metadata:
+            pictures.add_argument(
+                f"--{field.metadata['each']}",
+                dest=field.name,
+                action="append",
+                metavar="NAME[:...]",
+                help=f"{field.metadata['help']}; may be repeated",
+            )
+        elif "help" in field.metadata:
             kind = {"int": int, "float": float, "str": str}[str(field.type).split(" ")[0]]
             pictures.add_argument(
                 f"--{field.name.replace('_', '-')}",
@@ -133,6 +144,19 @@ def add_running_options(command: argparse.ArgumentParser) -> None:
     )
     running.add_argument(
         "--refiner", metavar="PATH", help="a second model of Stable Diffusion XL, which makes the last steps"
+    )
+    running.add_argument(
+        "--ensemble",
+        action="append",
+        metavar="MODEL[:...]",
+        help="another model that makes steps with this one: MODEL:0.3 averages, MODEL:1:start=0.5 goes on from half "
+        "the way, MODEL:1:every=2 takes turns; may be repeated",
+    )
+    running.add_argument(
+        "--fuse",
+        action="append",
+        metavar="NAME[:...]",
+        help="write a LoRA into the weights while loading: as --adapter, but no slower; may be repeated",
     )
     running.add_argument("--variant", help="which of a folder's files to read: fp16, bf16, ...")
     running.add_argument(

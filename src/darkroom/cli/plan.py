@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from darkroom.cli.generate import LOADING, add_picture_options, add_running_options, gather
+from darkroom.cli.generate import OPENING, add_picture_options, add_running_options, gather
 from darkroom.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     if limit is None:
         memory_mode(asked)  # Raises for an unknown one.
     placement = place(options["device"], options["precision"])
-    files = {name: options[name] for name in LOADING if name not in ("device", "precision", "memory")}
-    with open_model(options["model"], **files) as (name, source, refiner):
+    files = {name: options[name] for name in OPENING}
+    with open_model(options["model"], **files) as (name, source, refiner, _):
         asked_for = Request.from_dict({**settings, "prompt": args.prompt or ""})
         request = settle(asked_for, source.family, name, refiner is not None)
         planner = Planner(source, placement, request, refiner)

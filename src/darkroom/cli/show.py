@@ -14,6 +14,8 @@ from pathlib import Path
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     samplers = commands.add_parser("samplers", help="list samplers and noise schedules")
     samplers.set_defaults(run=show_samplers)
+    guides = commands.add_parser("guides", help="list ways of guiding, with their options")
+    guides.set_defaults(run=show_guides)
     info = commands.add_parser("info", help="print what a picture's file says of how it was made")
     info.add_argument("picture", type=Path, help="a picture made by Darkroom")
     info.set_defaults(run=show_info)
@@ -32,6 +34,23 @@ def show_samplers(args: argparse.Namespace) -> int:
     for name, schedule in SCHEDULES.items():
         print(f"  {name:24}  {schedule.label:22} {schedule.description}")
     return 0
+
+
+def show_guides(args: argparse.Namespace) -> int:
+    from darkroom.diffusion import GUIDES
+
+    print("ways of guiding (--guide NAME:option=value,...), beside --guidance and --guidance-rescale")
+    for name, guide in GUIDES.items():
+        print(f"  {name:10} {guide.label}: {guide.description}")
+        options = (f"{option}={_said(value)}" for option, value in guide.options.items())
+        print(f"  {'':10} {name}:{','.join(options)}")
+    return 0
+
+
+def _said(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def show_info(args: argparse.Namespace) -> int:

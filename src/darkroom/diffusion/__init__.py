@@ -3,8 +3,20 @@
 Nothing here knows a network; see docs/samplers.md.
 """
 
-from darkroom.diffusion.guidance import ClassifierFree, Guidance
-from darkroom.diffusion.noise import SeededNoise
+from darkroom.diffusion.guidance import (
+    GUIDES,
+    Ask,
+    ClassifierFree,
+    Guidance,
+    Guide,
+    Question,
+    Without,
+    estimate,
+    guidance_from,
+    parse_guides,
+    positives,
+)
+from darkroom.diffusion.noise import SOURCES, SeededNoise, Seeding
 from darkroom.diffusion.points import CLEAN, NoiseSchedule, Point, Points
 from darkroom.diffusion.process import Epsilon, Flow, Process, Sample, Velocity, process
 from darkroom.diffusion.registry import (
@@ -32,8 +44,11 @@ from darkroom.diffusion.training import Rows, logit_normal, min_snr, rows, snr, 
 __all__ = [
     "AUTOMATIC",
     "CLEAN",
+    "GUIDES",
     "SAMPLERS",
     "SCHEDULES",
+    "SOURCES",
+    "Ask",
     "ClassifierFree",
     "Discrete",
     "Epsilon",
@@ -41,10 +56,12 @@ __all__ = [
     "Flow",
     "FlowSchedule",
     "Guidance",
+    "Guide",
     "NoiseSchedule",
     "Point",
     "Points",
     "Process",
+    "Question",
     "Rows",
     "Run",
     "Sample",
@@ -52,17 +69,23 @@ __all__ = [
     "SamplerInfo",
     "ScheduleInfo",
     "SeededNoise",
+    "Seeding",
     "Snapshot",
     "Steps",
     "Velocity",
+    "Without",
     "betas",
     "count_calls",
+    "estimate",
     "from_levels",
     "from_steps",
+    "guidance_from",
     "logit_normal",
     "min_snr",
+    "parse_guides",
     "parse_sampler",
     "points_for",
+    "positives",
     "process",
     "resolution_shift",
     "rows",

@@ -107,6 +107,41 @@ def plms(run: Run, points: Points) -> Steps:
         run.history = past
 
 
+def ipndm(run: Run, points: Points) -> Steps:
+    """Improved PNDM: Adams-Bashforth as if all steps were even, of as high an order as the steps so far allow, the last
+    straight to the estimate (Zhang and Chen 2022, https://arxiv.org/abs/2204.13902, section 3.1; ComfyUI)."""
+    schedule = points.schedule
+    for p, q in run.steps(points):
+        d = (yield run.x, p).denoised
+        if not (schedule.scale(p) and q.sigma):
+            run.x = along(run.x, d, p, q)
+            continue
+        past = [slope(schedule, run.x, d, p), *run.history][:4]
+        run.x = moved(schedule, run.x, blend(ADAMS_BASHFORTH[len(past) - 1], past), p, q)
+        run.history = past
+
+
+def res_multistep(run: Run, points: Points, *, eta: float = 0.0, s_noise: float = 1.0) -> Steps:
+    """Refined exponential solver, from the last two estimates: its second-order conditions are all met
+    (Zhang et al. 2023, https://arxiv.org/abs/2308.02157, section 3.3; ComfyUI)."""
+    for p, q in run.steps(points):
+        d = (yield run.x, p).denoised
+        below = points.schedule.below(p, q, eta)
+        x = along(run.x, d, p, below)
+        if run.history and below.sigma:
+            before, lam, reached = run.history[0]
+            h = below.lam - p.lam
+            bend = (math.expm1(-h) / -h - 1) / -h  # phi_2
+            x = x + (below.alpha * h * bend * h / (lam - reached)) * (before - d)
+        run.x = noised(run, x, below, q, s_noise)
+        run.history = [(d, p.lam, below.lam)]
+
+
+def res_multistep_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
+    """The same with fresh noise at every step."""
+    return res_multistep(run, points, eta=eta, s_noise=s_noise)
+
+
 def pndm(run: Run, points: Points) -> Steps:
     """Pseudo numerical methods: PLMS after three pseudo Runge-Kutta steps of four calls each, at whole
     training steps (Liu et al. 2022, https://arxiv.org/abs/2202.09778)."""
@@ -172,7 +207,7 @@ def dpmpp_2m_sde(
             gone = -math.expm1(-h * (1 + eta))
             share = gone / 2 if solver_type == "midpoint" else 1 - gone / (h * (1 + eta))
             x = x + (q.alpha * share * h / (p.lam - lam)) * (d - before)
-        run.x = noised(run, x, below, q, s_noise)
+        run.x = noised(run, x, below, q, s_noise, p)
         run.history = [(d, p.lam)]
 
 
@@ -195,7 +230,7 @@ def dpmpp_3m_sde(run: Run, points: Points, *, eta: float = 1.0, s_noise: float =
                 change = change + r0 * bend
                 x = x - q.alpha * (phi_2 / step - 0.5) * bend
             x = x + (q.alpha * phi_2) * change
-        run.x = noised(run, x, below, q, s_noise)
+        run.x = noised(run, x, below, q, s_noise, p)
         run.history = [(d, p.lam), *run.history][:2]
 
 

@@ -40,6 +40,10 @@ class Process(Protocol):
         """The estimate of x0 that the output amounts to."""
         ...
 
+    def output(self, denoised: Array, x: Array, point: Place) -> Array:
+        """The inverse of `denoised`: the output that amounts to that estimate. Not at the clean end."""
+        ...
+
     def target(self, x0: Array, noise: Array, point: Place) -> Array:
         """The output that would have been right: what training regresses."""
         ...
@@ -67,6 +71,9 @@ class Epsilon(_Direct):
         _check_signal(point)
         return (x - point.sigma * output) / point.alpha
 
+    def output(self, denoised: Array, x: Array, point: Place) -> Array:
+        return (x - point.alpha * denoised) / point.sigma
+
     def target(self, x0: Array, noise: Array, point: Place) -> Array:
         return noise
 
@@ -93,6 +100,9 @@ class Velocity(_Direct):
     def denoised(self, output: Array, x: Array, point: Place) -> Array:
         return point.alpha * x - point.sigma * output
 
+    def output(self, denoised: Array, x: Array, point: Place) -> Array:
+        return (point.alpha * x - denoised) / point.sigma
+
     def target(self, x0: Array, noise: Array, point: Place) -> Array:
         return point.alpha * noise - point.sigma * x0
 
@@ -108,6 +118,9 @@ class Sample(_Direct):
 
     def denoised(self, output: Array, x: Array, point: Place) -> Array:
         return output
+
+    def output(self, denoised: Array, x: Array, point: Place) -> Array:
+        return denoised
 
     def target(self, x0: Array, noise: Array, point: Place) -> Array:
         return x0
@@ -126,6 +139,9 @@ class Flow(_Direct):
 
     def denoised(self, output: Array, x: Array, point: Place) -> Array:
         return x - point.sigma * output
+
+    def output(self, denoised: Array, x: Array, point: Place) -> Array:
+        return (x - denoised) / point.sigma
 
     def target(self, x0: Array, noise: Array, point: Place) -> Array:
         return noise - x0

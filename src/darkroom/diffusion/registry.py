@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args, get_type_hints
 
-from darkroom.diffusion import multistep, samplers
+from darkroom.diffusion import multistep, plusplus, samplers, solvers
 from darkroom.diffusion.points import NoiseSchedule, Points
 from darkroom.diffusion.run import Sampler, Steps
 from darkroom.diffusion.schedule import FlowSchedule
@@ -24,7 +24,9 @@ class SamplerInfo:
     `label` is A1111's name for it, `aliases` those of ComfyUI and diffusers; `schedule` is used when
     none is asked for; `order` is that of its steps on the probability-flow ODE, once
     it remembers enough;
-    `skips_last` says that the peers give it one step more and leave out the last but one point.
+    `skips_last` says that the peers give it one step more and leave out the last but one point; `brownian` that its
+    noise is of one path (`darkroom.diffusion.brownian`); `guidance_share` is what of a guidance scale it is guided by,
+    other than 1 for CFG++; `adaptive`: how many calls it takes is not known beforehand.
     """
 
     name: str
@@ -36,6 +38,9 @@ class SamplerInfo:
     order: int = 1
     stochastic: bool = False
     skips_last: bool = False
+    brownian: bool = False
+    guidance_share: float = 1.0
+    adaptive: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -52,6 +57,9 @@ class SamplerInfo:
             name: get_args(hints[name]) for name, default in self.options.items() if isinstance(default, str)
         }
 
+
+PLUS_PLUS = 1 / 12.5
+"""Of a guidance scale as users are used to, what CFG++ takes: A1111's convention, by which 12.5 is the whole of it."""
 
 _INFOS = (
     SamplerInfo(
@@ -134,6 +142,7 @@ _INFOS = (
         "karras",
         order=2,
         stochastic=True,
+        brownian=True,
     ),
     SamplerInfo(
         "dpmpp_2m_sde",
@@ -144,6 +153,7 @@ _INFOS = (
         "exponential",
         order=2,
         stochastic=True,
+        brownian=True,
     ),
     SamplerInfo(
         "dpmpp_2m_sde_heun",
@@ -154,6 +164,7 @@ _INFOS = (
         "exponential",
         order=2,
         stochastic=True,
+        brownian=True,
     ),
     SamplerInfo(
         "dpmpp_3m_sde",
@@ -164,6 +175,7 @@ _INFOS = (
         "exponential",
         order=2,
         stochastic=True,
+        brownian=True,
     ),
     SamplerInfo(
         "ddim",
@@ -209,6 +221,114 @@ _INFOS = (
         "Unified predictor-corrector: good in very few steps.",
         ("uni_pc", "uni_pc_bh2", "UniPCMultistepScheduler"),
         order=3,
+    ),
+    SamplerInfo(
+        "dpm_fast",
+        "DPM fast",
+        solvers.dpm_fast,
+        "DPM-Solver of third order, in as many calls as steps.",
+        order=1,
+        stochastic=True,
+    ),
+    SamplerInfo(
+        "dpm_adaptive",
+        "DPM adaptive",
+        solvers.dpm_adaptive,
+        "DPM-Solver that chooses its steps by their error: accurate, slow; the steps asked for do not count.",
+        order=3,
+        stochastic=True,
+        adaptive=True,
+    ),
+    SamplerInfo(
+        "restart",
+        "Restart",
+        solvers.restart,
+        "Heun's steps, of which some are gone again from fresh noise: from 20 steps on.",
+        (),
+        "karras",
+        order=2,
+        stochastic=True,
+    ),
+    SamplerInfo(
+        "heunpp2",
+        "HeunPP2",
+        samplers.heunpp2,
+        "Heun with a third call, two points ahead: accurate, slow.",
+        ("Heun++2",),
+        order=1,
+    ),
+    SamplerInfo(
+        "ipndm",
+        "IPNDM",
+        multistep.ipndm,
+        "Improved PNDM: four slopes, one call a step from the first on.",
+        order=2,
+    ),
+    SamplerInfo(
+        "res_multistep",
+        "Res multistep",
+        multistep.res_multistep,
+        "Refined exponential solver from the last two estimates.",
+        (),
+        "karras",
+        order=2,
+    ),
+    SamplerInfo(
+        "res_multistep_ancestral",
+        "Res multistep a",
+        multistep.res_multistep_ancestral,
+        "Res multistep with fresh noise at every step.",
+        (),
+        "karras",
+        order=2,
+        stochastic=True,
+    ),
+    SamplerInfo(
+        "ddim_cfgpp",
+        "DDIM CFG++",
+        plusplus.ddim_cfgpp,
+        "DDIM along the noise of the unguided estimate: soft at any guidance.",
+        ("DDIM CFG PP",),
+        "ddim_uniform",
+        guidance_share=PLUS_PLUS,
+    ),
+    SamplerInfo(
+        "euler_cfgpp",
+        "Euler CFG++",
+        plusplus.euler_cfgpp,
+        "Euler along the noise of the unguided estimate.",
+        ("euler_cfg_pp",),
+        guidance_share=PLUS_PLUS,
+    ),
+    SamplerInfo(
+        "euler_ancestral_cfgpp",
+        "Euler a CFG++",
+        plusplus.euler_ancestral_cfgpp,
+        "Euler CFG++ with fresh noise at every step.",
+        ("euler_ancestral_cfg_pp",),
+        stochastic=True,
+        guidance_share=PLUS_PLUS,
+    ),
+    SamplerInfo(
+        "dpmpp_2s_ancestral_cfgpp",
+        "DPM++ 2S a CFG++",
+        plusplus.dpmpp_2s_ancestral_cfgpp,
+        "DPM++ 2S a along the noise of the unguided estimate.",
+        ("dpmpp_2s_ancestral_cfg_pp",),
+        "karras",
+        order=2,
+        stochastic=True,
+        guidance_share=PLUS_PLUS,
+    ),
+    SamplerInfo(
+        "dpmpp_2m_cfgpp",
+        "DPM++ 2M CFG++",
+        plusplus.dpmpp_2m_cfgpp,
+        "DPM++ 2M along the noise of the unguided estimate.",
+        ("dpmpp_2m_cfg_pp",),
+        "karras",
+        order=2,
+        guidance_share=PLUS_PLUS,
     ),
     SamplerInfo(
         "lcm",

@@ -60,9 +60,9 @@ class Run:
     """The state of one picture being sampled.
 
     x: the latent; step: steps finished; history: what a multistep method remembers; draws: how many
-    noises were drawn (draw 0 is usually the one x began as). `source` gives the noise and is not
-    state. `finished` is told after each step, and may put another x in the place of what the step came to. No array in
-    it is ever changed in place, so a snapshot costs nothing.
+    noises were drawn (draw 0 is usually the one x began as). `source` gives the noise, `path` noise between two points
+    that belongs to one path; both are no state. `finished` is told after each step, and may put another x in the place
+    of what the step came to. No array in it is ever changed in place, so a snapshot costs nothing.
     """
 
     x: Array
@@ -72,6 +72,7 @@ class Run:
     source: Noise | None = None
     saved: Snapshot | None = None
     finished: Callable[[Run], None] | None = None
+    path: Callable[[Point, Point], Array] | None = None
 
     @classmethod
     def begin(cls, source: Noise, point: Point, x0: Array | None = None) -> Run:
@@ -87,8 +88,10 @@ class Run:
     def snapshot(self) -> Snapshot:
         return Snapshot(self.x, self.step, tuple(self.history), self.draws)
 
-    def noise(self) -> Array:
-        """The next draw of the picture's own noise, shaped like x."""
+    def noise(self, p: Point | None = None, q: Point | None = None) -> Array:
+        """The next draw of the picture's own noise, shaped like x; on a path, that of the way from p to q."""
+        if self.path is not None and p is not None and q is not None:
+            return self.path(p, q)
         if self.source is None:
             raise ValueError("this sampler draws noise: give the Run a source")
         value = self.source(self.draws)

@@ -37,10 +37,13 @@ def moved(schedule: NoiseSchedule, x: Array, mean: Array, p: Point, q: Point) ->
     return schedule.scale(q) * (x / schedule.scale(p) + change)
 
 
-def noised(run: Run, x: Array, below: Point, q: Point, s_noise: float = 1.0) -> Array:
-    """x moved from `below` to q, of the same alpha and more sigma, by fresh noise."""
+def noised(
+    run: Run, x: Array, below: Point, q: Point, s_noise: float = 1.0, since: Point | None = None
+) -> Array:
+    """x moved from `below` to q, of the same alpha and more sigma, by fresh noise; `since` is where it came from, of
+    steps on the reverse SDE, whose noise may be of one path."""
     up = math.sqrt(max(q.sigma * q.sigma - below.sigma * below.sigma, 0.0))
-    return x + (up * s_noise) * run.noise() if up else x
+    return x + (up * s_noise) * run.noise(since, q) if up else x
 
 
 # The places they move by.
@@ -138,6 +141,42 @@ def heun(
         run.x = end
 
 
+def heunpp2(
+    run: Run,
+    points: Points,
+    *,
+    s_churn: float = 0.0,
+    s_tmin: float = 0.0,
+    s_tmax: float = math.inf,
+    s_noise: float = 1.0,
+) -> Steps:
+    """Heun's step with the slope two points ahead as well, each weighed by its level: the more noise there is, the more
+    the first counts alone (Heun++2, from sd-webui-samplers-scheduler; ComfyUI)."""
+    schedule, last = points.schedule, len(points) - 1
+    first = schedule.level(points[0])
+    for p, q in run.steps(points):
+        step = run.step
+        x, p = churned(run, points, p, s_churn, s_tmin, s_tmax, s_noise)
+        d = (yield x, p).denoised
+        end = along(x, d, p, q)
+        if q.sigma and schedule.scale(p):
+            d2 = (yield end, q).denoised
+            slopes = [slope(schedule, x, d, p), slope(schedule, end, d2, q)]
+            ahead = points.end(step + 1) if step + 1 < last else q
+            shares = [schedule.level(q)]
+            if ahead.sigma and step + 2 <= last and ahead is not q:
+                far = along(end, d2, q, ahead)
+                d3 = (yield far, ahead).denoised
+                slopes.append(slope(schedule, far, d3, ahead))
+                shares.append(schedule.level(ahead))
+            shares = [level / (len(slopes) * first) for level in shares]
+            mean = (1 - sum(shares)) * slopes[0]
+            for share, each in zip(shares, slopes[1:], strict=True):
+                mean = mean + share * each
+            end = moved(schedule, x, mean, p, q)
+        run.x = end
+
+
 def dpm_2(
     run: Run,
     points: Points,
@@ -192,11 +231,11 @@ def dpmpp_sde(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.
         if q.sigma:
             middle = between(points.schedule, p, q, r)
             below = posterior(p, middle, eta)
-            half = noised(run, along(run.x, d, p, below), below, middle, s_noise)
+            half = noised(run, along(run.x, d, p, below), below, middle, s_noise, p)
             d2 = (yield half, middle).denoised
             d = d + (d2 - d) / (2 * r)
         below = posterior(p, q, eta)
-        run.x = noised(run, along(run.x, d, p, below), below, q, s_noise)
+        run.x = noised(run, along(run.x, d, p, below), below, q, s_noise, p)
 
 
 def tcd(run: Run, points: Points, *, eta: float = 0.3) -> Steps:

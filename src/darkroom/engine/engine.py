@@ -247,8 +247,8 @@ class Engine:
 
     def _perform(self, task: Task[Any]) -> object:
         match task.work:
-            case Encode(texts, expert):
-                return self.networks.encode(texts, expert)
+            case Encode(prompts, expert):
+                return self.networks.encode(prompts, expert)
             case Prepare(pixels):
                 return self.networks.prepare(pixels)
             case Decode(latent):

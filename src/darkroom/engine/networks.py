@@ -10,17 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from darkroom.adapters.applied import applied
+from darkroom.diffusion import parse_guides
 from darkroom.engine.devices import Placement
 from darkroom.engine.memory import MODES, Memory
+from darkroom.errors import InvalidRequest
+from darkroom.generation.request import Request
 from darkroom.generation.work import Pixels, Row
 from darkroom.networks import VAE, Added, MMDiT, TinyVAE, UNet
-from darkroom.prompt.conditioning import Conditioning, TextConditioner
+from darkroom.networks.altered import altered, attention_layers, blocks
+from darkroom.networks.freeu import places
+from darkroom.prompt.conditioning import Conditioning, Prompt, TextConditioner
 
 
 class Networks(Protocol):
     """What an engine needs of a model. Every method may be given any number of items."""
 
-    def encode(self, texts: Sequence[str | None], expert: int = 0) -> list[Conditioning]: ...
+    def encode(self, prompts: Sequence[Prompt | None], expert: int = 0) -> list[Conditioning]: ...
 
     def denoise(self, rows: Sequence[Row]) -> list[Tensor]:
         """ONE network call on all rows, which have equal shapes and are for one expert; outputs (1, C, h, w)
@@ -41,11 +47,41 @@ class Expert:
     text: TextConditioner
     denoiser: UNet | MMDiT
 
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """By their roles."""
+        found: dict[str, nn.Module] = {clip.role: clip.encoder for clip in self.text.clips}
+        if self.text.t5 is not None:
+            found[self.text.t5.role] = self.text.t5.encoder
+        return found | {self.role: self.denoiser}
+
+    @property
+    def role(self) -> str:
+        """What the denoiser is called in a model's folder."""
+        return "transformer" if isinstance(self.denoiser, MMDiT) else "unet"
+
+    def check(self, request: Request) -> None:
+        """Raises InvalidRequest for a request that these networks cannot fulfil."""
+        for name in ("prompt_2", "negative_2", "prompt_3", "negative_3"):
+            if getattr(request, name) is not None and int(name[-1]) > self.text.texts:
+                raise InvalidRequest(
+                    f"{name} is for a text encoder that this model has not, it has {self.text.texts}: leave it out"
+                )
+        for clip in self.text.clips:
+            clip.check(request.clip_skip - 1)
+        for guide in parse_guides(request.guides):
+            if guide.name == "pag":
+                attention_layers(self.denoiser, guide.options["layers"].split("+"))
+            elif guide.name == "slg":
+                blocks(self.denoiser, guide.options["blocks"].split("+"))
+            elif guide.name == "freeu":
+                list(places(self.denoiser))
+
 
 @dataclass(frozen=True)
 class LatentDiffusion:
-    """Text encoders, U-Net or MMDiT, and autoencoder of a Stable Diffusion model on one device; with a refiner, the
-    first two of that as well.
+    """Text encoders, U-Net or MMDiT, and autoencoder of a Stable Diffusion model on one device; the first two of other
+    models of an ensemble and of a refiner as well.
 
     Latents are float32 on the CPU between calls: a sampler's arithmetic is then the same
     wherever the networks run.
@@ -61,8 +97,8 @@ class LatentDiffusion:
         texts = [encoder for expert in self.experts for encoder in expert.text.encoders]
         return [*texts, *(expert.denoiser for expert in self.experts), self.vae]
 
-    def encode(self, texts: Sequence[str | None], expert: int = 0) -> list[Conditioning]:
-        return self.experts[expert].text(texts)
+    def encode(self, prompts: Sequence[Prompt | None], expert: int = 0) -> list[Conditioning]:
+        return self.experts[expert].text(prompts)
 
     def denoise(self, rows: Sequence[Row]) -> list[Tensor]:
         device, dtype = self.placement.device, self.placement.dtype
@@ -71,15 +107,22 @@ class LatentDiffusion:
         context = torch.cat([row.conditioning.context for row in rows]).to(device, dtype)
         whole = [row.conditioning.pooled for row in rows if row.conditioning.pooled is not None]
         pooled = torch.cat(whole).to(device, dtype) if whole else None
-        denoiser = self.experts[rows[0].expert].denoiser
-        if isinstance(denoiser, MMDiT):
-            output = denoiser(x, times, context, pooled)
-        else:
-            numbers = [row.sizes for row in rows if row.sizes]
-            sizes = torch.tensor(numbers, dtype=torch.float32, device=device) if numbers else None
-            scales = [row.guidance - 1 for row in rows if row.guidance is not None]
-            guidance = torch.tensor(scales, dtype=torch.float32, device=device) if scales else None
-            output = denoiser(x, times, context, Added(pooled, sizes, guidance=guidance))
+        numbers = [row.sizes for row in rows if row.sizes]
+        sizes = torch.tensor(numbers, dtype=torch.float32, device=device) if numbers else None
+        scales = [row.guidance - 1 for row in rows if row.guidance is not None]
+        guidance = torch.tensor(scales, dtype=torch.float32, device=device) if scales else None
+        expert = self.experts[rows[0].expert]
+        denoiser = expert.denoiser
+        without, freeu = [row.without for row in rows], [row.freeu for row in rows]
+        with (
+            applied(denoiser, expert.role, [row.doses for row in rows]),
+            altered(denoiser, without, freeu, _tokens(denoiser, x)) as attention,
+        ):
+            if isinstance(denoiser, MMDiT):
+                output = denoiser(x, times, context, pooled, attention=attention)
+            else:
+                added = Added(pooled, sizes, guidance=guidance)
+                output = denoiser(x, times, context, added, attention=attention)
         return list(output.to("cpu", torch.float32).split(1))
 
     def prepare(self, pixels: Pixels) -> Tensor:
@@ -92,6 +135,13 @@ class LatentDiffusion:
     def render(self, latent: Tensor, tiled: bool = False) -> Tensor:
         latent = latent.to(self.placement.device)
         return self.vae.from_latent(latent, tiled=tiled or self.memory.tiled).to("cpu", torch.float32)
+
+
+def _tokens(denoiser: nn.Module, x: Tensor) -> int:
+    """How many tokens a picture is in an MMDiT; 0 for other networks."""
+    if not isinstance(denoiser, MMDiT):
+        return 0
+    return x.shape[-2] * x.shape[-1] // denoiser.config.patch_size**2
 
 
 def to_pixels(image: Tensor) -> Pixels:

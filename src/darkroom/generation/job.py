@@ -20,9 +20,9 @@ on from the top of that step and ends with the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -31,64 +31,102 @@ from torch import Tensor
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import (
     SAMPLERS,
-    ClassifierFree,
+    Ask,
     Guidance,
     Point,
     Points,
+    Question,
     Run,
     Sampler,
     SeededNoise,
+    Seeding,
     Snapshot,
     count_calls,
+    estimate,
+    guidance_from,
+    parse_guides,
     points_for,
+    positives,
     tail,
 )
+from darkroom.generation.ensemble import Member, averaged, shares
 from darkroom.generation.request import Request
+from darkroom.generation.wording import Extras, Wording
 from darkroom.generation.work import Decode, Denoise, Encode, Pixels, Prepare, Row, Work
-from darkroom.prompt.conditioning import Conditioning
+from darkroom.language import Moment
+from darkroom.networks.freeu import FreeU
+from darkroom.prompt import Conditioning, Prompt
 
 # Above this many times the native area a model repeats itself: draw small first, then refine.
 _SECOND_PASS_AREA = 2.0
 
 
 class Saved(NamedTuple):
-    """Where a job can go on: the pass it is in and the sampler's state at the top of a step."""
+    """Where a job can go on: the pass it is in, the sampler's state and each expert's guidance's memory at the top of a
+    step, and the calls that are behind it."""
 
     stage: int
     run: Snapshot
+    memory: Mapping[int, Mapping[str, Tensor]] = {}
+    done: int = 0
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One way from noise to a latent of width x height pixels."""
+    """One way from noise to a latent of width x height pixels; `before` is the steps of the pass before it."""
 
     width: int
     height: int
     points: Points
     calls: int
+    before: int = 0
+
+    @property
+    def steps(self) -> int:
+        return len(self.points) - 1
+
+    def moment(self, step: int) -> Moment:
+        return Moment(step, self.steps, self.before)
+
+
+Told: TypeAlias = Mapping["Prompt | None", Conditioning]
+"""What an expert's text encoders made of every prompt that a picture needs of it."""
 
 
 class Job:
     """One picture being made.
 
-    `request` must be settled and for one picture. While it runs, `done` of `total` network
-    calls are behind it and `denoised` is the latest estimate of the latent (1, C, h, w), or None.
+    `request` must be settled and for one picture, and what it names beside the model in `extras`. While it runs, `done`
+    of `total` network calls are behind it and `denoised` is the latest estimate of the latent (1, C, h, w), or None.
 
     With a `refiner` two experts share the way: the model goes from noise to `request.refiner_switch`, the refiner from
-    there to the picture. Which of them makes a step follows from the point it starts at alone, and samplers know
-    nothing of it: what a multistep one remembers are estimates of one and the same latent.
+    there to the picture. `members` are other models that make steps with this one or in its place. Which of them make a
+    step follows from the step alone, and samplers know nothing of it: what a multistep one remembers are estimates of
+    one and the same latent. Adapters are not for the refiner.
     """
 
     def __init__(
-        self, request: Request, family: Family, saved: Saved | None = None, refiner: Family | None = None
+        self,
+        request: Request,
+        family: Family,
+        saved: Saved | None = None,
+        refiner: Family | None = None,
+        extras: Extras | None = None,
+        members: Sequence[tuple[Family, Member]] = (),
     ) -> None:
         assert request.seed is not None and request.count == 1, "settle the request, then take one picture"
         assert request.width is not None and request.height is not None
         assert request.guidance is not None and request.sampler is not None
         self.request = request
         self.family = family
-        self.experts = (family,) if refiner is None else (family, refiner)
-        self.guidance = tuple(guidance_of(request, each) for each in self.experts)
+        self.members = tuple(member for _, member in members)
+        self.experts = (family, *(each for each, _ in members), *(() if refiner is None else (refiner,)))
+        self._refiner = None if refiner is None else len(self.experts) - 1
+        self.wording = Wording(request, extras)
+        self.guidance = tuple(guidance_of(request, each, self.wording.weights) for each in self.experts)
+        self.freeu = next(
+            (FreeU(**each.options) for each in parse_guides(request.guides) if each.name == "freeu"), None
+        )
         self.sampler: Sampler = SAMPLERS[request.sampler].function
         self.passes = plan(request, family)
         self.total = sum(each.calls for each in self.passes)
@@ -97,88 +135,154 @@ class Job:
         self._resumed = saved
         self._stage = 0
         self._run: Run | None = None
+        self._memory: dict[int, dict[str, Tensor]] = {}
+        self._remembered: dict[int, dict[str, Tensor]] = {}
+        self._done = 0
 
     def snapshot(self) -> Saved | None:
         """Where to go on after a loss; None while no step has begun."""
         if self._run is None or self._run.saved is None:
             return self._resumed
-        return Saved(self._stage, self._run.saved)
+        return Saved(self._stage, self._run.saved, self._remembered, self._done)
 
     def develop(self) -> Generator[Work, Any, Pixels]:
         """Make the picture: (height, width, 3) uint8."""
-        prompts: dict[int, dict[str, Conditioning]] = {}
-        for number in sorted({self.expert(point) for each in self.passes for point in each.points[:-1]}):
-            unsaid = self.experts[number].zero_empty and not self.request.negative
-            texts = None if unsaid else self.request.negative, self.request.prompt
-            negative, positive = yield Encode(texts, number)
-            prompts[number] = {"negative": negative, "positive": positive}
+        told: dict[int, Told] = {}
+        for number, prompts in self._needed().items():
+            told[number] = dict(zip(prompts, (yield Encode(prompts, number)), strict=True))
         pixels: Pixels | None = None
         for stage, each in enumerate(self.passes):
             if self._resumed is not None and stage < self._resumed.stage:
-                self.done += each.calls
                 continue
             run = yield from self._begin(stage, each, pixels)
             self._stage, self._run = stage, run
-            yield from self._denoise(run, each, prompts)
+            yield from self._denoise(run, each, told)
             pixels = yield Decode(run.x)
         assert pixels is not None
+        self.total = self.done
         return pixels
+
+    def _needed(self) -> dict[int, tuple[Prompt | None, ...]]:
+        """Every prompt of every step, by the expert that makes the step, each once."""
+        found: dict[int, dict[Prompt | None, None]] = {}
+        for each in self.passes:
+            for step in range(each.steps):
+                for number, _ in self.shares(each, step):
+                    own = found.setdefault(number, {})
+                    for row in ("negative", *(row.name for row in positives(len(self.wording.weights)))):
+                        own[self._prompt(row, number, each.moment(step))] = None
+        return {number: tuple(found[number]) for number in sorted(found)}
+
+    def _prompt(self, row: str, number: int, moment: Moment) -> Prompt | None:
+        if row == "negative" and self.experts[number].zero_empty and not self.wording.says_no:
+            return None
+        return self.wording.prompt(row, moment, adapted=number != self._refiner)
 
     def _begin(self, stage: int, each: Pass, smaller: Pixels | None) -> Generator[Work, Any, Run]:
         family = self.family
         shape = (1, family.latent_channels, each.height // family.factor, each.width // family.factor)
         assert self.request.seed is not None
-        source = SeededNoise(self.request.seed, shape)
+        source = SeededNoise(self.request.seed, shape, seeding=seeding_of(self.request, family))
+        path = source.path(each.points) if SAMPLERS[str(self.request.sampler)].brownian else None
+        run = yield from self._started(stage, each, source, smaller)
+        run.path = path
+        return run
+
+    def _started(
+        self, stage: int, each: Pass, source: SeededNoise, smaller: Pixels | None
+    ) -> Generator[Work, Any, Run]:
         if self._resumed is not None and self._resumed.stage == stage:
-            self.done += count_calls(self.sampler, each.points, steps=self._resumed.run.step)
+            self.done = self._resumed.done
+            self._memory = _copied(self._resumed.memory)
             return Run.restore(self._resumed.run, source)
+        self._memory = {}
         if smaller is None:
             return Run.begin(source, each.points[0])
         enlarged = Image.fromarray(smaller).resize((each.width, each.height), Image.Resampling.LANCZOS)
         latent = yield Prepare(np.asarray(enlarged))
         return Run.begin(source, each.points[0], latent)
 
-    def expert(self, point: Point) -> int:
-        """Which expert makes the step that starts at a point: the refiner (1) those of little noise
+    def shares(self, each: Pass, step: int) -> tuple[tuple[int, float], ...]:
+        """The experts that make a step, and the share of each."""
+        if self._refiner is not None and self._refines(each.points[step]):
+            return ((self._refiner, 1.0),)
+        return shares(self.members, step, each.steps)
+
+    def _refines(self, point: Point) -> bool:
+        """Whether the refiner makes the step that starts at a point: it makes those of little noise
         (Podell et al. 2023, https://arxiv.org/abs/2307.01952, section 2.5), cut by time as in diffusers."""
-        if len(self.experts) == 1:
-            return 0
         switch, schedule = self.request.refiner_switch, self.family.schedule
         assert switch is not None, "settle the request for a model with a refiner"
         count = schedule.last - schedule.first + 1
-        return int(point.time < round(count - switch * count))
+        return bool(point.time < round(count - switch * count))
 
-    def _denoise(
-        self, run: Run, each: Pass, prompts: dict[int, dict[str, Conditioning]]
-    ) -> Generator[Work, Any, None]:
+    def _denoise(self, run: Run, each: Pass, told: Mapping[int, Told]) -> Generator[Work, Any, None]:
         steps = self.sampler(run, each.points)
+        step = -1
         try:
             x, point = next(steps)
             while True:
+                if run.step != step:
+                    step, self._remembered, self._done = run.step, _copied(self._memory), self.done
+                answers = []
                 # By the whole step, not by the point: a step of two calls is not torn in the middle.
-                number = self.expert(each.points[run.step])
-                family, guidance, told = self.experts[number], self.guidance[number], prompts[number]
-                scaled, time = family.process.network_input(x, point)
-                scale = self.request.guidance if family.embeds_guidance else None
-                rows = (
-                    Row(scaled, time, told[name], sizes(name, self.request, family, each), scale, number)
-                    for name in guidance.rows(point)
-                )
-                outputs = yield Denoise(tuple(rows))
-                estimate = guidance.combine(outputs, family.process, x, point)
+                for number, share in self.shares(each, step):
+                    process, guidance = self.experts[number].process, self.guidance[number]
+                    memory = self._memory.setdefault(number, {})
+                    question = Question(x, point, process, step, each.steps, memory)
+                    asked = guidance.rows(question)
+                    rows = tuple(self._row(row, question, number, each, told[number]) for row in asked)
+                    outputs = yield Denoise(rows)
+                    answers.append((estimate(guidance, outputs, question), share))
+                answer = averaged(answers)
                 self.done += 1
-                self.denoised = estimate.denoised
-                x, point = steps.send(estimate)
+                self.total = max(
+                    self.total, self.done
+                )  # Adaptive samplers take more calls than they foretell, or fewer.
+                self.denoised = answer.denoised
+                x, point = steps.send(answer)
         except StopIteration:
             return
 
+    def _row(self, row: Ask, question: Question, number: int, each: Pass, told: Told) -> Row:
+        family = self.experts[number]
+        moment = each.moment(question.step)
+        x, time = question.process.network_input(question.x, question.point)
+        return Row(
+            x,
+            time,
+            told[self._prompt(row.prompt, number, moment)],
+            sizes(row.prompt, self.request, family, each),
+            self.request.guidance if family.embeds_guidance else None,
+            number,
+            row.without,
+            self.freeu,
+            () if number == self._refiner else self.wording.doses(moment),
+        )
 
-def guidance_of(request: Request, family: Family) -> Guidance:
-    """How a request is guided: a network that is told the scale needs no second row."""
+
+def _copied(memory: Mapping[int, Mapping[str, Tensor]]) -> dict[int, dict[str, Tensor]]:
+    return {number: dict(own) for number, own in memory.items()}
+
+
+def seeding_of(request: Request, family: Family) -> Seeding:
+    """How a settled request's noise comes of its seed."""
+    variation = resized = None
+    if request.variation_strength and request.variation_seed is not None:
+        variation = request.variation_seed, request.variation_strength
+    if request.seed_resize_height and request.seed_resize_width:
+        resized = request.seed_resize_height // family.factor, request.seed_resize_width // family.factor
+    return Seeding(request.noise_source, request.ensd, variation, resized)
+
+
+def guidance_of(request: Request, family: Family, weights: tuple[float, ...] = (1.0,)) -> Guidance:
+    """How a request is guided, its prompt's parts weighing `weights`: a network that is told the scale needs no
+    negative row."""
     assert request.guidance is not None
-    if family.embeds_guidance:
-        return ClassifierFree(1.0)
-    return ClassifierFree(request.guidance, request.guidance_rescale)
+    scale = 1.0 if family.embeds_guidance else request.guidance
+    if scale != 1:
+        scale *= SAMPLERS[str(request.sampler)].guidance_share
+    return guidance_from(scale, request.guidance_rescale, weights, parse_guides(request.guides))
 
 
 def sizes(name: str, request: Request, family: Family, each: Pass) -> tuple[float, ...]:
@@ -210,7 +314,7 @@ def plan(request: Request, family: Family) -> list[Pass]:
     refining = tail(points, request.second_strength, convention="a1111")
     return [
         Pass(*small, points, final.calls),
-        Pass(request.width, request.height, refining, count_calls(function, refining)),
+        Pass(request.width, request.height, refining, count_calls(function, refining), len(points) - 1),
     ]
 
 

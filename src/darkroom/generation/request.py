@@ -12,16 +12,20 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from darkroom.diffusion import AUTOMATIC, parse_sampler, schedule_info
+from darkroom.diffusion import AUTOMATIC, SOURCES, parse_guides, parse_sampler, schedule_info
 from darkroom.errors import InvalidRequest, nearest
+from darkroom.language import DIALECTS, EMPHASES, ORIGINAL
+from darkroom.language.tags import parse_tag
 
 MAX_PROMPT = 20_000
 MAX_STEPS = 1_000
 MAX_SIDE = 8_192
 MAX_COUNT = 10_000
 MAX_SEED = 2**63 - 1
+MAX_ENSD = 2**31 - 1
+DYNAMIC = ("off", "random", "all")
 SECOND_PASS = ("auto", "on", "off")
 
 
@@ -35,6 +39,35 @@ class Request:
 
     prompt: str
     negative: str = _option("", "what the picture should not show")
+    prompt_2: str | None = _option(
+        None, "SDXL, SD 3: another prompt for the second text encoder (default: the prompt)"
+    )
+    negative_2: str | None = _option(None, "its negative prompt (default: the negative prompt)")
+    prompt_3: str | None = _option(None, "SD 3: another prompt for T5 (default: the prompt)")
+    negative_3: str | None = _option(None, "its negative prompt (default: the negative prompt)")
+    styles: tuple[str, ...] = _option(
+        (), "a saved style: text to put around the prompt, see 'darkroom prompt --help'", each="style"
+    )
+    dynamic: str = _option(
+        "off", "draw from {one|another} and __file__ in the prompts: by lot, or all in turn", choices=DYNAMIC
+    )
+    dialect: str = _option(
+        "a1111", "language of the prompts, see 'darkroom prompt --help'", choices=tuple(DIALECTS)
+    )
+    emphasis: str = _option(
+        ORIGINAL, "what weights in a prompt do, in A1111's words", choices=tuple(EMPHASES)
+    )
+    clip_skip: int = _option(
+        1, "which of CLIP's layers is used, counted back from the one that the model was trained with (1)"
+    )
+    adapters: tuple[str, ...] = _option(
+        (), "a LoRA by name or file, with its strength: NAME:0.8, see 'darkroom lora --help'", each="adapter"
+    )
+    embeddings: tuple[str, ...] = _option(
+        (),
+        "a textual inversion beside the library's: a file, whose name stands for it, or NAME=FILE",
+        each="embedding",
+    )
     width: int | None = _option(None, "width in pixels, a multiple of 8 (default: the model's native size)")
     height: int | None = _option(None, "height in pixels, a multiple of 8 (default: the model's native size)")
     steps: int | None = _option(None, f"sampling steps, 1 to {MAX_STEPS:,} (default: the model's)")
@@ -42,10 +75,26 @@ class Request:
         None, "classifier-free guidance scale, 1 turns it off (default: the model's)"
     )
     guidance_rescale: float = _option(0.0, "pull guided contrast back, 0 to 1 (Lin et al. 2023)")
+    guides: tuple[str, ...] = _option(
+        (),
+        "another way of guiding, with its options: pag:scale=3,stop=0.8, see 'darkroom guides'",
+        each="guide",
+    )
     sampler: str | None = _option(None, "sampler, see 'darkroom samplers' (default: the model's)")
     schedule: str | None = _option(None, "noise schedule, see 'darkroom samplers' (default: the sampler's)")
     seed: int | None = _option(None, "seed of the first picture; the next ones count up (default: random)")
     count: int = _option(1, "how many pictures")
+    noise_source: str = _option("cpu", "where noise comes from, in A1111's words", choices=tuple(SOURCES))
+    ensd: int = _option(0, "added to the seed for all noise but the first, as A1111's ENSD")
+    variation_seed: int | None = _option(
+        None, "seed of variations: with variation_strength it counts up instead of the seed (default: random)"
+    )
+    variation_strength: float = _option(0.0, "how far towards its noise the picture begins, 0 to 1")
+    seed_resize_width: int | None = _option(
+        None,
+        "width of the picture that the seed is known from: with its height, one of another size looks alike",
+    )
+    seed_resize_height: int | None = _option(None, "height of the picture that the seed is known from")
     original_width: int | None = _option(
         None, "SDXL: width the picture claims to have had (default: its own)"
     )
@@ -68,13 +117,39 @@ class Request:
 
     def checked(self) -> Request:
         """This request with names in canonical form, or InvalidRequest naming the value and the remedy."""
-        _check_text("prompt", self.prompt)
-        _check_text("negative", self.negative)
+        for name in ("prompt", "negative"):
+            _check_text(name, getattr(self, name))
+        for name in ("prompt_2", "negative_2", "prompt_3", "negative_3"):
+            if getattr(self, name) is not None:
+                _check_text(name, getattr(self, name))
+        for name, choices in (
+            ("dialect", DIALECTS),
+            ("emphasis", EMPHASES),
+            ("dynamic", DYNAMIC),
+            ("noise_source", SOURCES),
+            ("second_pass", SECOND_PASS),
+        ):
+            value = getattr(self, name)
+            if value not in tuple(choices):
+                raise InvalidRequest(f"{name} is {value!r}: choose one of {', '.join(choices)}")
+        _check_integer("clip_skip", self.clip_skip, 1, 100, optional=False)
+        adapters, guides = _texts("adapters", self.adapters), _texts("guides", self.guides)
+        embeddings, styles = _texts("embeddings", self.embeddings), _texts("styles", self.styles)
+        for adapter in adapters:
+            parse_tag(adapter)
+        parse_guides(guides)
         _check_integer("width", self.width, 8, MAX_SIDE, multiple=8)
         _check_integer("height", self.height, 8, MAX_SIDE, multiple=8)
         _check_integer("steps", self.steps, 1, MAX_STEPS)
         _check_integer("count", self.count, 1, MAX_COUNT, optional=False)
         _check_integer("seed", self.seed, -1, MAX_SEED)
+        _check_integer("ensd", self.ensd, -MAX_ENSD, MAX_ENSD, optional=False)
+        _check_integer("variation_seed", self.variation_seed, -1, MAX_SEED)
+        _check_number("variation_strength", self.variation_strength, 0.0, 1.0, optional=False)
+        for name in ("seed_resize_width", "seed_resize_height"):
+            _check_integer(name, getattr(self, name), 8, MAX_SIDE)
+        if (self.seed_resize_width is None) != (self.seed_resize_height is None):
+            raise InvalidRequest("seed_resize_width and seed_resize_height go together: give both, or none")
         for name in ("original_width", "original_height"):
             _check_integer(name, getattr(self, name), 1, 4 * MAX_SIDE)
         for name in ("crop_left", "crop_top"):
@@ -85,10 +160,6 @@ class Request:
         _check_number("guidance_rescale", self.guidance_rescale, 0.0, 1.0, optional=False)
         _check_number("refiner_switch", self.refiner_switch, 0.0, 1.0, above=True)
         _check_number("second_strength", self.second_strength, 0.0, 1.0, above=True)
-        if self.second_pass not in SECOND_PASS:
-            raise InvalidRequest(
-                f"second_pass is {self.second_pass!r}: choose one of {', '.join(SECOND_PASS)}"
-            )
         sampler, schedule = self.sampler, self.schedule
         if sampler is not None:
             if not isinstance(sampler, str):
@@ -101,24 +172,37 @@ class Request:
             raise InvalidRequest(
                 f"seed {self.seed} plus {self.count} pictures passes {MAX_SEED}: choose a lower seed"
             )
-        return dataclasses.replace(self, sampler=sampler, schedule=schedule)
+        return dataclasses.replace(
+            self,
+            sampler=sampler,
+            schedule=schedule,
+            adapters=adapters,
+            embeddings=embeddings,
+            styles=styles,
+            guides=guides,
+        )
 
     def settled(self, **preferences: Any) -> Request:
         """Checked, with every None replaced by the model's preference and a missing seed drawn."""
         checked = self.checked()
         settled = {name: value for name, value in preferences.items() if getattr(checked, name) is None}
-        if checked.seed is None or checked.seed == -1:
-            settled["seed"] = secrets.randbelow(2**32 - checked.count)
+        for name, used in (("seed", True), ("variation_seed", bool(checked.variation_strength))):
+            if used and getattr(checked, name) in (None, -1):
+                settled[name] = secrets.randbelow(2**32 - checked.count)
         return dataclasses.replace(checked, **settled)
 
     def single(self, index: int) -> Request:
         """The request that makes picture `index` of this one alone."""
         assert self.seed is not None, "settle the request first"
+        if self.variation_strength:
+            assert self.variation_seed is not None, "settle the request first"
+            return dataclasses.replace(self, variation_seed=self.variation_seed + index, count=1)
         return dataclasses.replace(self, seed=self.seed + index, count=1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return dataclasses.asdict(self)
+        """Plain data, as JSON gives it back."""
+        values = dataclasses.asdict(self)
+        return {name: list(each) if isinstance(each, tuple) else each for name, each in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Request:
@@ -129,7 +213,9 @@ class Request:
                 raise InvalidRequest(f"unknown setting {name!r}: {nearest(str(name), known)}")
         if "prompt" not in values:
             raise InvalidRequest("no 'prompt' in the request: add one (it may be empty)")
-        return cls(**values)
+        # JSON has no tuples.
+        plain = {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
+        return cls(**cast(Any, plain))
 
 
 def _check_text(name: str, text: object) -> None:
@@ -146,6 +232,15 @@ def _check_text(name: str, text: object) -> None:
             raise InvalidRequest(
                 f"{name} holds the control character U+{ord(character):04X} at position {at}: remove it"
             )
+
+
+def _texts(name: str, value: object) -> tuple[str, ...]:
+    """Several short texts: a list of them as JSON has it, or a tuple."""
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise InvalidRequest(f"{name} is {value!r}: give a list of texts")
+    for each in value:
+        _check_text(name, each)
+    return tuple(value)
 
 
 def _is_surrogate(character: str) -> bool:

@@ -13,17 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from darkroom.prompt.conditioning import Conditioning
+from darkroom.adapters.dose import Dose
+from darkroom.diffusion import Without
+from darkroom.networks.freeu import FreeU
+from darkroom.prompt.conditioning import Conditioning, Prompt
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Encode:
-    """Texts to conditionings for an expert (see `Row`), one `Conditioning` per text, all of one context length. None
-    says nothing at all."""
+    """Prompts to conditionings for an expert (see `Row`), one `Conditioning` each, all of one context length. None says
+    nothing at all."""
 
-    texts: tuple[str | None, ...]
+    prompts: tuple[Prompt | None, ...]
     expert: int = 0
 
     @property
@@ -36,7 +39,10 @@ class Row:
     """One row of a network call: x (1, C, h, w) float32 as the network wants it, its time, its text, and what some
     networks are told beside it: numbers (see `Family.sizes`), the guidance scale (`Family.embeds_guidance`).
 
-    `expert` is the network it is for: 0 the model's own, 1 its refiner's."""
+    `expert` is the network it is for: 0 the model's own, then those of an ensemble, last its refiner's. `without` and
+    `freeu` say how that network is another one for this row (see `darkroom.networks.altered`), `doses` which adapters
+    it has.
+    """
 
     x: Tensor
     time: float
@@ -44,6 +50,9 @@ class Row:
     sizes: tuple[float, ...] = ()
     guidance: float | None = None
     expert: int = 0
+    without: Without | None = None
+    freeu: FreeU | None = None
+    doses: tuple[Dose, ...] = ()
 
 
 @dataclass(frozen=True)

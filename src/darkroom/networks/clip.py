@@ -95,9 +95,14 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         q, k, v = (split_heads(layer(x), self.heads) for layer in (self.q_proj, self.k_proj, self.v_proj))
-        return self.out_proj(merge_heads(attend(q, k, v, causal=self.causal)))
+        if seen is None:
+            return self.out_proj(merge_heads(attend(q, k, v, causal=self.causal)))
+        allowed = seen[:, None, None, :]
+        if self.causal:
+            allowed = allowed & seen.new_ones(seen.shape[1], seen.shape[1]).tril()
+        return self.out_proj(merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)))
 
 
 class Layer(nn.Module):
@@ -111,8 +116,8 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
         self.layer_norm2 = nn.LayerNorm(width, eps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.self_attn(self.layer_norm1(x))
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        x = x + self.self_attn(self.layer_norm1(x), seen)
         return x + self.mlp(self.layer_norm2(x))
 
 
@@ -123,10 +128,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Layer(config, causal) for _ in range(config.num_hidden_layers))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, ...]:
         states = [x]
         for layer in self.layers:
-            states.append(layer(states[-1]))
+            states.append(layer(states[-1], seen))
         return tuple(states)
 
 
@@ -139,8 +144,13 @@ class TextEmbeddings(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.position_embedding.weight, std=0.01)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
+    def forward(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
+        size = self.token_embedding.num_embeddings
+        states = self.token_embedding(ids if vectors is None else ids.clamp(max=size - 1))
+        if vectors is not None:
+            own = vectors.to(states)[(ids - size).clamp(min=0)]
+            states = torch.where((ids >= size)[..., None], own, states)
+        return states + self.position_embedding.weight[: ids.shape[1]]
 
 
 class TextTransformer(nn.Module):
@@ -150,12 +160,18 @@ class TextTransformer(nn.Module):
         self.encoder = Encoder(config, causal=True)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, ...]:
-        return self.encoder(self.embeddings(ids))
+    def forward(
+        self, ids: Tensor, seen: Tensor | None = None, vectors: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        return self.encoder(self.embeddings(ids, vectors), seen)
 
 
 class CLIPText(nn.Module):
-    """Token ids (B, T), T at most `max_position_embeddings`, to `CLIPOutput`."""
+    """Token ids (B, T), T at most `max_position_embeddings`, to `CLIPOutput`.
+
+    `seen` (B, T), bool, tells which tokens the others attend to; `vectors` (n, D) are what the ids from `vocab_size` on
+    stand for (textual inversion).
+    """
 
     def __init__(self, config: CLIPTextConfig) -> None:
         super().__init__()
@@ -167,8 +183,8 @@ class CLIPText(nn.Module):
             else None
         )
 
-    def forward(self, ids: Tensor) -> CLIPOutput:
-        states = self.text_model(ids)
+    def forward(self, ids: Tensor, seen: Tensor | None = None, vectors: Tensor | None = None) -> CLIPOutput:
+        states = self.text_model(ids, seen, vectors)
         last = self.final_norm(states[-1])
         pooled = last[torch.arange(len(ids), device=ids.device), self.end(ids)]
         projected = None if self.text_projection is None else self.text_projection(pooled)
@@ -181,7 +197,10 @@ class CLIPText(nn.Module):
     def end(self, ids: Tensor) -> Tensor:
         """Where each row's end token is, (B,): the first one, as texts may be padded with it."""
         eos = self.config.eos_token_id
-        return ids.argmax(dim=1) if eos == LEGACY_EOS else (ids == eos).int().argmax(dim=1)
+        if eos == LEGACY_EOS:
+            words = ids.masked_fill(ids >= self.config.vocab_size, 0)
+            return words.argmax(dim=1)
+        return (ids == eos).int().argmax(dim=1)
 
 
 class VisionEmbeddings(nn.Module):

@@ -40,6 +40,10 @@ class T5Tokenizer:
         """The ids of a text, without end mark, padding or limit."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def pieces(self, text: str) -> list[str]:
+        """The same as the vocabulary has them."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).tokens)
+
     def __call__(self, text: str, length: int) -> list[int]:
         """The first `length` - 1 ids of a text and the end mark, padded; what does not fit is left out."""
         ids = [*self.encode(text)[: length - 1], self.end]

@@ -27,8 +27,10 @@ from darkroom.diffusion import (
     Discrete,
     FlowSchedule,
     NoiseSchedule,
+    Question,
     Run,
     SeededNoise,
+    estimate,
     logit_normal,
     min_snr,
     points_for,
@@ -229,7 +231,7 @@ class UNetStage:
                 times = torch.full((2 * len(x),), float(time), device=device)
                 output = self.unet(torch.cat([given, given]), times, context).float()
                 self._middle.clear()
-                x, point = steps.send(guidance.combine(output.chunk(2), self.process, x, point))
+                x, point = steps.send(estimate(guidance, output.chunk(2), Question(x, point, self.process)))
         except StopIteration:
             return to_arrays(self.vae.to(device).from_latent(run.x))
 

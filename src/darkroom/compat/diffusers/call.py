@@ -61,6 +61,7 @@ class Call:
     negative_target_size: Size | None = None
     callback: Callable[[int, Tensor, Tensor], object] | None = None
     callback_steps: int = 1
+    lora_scale: float = 1.0
 
     def check(self, tensor_inputs: Sequence[str]) -> None:
         """Raises InvalidRequest for what no model can honour; `tensor_inputs`: what callbacks may ask for."""

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from darkroom.adapters.dose import Dose
 from darkroom.compat.diffusers.scheduler import Way
-from darkroom.diffusion import ClassifierFree, Estimate, Point, Run
+from darkroom.diffusion import Estimate, Point, Question, Run, estimate, guidance_from
 from darkroom.generation.work import Decode, Denoise, Render, Row, Work
 from darkroom.prompt import Conditioning
 
@@ -25,7 +26,7 @@ class Told:
     """What the network is told, which callbacks may change between steps.
 
     Tensors of one row a picture; with guidance, the rows of the negative prompt come before those of the prompt.
-    `scale` 1 and below is without guidance; `embedded` is the scale for networks that are told it.
+    `scale` 1 and below is without guidance; `embedded` is the scale for networks that are told it; `doses` are LoRAs.
     """
 
     prompt_embeds: Tensor
@@ -34,6 +35,7 @@ class Told:
     scale: float
     rescale: float = 0.0
     embedded: float | None = None
+    doses: tuple[Dose, ...] = ()
 
     @property
     def guided(self) -> bool:
@@ -56,7 +58,7 @@ class Told:
             self.prompt_embeds[number][None], None if self.pooled is None else self.pooled[number][None]
         )
         sizes = () if self.time_ids is None else tuple(self.time_ids[number].tolist())
-        return Row(x, time, conditioning, sizes, self.embedded)
+        return Row(x, time, conditioning, sizes, self.embedded, doses=self.doses)
 
 
 class Batch:
@@ -101,9 +103,9 @@ class Batch:
         try:
             x, point = next(steps)
             while not self._stopped:
-                estimate = yield from self._ask(x, point)
+                answer = yield from self._ask(x, point)
                 before, self._time = run.step, point.time
-                x, point = steps.send(estimate)
+                x, point = steps.send(answer)
                 if run.step == before:
                     latents = x / way.scale(point)
                     self._tell(latents)
@@ -118,11 +120,11 @@ class Batch:
         way, told, process = self.way, self.told, self.way.process
         outputs = yield Denoise(tuple(told.rows(*process.network_input(x, point))))
         parts = [torch.cat(outputs[half :: 1 + told.guided]) for half in range(1 + told.guided)]
-        guidance = ClassifierFree(told.scale if told.guided else 1.0, told.rescale)
-        estimate = guidance.combine(parts, process, x, point)
+        guidance = guidance_from(told.scale if told.guided else 1.0, told.rescale)
+        answer = estimate(guidance, parts, Question(x, point, process))
         if way.limit is not None:
-            estimate = estimate._replace(denoised=way.limit(estimate.denoised))
-        return estimate
+            answer = answer._replace(denoised=way.limit(answer.denoised))
+        return answer
 
     def _finished(self, run: Run) -> None:
         scale = self.way.scale(self.way.points.end(run.step - 1))

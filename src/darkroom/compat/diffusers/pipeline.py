@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -11,10 +12,13 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from tqdm.auto import tqdm
 
+from darkroom.adapters.applied import applied
+from darkroom.adapters.merged import Merged
 from darkroom.checkpoint.export import scheduler_json
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.registry import locate
 from darkroom.checkpoint.source import open_source
+from darkroom.compat.diffusers.adapters import Adapted
 from darkroom.compat.diffusers.call import (
     Call,
     Embeds,
@@ -98,7 +102,7 @@ class ImagePipelineOutput:
         return (self.images, self.nsfw_content_detected)
 
 
-class DiffusionPipeline:
+class DiffusionPipeline(Adapted):
     """A model on disk, a scheduler, and where they are to run; networks are loaded when they are first needed.
 
     Use `from_pretrained` or `from_single_file`. Raises ModelError for what is no model or another family's, and
@@ -125,6 +129,7 @@ class DiffusionPipeline:
         self._clip_skip: int | None = None
         self._interrupt = False
         self._num_timesteps = 0
+        self._begin_adapters()
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
@@ -298,6 +303,9 @@ class DiffusionPipeline:
             self._loaded = load(
                 self.path, device=str(self.device), precision=precision, memory=self._memory, **self._options
             )
+            # What was in the weights of the networks before is to be in these.
+            fused, self._fused = self._fused, []
+            self._fused = [(Merged(self._expert.networks, doses), doses) for _, doses in fused]
         return self._loaded
 
     def _networks(self) -> LatentDiffusion:
@@ -360,6 +368,11 @@ class DiffusionPipeline:
     def tokenizer(self) -> Any:
         return self._expert.text.clips[0].tokenizer
 
+    @property
+    def tokenizer_2(self) -> Any:
+        clips = self._expert.text.clips
+        return clips[1].tokenizer if len(clips) > 1 else None
+
     safety_checker: Any = None
     watermark: Any = None
 
@@ -401,12 +414,14 @@ class DiffusionPipeline:
         guided: bool,
         skip: int | None = None,
         t5_length: int = 256,
+        lora_scale: float = 1.0,
     ) -> Embeds:
         """What the network is told of each picture: of `prompts`, one entry an encoder, unless they are given ready.
 
         Each prompt stands for `images` pictures, one after the other.
         """
-        text, prompt, pooled = self._expert.text, given.prompt, given.pooled
+        prompt, pooled = given.prompt, given.pooled
+        text = self._expert.text
         if (prompts[0] is None) == (prompt is None):
             raise InvalidRequest("give either prompt or prompt_embeds")
         if negatives[0] is not None and given.negative is not None:
@@ -415,7 +430,7 @@ class DiffusionPipeline:
             )
         if prompt is None:
             texts = by_encoder("prompt", prompts)
-            prompt, pooled = encode(text, texts, skip=skip or 0, t5_length=t5_length)
+            prompt, pooled = self._read(texts, skip or 0, t5_length, lora_scale)
         elif pooled is None and any(clip.use.pooled for clip in text.clips):
             raise InvalidRequest("prompt_embeds were given without pooled_prompt_embeds: give both")
         negative, negative_pooled = given.negative, given.negative_pooled
@@ -427,7 +442,7 @@ class DiffusionPipeline:
                 )
             else:
                 texts = by_encoder("negative_prompt", [negatives[0] or "", *negatives[1:]], len(prompt))
-                negative, negative_pooled = encode(text, texts, t5_length=t5_length)
+                negative, negative_pooled = self._read(texts, 0, t5_length, lora_scale)
         elif guided and negative_pooled is None and pooled is not None:
             raise InvalidRequest(
                 "negative_prompt_embeds were given without negative_pooled_prompt_embeds: give both"
@@ -439,6 +454,17 @@ class DiffusionPipeline:
             )
         found = (prompt, negative if guided else None, pooled, negative_pooled if guided else None)
         return Embeds(*(None if each is None else each.repeat_interleave(images, dim=0) for each in found))
+
+    def _read(
+        self, texts: Sequence[Sequence[str]], skip: int, t5_length: int, lora_scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the text encoders make of texts, with the LoRAs that are used."""
+        expert = self._expert
+        with ExitStack() as changed:
+            for role, network in expert.networks.items():
+                if role != expert.role:
+                    changed.enter_context(applied(network, role, [self._doses(role, lora_scale)]))
+            return encode(expert.text, texts, skip=skip, t5_length=t5_length, embeddings=self._embeddings)
 
     def _run(
         self,
@@ -477,6 +503,7 @@ class DiffusionPipeline:
             guided=self.do_classifier_free_guidance,
             skip=call.clip_skip,
             t5_length=t5_length,
+            lora_scale=call.lora_scale,
         )
         assert embeds.prompt is not None
         count, factor = len(embeds.prompt), family.factor
@@ -490,6 +517,7 @@ class DiffusionPipeline:
             call.guidance_scale,
             call.guidance_rescale,
             call.guidance_scale if family.embeds_guidance else None,
+            self._doses(self._expert.role, call.lora_scale),
         )
         noise_dtype = torch.float32 if way.float32_noise else self.dtype
         with tqdm(total=calls if call.denoising_end else len(way.points) - 1, **self._bar) as bar:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from darkroom.checkpoint.family import Family
+from darkroom.compat.diffusers.adapters import scale_of
 from darkroom.compat.diffusers.call import Call, Callback, Embeds, Generators, Size
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline, ImagePipelineOutput
 from darkroom.errors import InvalidRequest, nearest
@@ -23,12 +24,6 @@ def _refuse(**given: object) -> None:
     for name, value in given.items():
         if value is not None:
             raise InvalidRequest(f"{name} is not there yet: leave it out")
-
-
-def _attention(settings: Mapping[str, Any] | None) -> None:
-    """Attention settings may say a LoRA's scale, as there is none to scale."""
-    if settings and set(settings) - {"scale"}:
-        raise InvalidRequest(f"attention settings {sorted(settings)} are not there: leave them out")
 
 
 def _legacy(given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -74,8 +69,8 @@ class StableDiffusionPipeline(DiffusionPipeline):
     ) -> Made:
         """Make pictures; arguments and result are those of diffusers' pipeline of this name."""
         _refuse(ip_adapter_image=ip_adapter_image, ip_adapter_image_embeds=ip_adapter_image_embeds)
-        _attention(cross_attention_kwargs)
         call = Call(
+            lora_scale=scale_of(cross_attention_kwargs),
             height=height,
             width=width,
             num_inference_steps=num_inference_steps,
@@ -172,8 +167,8 @@ class StableDiffusionXLPipeline(DiffusionPipeline):
     ) -> Made:
         """Make pictures; arguments and result are those of diffusers' pipeline of this name."""
         _refuse(ip_adapter_image=ip_adapter_image, ip_adapter_image_embeds=ip_adapter_image_embeds)
-        _attention(cross_attention_kwargs)
         call = Call(
+            lora_scale=scale_of(cross_attention_kwargs),
             height=height,
             width=width,
             num_inference_steps=num_inference_steps,
@@ -289,10 +284,10 @@ class StableDiffusion3Pipeline(DiffusionPipeline):
             ip_adapter_image_embeds=ip_adapter_image_embeds,
             skip_guidance_layers=skip_guidance_layers,
         )
-        _attention(joint_attention_kwargs)
         if mu is None and self.scheduler.config.get("use_dynamic_shifting"):
             mu = self._shift(height or self._family.native, width or self._family.native)
         call = Call(
+            lora_scale=scale_of(joint_attention_kwargs),
             height=height,
             width=width,
             num_inference_steps=num_inference_steps,

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from darkroom.errors import InvalidRequest
 from darkroom.prompt import ClipText, TextConditioner
+from darkroom.prompt.vocabulary import Embeddings, Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +29,24 @@ def listed(name: str, value: object, count: int | None = None) -> list[str]:
 
 
 def encode(
-    conditioner: TextConditioner, texts: Sequence[Sequence[str]], *, skip: int = 0, t5_length: int = 256
+    conditioner: TextConditioner,
+    texts: Sequence[Sequence[str]],
+    *,
+    skip: int = 0,
+    t5_length: int = 256,
+    embeddings: Embeddings = (),
 ) -> tuple[Tensor, Tensor | None]:
     """What a network is told of `texts`, a list for each encoder: states (n, tokens, width) and, where the model has
     it, the pooled vector (n, P).
 
-    `skip`: how many more of CLIP's last layers are left out; `t5_length`: how many tokens T5 gives.
+    `skip`: how many more of CLIP's last layers are left out; `t5_length`: how many tokens T5 gives;
+    `embeddings`: words that stand for vectors.
     """
     contexts, pooled = [], []
     with torch.no_grad():
         for number, clip in enumerate(conditioner.clips):
-            encoded = [_encoded(clip, text, skip, conditioner.device) for text in texts[number]]
+            vocabulary = conditioner.vocabulary(number, embeddings)
+            encoded = [_encoded(clip, text, skip, conditioner.device, vocabulary) for text in texts[number]]
             contexts.append(torch.cat([states for states, _ in encoded]))
             if clip.use.pooled:
                 pooled.append(torch.cat([each for _, each in encoded]))
@@ -49,15 +57,21 @@ def encode(
     return context, torch.cat(pooled, dim=1) if pooled else None
 
 
-def _encoded(clip: ClipText, text: str, skip: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    room = clip.tokenizer.length - 2
-    ids = clip.tokenizer.encode(text)
+def _encoded(
+    clip: ClipText, text: str, skip: int, device: torch.device, vocabulary: Vocabulary
+) -> tuple[Tensor, Tensor]:
+    tokenizer = clip.tokenizer
+    room = tokenizer.length - 2
+    ids = [token for group in vocabulary.groups(text) for token in group]
     if len(ids) > room:
         log.warning("a prompt has %d tokens: CLIP sees the first %d of them", len(ids), room)
-    most = clip.encoder.config.num_hidden_layers + 1 + clip.use.layer
+    most = clip.most_skipped
     if not isinstance(skip, int) or not 0 <= skip <= most:
         raise InvalidRequest(f"clip_skip is {skip!r}: this model's text encoder takes 0 to {most}")
-    return clip.states(tuple(clip.tokenizer(text)), device, skip)
+    row = [tokenizer.start, *ids[:room], tokenizer.end]
+    row += [tokenizer.pad] * (tokenizer.length - len(row))
+    vectors = None if vocabulary.vectors is None else vocabulary.vectors.to(device)
+    return clip.states(tuple(row), device, skip, vectors=vectors)
 
 
 def _long(conditioner: TextConditioner, texts: Sequence[str], length: int) -> Tensor:
@@ -66,4 +80,4 @@ def _long(conditioner: TextConditioner, texts: Sequence[str], length: int) -> Te
         assert conditioner.joint is not None
         return torch.zeros(len(texts), length, conditioner.joint, device=conditioner.device)
     t5 = conditioner.t5
-    return torch.cat([t5.states(text, length, conditioner.device) for text in texts])
+    return torch.cat([t5.states(tuple(t5.tokenizer(text, length)), conditioner.device) for text in texts])

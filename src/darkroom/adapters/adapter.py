@@ -1,0 +1,246 @@
+"""Adapters that fit a model: a file's layers, each found in the model's networks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.adapters.groups import Contents, Layered, read_contents
+from darkroom.adapters.names import Place, places, prefixed, spelt
+from darkroom.adapters.patches import Patch, Scaled, converted, outline
+from darkroom.checkpoint.hashes import sha256_of
+from darkroom.checkpoint.source import DENOISERS, SD2_LAYER
+from darkroom.errors import ModelError
+from darkroom.networks import CLIPText
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """What a file does to a model: for each network, by its role, its patches.
+
+    `sha256` is the file's; `embeddings` are textual inversions that came along, as their files would have them; `notes`
+    say what of it is not used. A `hypernetwork` has, for some widths, a network for what keys are made of, and one for
+    what values are.
+    """
+
+    name: str
+    sha256: str
+    patches: Mapping[str, Mapping[Place, Layered]]
+    embeddings: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    hypernetwork: Mapping[int, tuple[nn.Module, nn.Module]] = field(default_factory=dict)
+    made: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What was computed of its patches, kept by those who compute it."""
+
+    @property
+    def nbytes(self) -> int:
+        """What its numbers take."""
+        sizes: list[int] = []
+
+        def seen(tensor: Tensor) -> Tensor:
+            sizes.append(tensor.nbytes)
+            return tensor
+
+        for by_place in self.patches.values():
+            for layered in by_place.values():
+                for patch in filter(None, layered):
+                    converted(patch, seen)
+        return sum(sizes)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a file's layers compare with a model's networks.
+
+    `patches` are those that fit, by role; `absent` layers that the model has not; `misshapen` those whose shapes
+    differ, and how; `broken` those that make no patch, and why; `unused` what is left out without harm, and why.
+    """
+
+    patches: dict[str, dict[Place, Layered]]
+    absent: list[str]
+    misshapen: dict[str, str]
+    broken: dict[str, str]
+    unused: dict[str, str]
+
+    @property
+    def whole(self) -> bool:
+        return not (self.absent or self.misshapen or self.broken)
+
+
+def read_adapter(
+    path: Path, networks: Mapping[str, nn.Module], model: str, name: str | None = None
+) -> Adapter:
+    """The adapter in a file, or in a folder of PEFT's, for a model of these networks, by their roles, called `model`.
+
+    Nothing is left out in silence. Raises ModelError where the file cannot be read, and where layers of it are not the
+    model's: which, why, and what the file is for.
+    """
+    contents = read_contents(path)
+    fit = fitted(contents, networks)
+    if not fit.whole:
+        raise ModelError(f"{path} does not fit {model}: {mismatch(contents, fit)}")
+    if not fit.patches and not contents.embeddings:
+        raise ModelError(f"{path} holds no LoRA and nothing of the kind: it is another sort of file")
+    notes = [
+        f"{name or path.stem}: {count} layers are not used: {why}"
+        for why, count in Counter(fit.unused.values()).items()
+    ]
+    return Adapter(
+        name or path.stem, sha256_of(contents.files), fit.patches, contents.embeddings, tuple(notes)
+    )
+
+
+def fitted(contents: Contents, networks: Mapping[str, nn.Module]) -> Fit:
+    """A file's layers beside those of a model's networks."""
+    roles = {("denoiser" if role in DENOISERS else role): role for role in networks}
+    tables = {part: places(networks[role], role) for part, role in roles.items()}
+    fit = Fit({}, [], {}, dict.fromkeys(contents.unknown, "the key is of no kind that is known"), {})
+    for key, group in contents.groups.items():
+        part, rest = prefixed(key)
+        place = _place(tables, part, rest)
+        if place is None:
+            if why := _dispensable(part, rest, networks):
+                fit.unused[key] = why
+            else:
+                fit.absent.append(key)
+            continue
+        try:
+            layered = contents.patches(group)
+        except ValueError as error:
+            fit.broken[key] = str(error)
+            continue
+        try:
+            layered = _checked(layered, networks[place.role], place)
+        except (ValueError, RuntimeError) as error:
+            fit.misshapen[key] = str(error).splitlines()[0]
+            continue
+        own = fit.patches.setdefault(place.role, {})
+        if place in own:
+            fit.broken[key] = "the file has this layer under another name as well"
+        own[place] = layered
+    return fit
+
+
+def _place(tables: Mapping[str, Mapping[str, Place]], part: str, rest: str) -> Place | None:
+    """Where a key belongs; one without a prefix to the first network that has such a layer."""
+    for name, table in tables.items():
+        if part in ("", name) and (place := table.get(spelt(rest))):
+            return place
+    return None
+
+
+def _dispensable(part: str, rest: str, networks: Mapping[str, nn.Module]) -> str | None:
+    """Why a layer that the model has not may be left out, if it may."""
+    if part == "text_encoder_3" and part not in networks and "transformer" in networks:
+        return "the model was loaded without T5"
+    encoder = networks.get("text_encoder")
+    if part == "text_encoder" and isinstance(encoder, CLIPText):
+        layers = encoder.config.num_hidden_layers
+        last = spelt(f"text_model.encoder.layers.{SD2_LAYER}.")
+        if layers == SD2_LAYER and (spelt(rest) + "_").startswith((last, last.removeprefix("text_model_"))):
+            return "Stable Diffusion 2 does without the last layer of its text encoder"
+    return None
+
+
+def _checked(layered: Layered, network: nn.Module, place: Place) -> Layered:
+    """The patches of a place. Raises ValueError or RuntimeError where their shapes are others than the model's."""
+    weight, bias = parameters(network, place)
+    if bias is None and isinstance(layered.bias, Scaled):
+        layered = layered._replace(bias=None)  # It scales an output, with whatever adds up to it.
+    for patch, own in zip(layered, (weight, bias), strict=True):
+        if patch is None:
+            continue
+        if own is None:
+            raise ValueError("the model's layer has no bias")
+        outline(patch).delta(torch.empty_like(own, device="meta"))
+    return layered
+
+
+def parameters(network: nn.Module, place: Place) -> tuple[Tensor | None, Tensor | None]:
+    """The weight and the bias of a place, as the file's author keeps them; on the meta device where they are not whole
+    on another."""
+    return _parameter(network, place, "weight"), _parameter(network, place, "bias")
+
+
+def _parameter(network: nn.Module, place: Place, leaf: str) -> Tensor | None:
+    found = [getattr(network.get_submodule(layer), leaf, None) for layer in place.layers]
+    tensors = [tensor for tensor in found if tensor is not None]
+    if len(tensors) != len(found):
+        return None
+    if any(tensor.is_meta for tensor in tensors):
+        tensors = [tensor.to("meta") for tensor in tensors]
+    return place.change.write(tensors)
+
+
+def spread(patch: Patch, place: Place, network: nn.Module, leaf: str) -> list[Tensor]:
+    """The same for a patch that does not read the weight, which then need not be there."""
+    whole = _parameter(network, place, leaf)
+    assert whole is not None and not patch.reads
+    added = patch.delta(torch.empty_like(whole, device="cpu"))
+    return [place.change.read(added, number) for number in range(len(place.layers))]
+
+
+def deltas(patch: Patch, place: Place, network: nn.Module, leaf: str = "weight") -> list[Tensor]:
+    """What a patch adds to the weight (or the bias) of each of a place's layers, float32."""
+    whole = _parameter(network, place, leaf)
+    assert whole is not None
+    if whole.is_meta and not patch.reads:
+        whole = torch.empty_like(whole, device="cpu")
+    device = whole.device
+    added = converted(patch, lambda tensor: tensor.to(device)).delta(whole)
+    return [place.change.read(added, number) for number in range(len(place.layers))]
+
+
+# What is said of a file that does not fit
+
+
+def mismatch(contents: Contents, fit: Fit) -> str:
+    """In words, why a file does not fit, and what it seems to be for."""
+    total = len(contents.groups) + len(contents.unknown)
+    said = []
+    if fit.absent:
+        said.append(f"{len(fit.absent)} of its {total} layers are none of this model's ({_some(fit.absent)})")
+    if fit.misshapen:
+        said.append(f"{len(fit.misshapen)} of {total} have other shapes ({_some(fit.misshapen)})")
+    if fit.broken:
+        said.append(f"{len(fit.broken)} of {total} cannot be read ({_some(fit.broken)})")
+    if made_for := family_of_adapter(contents):
+        said.append(f"it looks like one for {made_for}")
+    return "; ".join(said)
+
+
+def _some(keys: list[str] | dict[str, str]) -> str:
+    shown = [
+        f"{key}: {why}" if why else key
+        for key, why in (keys.items() if isinstance(keys, dict) else zip(keys, [""] * len(keys), strict=True))
+    ]
+    return ", ".join(shown[:_SHOWN]) + (", ..." if len(shown) > _SHOWN else "")
+
+
+_WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
+
+
+def family_of_adapter(contents: Contents) -> str | None:
+    """The family of models that a file was made for, by its layers' names and widths; None where they do not tell."""
+    keys = " ".join(contents.groups)
+    for family, words in (
+        ("FLUX", ("double_blocks", "single_blocks", "single_transformer_blocks")),
+        ("Stable Diffusion 3", ("joint_blocks", "add_k_proj", "lora_te3_", "text_encoder_3.")),
+        ("Stable Diffusion XL", ("lora_te2_", "text_encoder_2.")),
+    ):
+        if any(word in keys for word in words):
+            return family
+    for key, group in contents.groups.items():
+        if spelt(key).endswith("attn2_to_k"):
+            factors = [group.parts[name] for name in ("down", "hada_w1_b", "diff") if name in group.parts]
+            if factors and (known := _WIDTHS.get(factors[0].shape[1])):
+                return known
+    return None

@@ -1,0 +1,130 @@
+"""The adapters and embeddings of one model: found by name, read when they are first asked for, and kept."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from darkroom.adapters.adapter import Adapter, read_adapter
+from darkroom.adapters.embeddings import checked, for_encoders, read_embedding
+from darkroom.adapters.hypernetwork import is_hypernetwork, read_hypernetwork
+from darkroom.checkpoint.hashes import sha256
+from darkroom.checkpoint.library import Library
+from darkroom.checkpoint.registry import locate
+from darkroom.checkpoint.tensors import open_weights
+from darkroom.errors import ModelError
+from darkroom.language.tags import Tag
+from darkroom.networks import CLIPText
+from darkroom.prompt.vocabulary import Embedding
+
+_MOST = 16
+"""How many adapters are kept in memory."""
+
+_KINDS = {"lora": "lora", "hypernet": "hypernetwork"}
+"""What the library calls what a tag begins with."""
+
+Stamp = tuple[str, int, int]
+
+
+class Collection:
+    """Adapters and embeddings for a model of these networks, by their roles, called `model`."""
+
+    def __init__(self, networks: Mapping[str, nn.Module], model: str) -> None:
+        self._networks, self._model = dict(networks), model
+        self._widths = {
+            role: network.config.hidden_size
+            for role, network in networks.items()
+            if isinstance(network, CLIPText)
+        }
+        self._adapters: OrderedDict[Stamp, Adapter] = OrderedDict()
+        self._read: dict[Stamp, Embedding] = {}
+
+    def adapters(self, tags: Iterable[Tag]) -> dict[Tag, Adapter]:
+        """What each tag names. Raises ModelError where there is none of that name, or it does not fit the model."""
+        return {tag: self.adapter(tag.name, _KINDS[tag.kind]) for tag in tags}
+
+    def adapter(self, name: str, kind: str = "lora") -> Adapter:
+        """The adapter of a name in the library, where it is of a kind, or at a path. Raises ModelError."""
+        path = locate(name, kind=kind)
+        stamp = _stamp(path)
+        if stamp not in self._adapters:
+            read = read_hypernetwork if _is_hypernetwork(path) else read_adapter
+            self._adapters[stamp] = read(path, self._networks, self._model)
+            while len(self._adapters) > _MOST:
+                self._adapters.popitem(last=False)
+        self._adapters.move_to_end(stamp)
+        return self._adapters[stamp]
+
+    def forget(self) -> None:
+        """Forget what was computed from the model's weights: they have changed."""
+        for adapter in self._adapters.values():
+            adapter.made.clear()
+
+    def embeddings(
+        self, texts: Sequence[str], files: Sequence[str], adapters: Iterable[Adapter]
+    ) -> tuple[dict[str, Embedding], list[str]]:
+        """The embeddings that texts name, and what is to be said of those that are not used.
+
+        Those of `files` (NAME=FILE, or a name or file alone) and those that came with `adapters` go before the
+        library's. Raises ModelError where one of `files` cannot be used.
+        """
+        found: dict[str, Embedding] = {}
+        notes = []
+        for name, path in self._named(texts):
+            try:
+                found[name] = self._embedding(path)
+            except ModelError as error:
+                notes.append(f"the embedding {name} is not used: {error}")
+        for adapter in adapters:
+            for name, tensors in adapter.embeddings.items():
+                where = f"the embedding {name} in {adapter.name}"
+                arrays = for_encoders(checked(tensors, where), self._widths, where, self._model)
+                found[name] = Embedding(arrays, adapter.sha256)
+        for text in files:
+            name, equals, where = text.rpartition("=")
+            path = locate(where, kind="embedding")
+            found[name if equals else _word(path)] = self._embedding(path)
+        return found, notes
+
+    def _named(self, texts: Sequence[str]) -> list[tuple[str, Path]]:
+        """The library's embeddings whose names occur in the texts."""
+        whole = "\n".join(texts).lower()
+        return [
+            (name, entry.version.path)
+            for entry in Library.read().of_kind("embedding")
+            for name in dict.fromkeys([entry.name, *entry.aliases, _word(entry.version.path)])
+            if name.lower() in whole and entry.version.path.is_file()
+        ]
+
+    def _embedding(self, path: Path) -> Embedding:
+        stamp = _stamp(path)
+        if stamp not in self._read:
+            arrays = for_encoders(read_embedding(path), self._widths, str(path), self._model)
+            self._read[stamp] = Embedding(arrays, sha256(path))
+        return self._read[stamp]
+
+
+def _is_hypernetwork(path: Path) -> bool:
+    if path.is_dir():
+        return False
+    with open_weights(path) as weights:
+        return is_hypernetwork(weights)
+
+
+def _word(path: Path) -> str:
+    """What stands for the embedding in a file: the file's name without its ending, as in A1111."""
+    return re.sub(r"[<>]", "", path.stem)
+
+
+def _stamp(path: Path) -> Stamp:
+    files = [path] if path.is_file() else sorted(each for each in path.iterdir() if each.is_file())
+    stats = [file.stat() for file in files]
+    return (
+        str(path.resolve()),
+        sum(stat.st_size for stat in stats),
+        max((stat.st_mtime_ns for stat in stats), default=0),
+    )

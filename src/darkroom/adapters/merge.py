@@ -1,0 +1,209 @@
+"""One LoRA of several, and of another rank."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.adapters.adapter import fitted, mismatch, spread
+from darkroom.adapters.groups import Layered, read_contents
+from darkroom.adapters.names import Place, prefixed, spelt
+from darkroom.adapters.patches import Difference, LowRank, Patch
+from darkroom.adapters.truncated import Size, truncated, truncated_product
+from darkroom.adapters.written import Progress, Written, prefix_of
+from darkroom.checkpoint.registry import locate
+from darkroom.checkpoint.rules import SAME, SPLIT, SWAP
+from darkroom.errors import InvalidRequest, ModelError
+from darkroom.language.tags import parse_tag
+
+
+@dataclass(frozen=True)
+class Share:
+    """A LoRA's file and how much of it there is to be, in the denoising network and in the text encoders."""
+
+    path: Path
+    strength: float = 1.0
+    text_strength: float | None = None
+
+    def of(self, role: str) -> float:
+        if role.startswith("text_encoder") and self.text_strength is not None:
+            return self.text_strength
+        return self.strength
+
+
+def parse_share(text: str) -> Share:
+    """A LoRA and its strengths, as `Request.adapters` has them. Raises InvalidRequest, and ModelError where there is
+    none of that name."""
+    tag = parse_tag(text)
+    if (tag.start, tag.stop, tag.blocks) != (0, 1, ""):
+        raise InvalidRequest(f"{text}: a file has a strength and te=, not steps and blocks")
+    return Share(locate(tag.name, kind="lora"), tag.strength, tag.text_strength)
+
+
+Terms = dict[tuple[str, str], list[tuple[Layered, float]]]
+"""What adds up in a layer, by network and layer."""
+
+
+def merge(
+    shares: Sequence[Share],
+    networks: Mapping[str, nn.Module] | None = None,
+    size: Size | None = None,
+    progress: Progress | None = None,
+) -> Written:
+    """One LoRA that does what several do at their strengths: exactly, its rank their sum, or as near as `size` allows.
+
+    Without `networks` (a model's, by role; they need no weights) the files must spell their layers alike, and be plain
+    LoRAs. Raises ModelError for a file that cannot be read or does not fit, InvalidRequest for what does not add up.
+    """
+    terms = _in_networks(shares, networks) if networks is not None else _by_spelling(shares)
+    made = Written(metadata=_metadata(shares))
+    for number, ((role, layer), several) in enumerate(terms.items()):
+        shape = None
+        if networks is not None:
+            weight = networks[role].get_submodule(layer).weight
+            assert isinstance(weight, Tensor)
+            shape = tuple(weight.shape)
+        key = f"{prefix_of(role, {role for role, _ in terms})}{spelt(layer)}"
+        _add(made, key, several, shape, size)
+        if progress is not None:
+            progress(number + 1, len(terms))
+    for share in shares:
+        for word, tensors in read_contents(share.path).embeddings.items():
+            made.tensors |= {f"bundle_emb.{word}.{name}": tensor for name, tensor in tensors.items()}
+    return made
+
+
+def _metadata(shares: Sequence[Share]) -> dict[str, str]:
+    """What the file of one says of itself; of several, which they were."""
+    if len(shares) == 1:
+        return dict(read_contents(shares[0].path).metadata)
+    said = [
+        {"file": share.path.name, "strength": share.strength, "te": share.text_strength} for share in shares
+    ]
+    return {"darkroom_merged": json.dumps(said)}
+
+
+def _in_networks(shares: Sequence[Share], networks: Mapping[str, nn.Module]) -> Terms:
+    terms: Terms = {}
+    for share in shares:
+        contents = read_contents(share.path)
+        fit = fitted(contents, networks)
+        if not fit.whole:
+            raise ModelError(f"{share.path} does not fit the model: {mismatch(contents, fit)}")
+        for role, by_place in fit.patches.items():
+            for place, layered in by_place.items():
+                for layer, own in zip(
+                    place.layers, _apart(share.path, layered, place, networks[role]), strict=True
+                ):
+                    terms.setdefault((role, layer), []).append((own, share.of(role)))
+    return terms
+
+
+def _apart(path: Path, layered: Layered, place: Place, network: nn.Module) -> list[Layered]:
+    """What is done to each of a place's layers."""
+    columns: list[list[Patch | None]] = []
+    for leaf, patch in zip(("weight", "bias"), layered, strict=True):
+        if patch is None:
+            columns.append([None] * len(place.layers))
+        elif patch.reads:
+            raise InvalidRequest(
+                f"{path}: what it does to {place.layers[0]} ({type(patch).__name__}) depends on the model's weights "
+                "and cannot be added to others: `darkroom lora bake` it, and extract it from that"
+            )
+        elif isinstance(patch, LowRank) and place.change in (SAME, SPLIT, SWAP):
+            parts = range(len(place.layers))
+            columns.append(
+                [dataclasses.replace(patch, up=place.change.read(patch.up, part)) for part in parts]
+            )
+        else:
+            columns.append([Difference(each) for each in spread(patch, place, network, leaf)])
+    return [Layered(*both) for both in zip(*columns, strict=True)]
+
+
+def _by_spelling(shares: Sequence[Share]) -> Terms:
+    terms: Terms = {}
+    for share in shares:
+        contents = read_contents(share.path)
+        if contents.unknown:
+            raise ModelError(f"{share.path} has keys that are not known: {', '.join(contents.unknown[:3])}")
+        for key, group in contents.groups.items():
+            part, rest = prefixed(key)
+            try:
+                layered = contents.patches(group)
+            except ValueError as error:
+                raise ModelError(f"{share.path}: {key}: {error}") from error
+            if not all(patch is None or isinstance(patch, LowRank | Difference) for patch in layered):
+                raise InvalidRequest(
+                    f"{share.path} is no plain LoRA ({type(layered.weight).__name__}): say for which model (--model)"
+                )
+            role = part or "denoiser"
+            terms.setdefault((role, spelt(rest)), []).append((layered, share.of(role)))
+    return terms
+
+
+def _add(
+    made: Written,
+    key: str,
+    several: Sequence[tuple[Layered, float]],
+    shape: tuple[int, ...] | None,
+    size: Size | None,
+) -> None:
+    weights = [(layered.weight, strength) for layered, strength in several if layered.weight is not None]
+    biases = [(layered.bias, strength) for layered, strength in several if layered.bias is not None]
+    if biases:
+        made.tensors[f"{key}.diff_b"] = sum(_whole(patch, strength, None, key) for patch, strength in biases)  # type: ignore[assignment]
+    if not weights:
+        return
+    if all(isinstance(patch, LowRank) for patch, _ in weights):
+        pairs = [_factors(patch, strength) for patch, strength in weights if isinstance(patch, LowRank)]
+        up, down = torch.cat([pair[0] for pair in pairs], 1), torch.cat([pair[1] for pair in pairs], 0)
+        kernel = max((pair[2] for pair in pairs), key=len)
+        if size is not None:
+            up, down = _counted(made, up, down, truncated_product(up, down, size))
+        made.add(key, up, down, kernel)
+        return
+    whole: Tensor = sum(_whole(patch, strength, shape, key) for patch, strength in weights)  # type: ignore[assignment]
+    if whole.ndim < 2:
+        made.tensors[f"{key}.w_norm"] = whole
+    elif size is None:
+        made.tensors[f"{key}.diff"] = whole
+    else:
+        flat = whole.flatten(1)
+        up, down = truncated(flat, size)
+        made.wanted += float(flat.pow(2).sum())
+        made.missed += float((flat - up @ down).pow(2).sum())
+        made.add(key, up, down, whole.shape[2:])
+
+
+def _factors(patch: LowRank, strength: float) -> tuple[Tensor, Tensor, Sequence[int]]:
+    """up (out, r), down (r, n) and the kernel of a LoRA; of a Tucker decomposition its core is part of down."""
+    up, down = patch.up.float().flatten(1) * (patch.scale * strength), patch.down.float()
+    if patch.mid is not None:
+        down = torch.einsum("ijkl,jn->inkl", patch.mid.float(), down.flatten(1))
+    return up, down.flatten(1), down.shape[2:]
+
+
+def _counted(made: Written, up: Tensor, down: Tensor, found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Keep account of how near a product comes to another, by their inner products alone."""
+
+    def inner(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
+        return float(((a[0].T @ b[0]).double() * (a[1] @ b[1].T).double()).sum())
+
+    whole = up, down
+    made.wanted += inner(whole, whole)
+    made.missed += max(0.0, inner(whole, whole) - 2 * inner(whole, found) + inner(found, found))
+    return found
+
+
+def _whole(patch: Patch, strength: float, shape: tuple[int, ...] | None, key: str) -> Tensor:
+    if shape is None:
+        if not isinstance(patch, Difference):
+            raise InvalidRequest(f"{key} is changed in several ways: say for which model (--model)")
+        shape = tuple(patch.change.shape)
+    return patch.delta(torch.empty(shape)) * strength

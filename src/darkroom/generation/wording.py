@@ -1,0 +1,109 @@
+"""What the text encoders are told of a request, row by row and step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from darkroom.adapters.adapter import Adapter
+from darkroom.adapters.applied import TextChanges
+from darkroom.adapters.dose import Dose
+from darkroom.checkpoint.blocks import block_weights
+from darkroom.diffusion import positives
+from darkroom.errors import InvalidRequest
+from darkroom.generation.request import Request
+from darkroom.language import Moment, Part, dialect_of, read, read_whole
+from darkroom.language.tags import Tag, parse_tag
+from darkroom.prompt import Prompt
+from darkroom.prompt.vocabulary import Embeddings
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a request names beside the model, read: adapters, embeddings; `notes` say what of them is not used."""
+
+    adapters: Mapping[Tag, Adapter] = field(default_factory=dict)
+    embeddings: Embeddings = ()
+    notes: tuple[str, ...] = ()
+
+
+class Wording:
+    """A request's prompts, read. `weights` are those of the prompt's parts; `tags` the adapters that the request and
+    its prompts name, each of which is in `extras` once the picture is made; `texts` all that is read.
+
+    Raises InvalidRequest where prompts cannot be read, or have another number of parts than the first one.
+    """
+
+    def __init__(self, request: Request, extras: Extras | None = None) -> None:
+        self.request = request
+        self.extras = extras or Extras()
+        prompts, tags = zip(*map(self._untagged, _three(request, "prompt")), strict=True)
+        parts = [read(text, request.dialect) for text in prompts]
+        self.weights = tuple(part.weight for part in parts[0])
+        named = dict.fromkeys([*map(parse_tag, request.adapters), *(tag for each in tags for tag in each)])
+        self.tags: tuple[Tag, ...] = tuple(named)
+        self._blocks = {tag: block_weights(tag.blocks) for tag in self.tags}
+        self._scripts = {
+            row.name: tuple(_part(each, number, len(self.weights)).script for each in parts)
+            for number, row in enumerate(positives(len(self.weights)))
+        }
+        negatives = _three(request, "negative")
+        self._scripts["negative"] = tuple(read_whole(text, request.dialect) for text in negatives)
+        self.texts = (*prompts, *negatives)
+        self.says_no = any(negatives)
+        """Whether there is a negative prompt."""
+
+    def doses(self, moment: Moment) -> tuple[Dose, ...]:
+        """How much of each adapter there is in the denoising network at a step."""
+        return tuple(
+            Dose(self.extras.adapters[tag], tag.strength, self._blocks[tag])
+            for tag in self._at(moment)
+            if tag.strength
+        )
+
+    def _at(self, moment: Moment) -> list[Tag]:
+        share = moment.step / moment.steps
+        return [tag for tag in self.tags if tag.start <= share < tag.stop]
+
+    def _text_doses(self, moment: Moment) -> tuple[Dose, ...]:
+        strengths = {
+            tag: tag.strength if tag.text_strength is None else tag.text_strength for tag in self._at(moment)
+        }
+        return tuple(
+            Dose(self.extras.adapters[tag], strength, self._blocks[tag])
+            for tag, strength in strengths.items()
+            if strength
+        )
+
+    def prompt(self, row: str, moment: Moment, adapted: bool = True) -> Prompt:
+        """What that row is told at a step, equal where it is the same; not `adapted`: by encoders without adapters."""
+        request = self.request
+        doses = self._text_doses(moment) if adapted else ()
+        return Prompt(
+            tuple(script.at(moment) for script in self._scripts[row]),
+            request.dialect,
+            request.emphasis,
+            request.clip_skip - 1,
+            TextChanges(doses) if doses else None,
+            self.extras.embeddings,
+        )
+
+    def _untagged(self, text: str) -> tuple[str, tuple[Tag, ...]]:
+        return dialect_of(self.request.dialect).tagged(text)
+
+
+def _three(request: Request, name: str) -> tuple[str, ...]:
+    """A prompt for each text encoder: one, where no encoder has its own."""
+    first, *others = (getattr(request, each) for each in (name, f"{name}_2", f"{name}_3"))
+    if others == [None, None]:
+        return (first,)
+    return (first, *(first if each is None else each for each in others))
+
+
+def _part(parts: tuple[Part, ...], number: int, count: int) -> Part:
+    """A text encoder's own prompt may have one part for all of the first prompt's."""
+    if len(parts) not in (1, count):
+        raise InvalidRequest(
+            f"the prompt has {count} parts joined by AND, another encoder's {len(parts)}: give one, or as many"
+        )
+    return parts[min(number, len(parts) - 1)]

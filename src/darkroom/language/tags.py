@@ -1,0 +1,111 @@
+"""What a prompt says of adapters: <lora:name:weight> and its relatives."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from darkroom.errors import InvalidRequest, nearest
+
+KINDS = ("lora", "lyco", "hypernet")
+"""What a tag may begin with; lyco is an older word for lora."""
+
+_TAG = re.compile(r"<(lora|lyco|hypernet):([^<>]*)>")
+_NUMBERS = ("unet", "te", "start", "stop")
+
+
+@dataclass(frozen=True)
+class Tag:
+    """An adapter by name, and how it is used.
+
+    strength: of what it changes in the denoising network; text_strength: in the text encoders (None: as much); start,
+    stop: on the steps that begin within that part of the way, 0 to 1; blocks: weights of the network's blocks, in the
+    notation of the LoRA Block Weight extension ("" all of them 1).
+    """
+
+    name: str
+    strength: float = 1.0
+    text_strength: float | None = None
+    start: float = 0.0
+    stop: float = 1.0
+    blocks: str = ""
+    kind: str = "lora"
+
+    def __str__(self) -> str:
+        """In the form that `parse_tag` reads."""
+        words = [*([self.kind] if self.kind != "lora" else []), self.name, f"{self.strength:g}"]
+        words += [] if self.text_strength is None else [f"te={self.text_strength:g}"]
+        words += [
+            f"{name}={value:g}"
+            for name, value in (("start", self.start), ("stop", self.stop))
+            if value != (name == "stop")
+        ]
+        words += [f"lbw={self.blocks}"] if self.blocks else []
+        return ":".join(words)
+
+
+def parse_tag(text: str, kind: str = "lora") -> Tag:
+    """An adapter as a request or a tag names it: its name, then after colons its strength, that in the text encoders,
+    or by name te=, unet=, start=, stop=, lbw= ("detail:0.8:te=0.5:stop=0.6"). hypernet: may stand before a
+    hypernetwork's name.
+
+    Raises InvalidRequest for what it cannot read.
+    """
+    name, *words = (word.strip() for word in text.split(":"))
+    if name in KINDS and words:
+        kind, name, words = name, words[0], words[1:]
+    if not name:
+        raise InvalidRequest(f"{text!r} names no adapter: write it as in detail:0.8")
+    numbers: dict[str, float] = {}
+    blocks = ""
+    positions = iter(("unet", "te"))
+    for word in words:
+        option, equals, value = (each.strip() for each in word.rpartition("="))
+        if option == "lbw":
+            blocks = value
+            continue
+        key = option if equals else next(positions, "")
+        if key not in _NUMBERS:
+            hint = (
+                nearest(option, (*_NUMBERS, "lbw"))
+                if equals
+                else "give its strength, then that in the text encoders"
+            )
+            raise InvalidRequest(f"{word!r} of the adapter {text!r} is not understood: {hint}")
+        numbers[key] = _number(text, value)
+    start, stop = numbers.get("start", 0.0), numbers.get("stop", 1.0)
+    if not 0 <= start <= stop <= 1:
+        raise InvalidRequest(f"the adapter {text!r} starts at {start:g} and stops at {stop:g}: choose 0 to 1")
+    return Tag(name, numbers.get("unet", 1.0), numbers.get("te"), start, stop, blocks, _kind(kind))
+
+
+def tagged(prompt: str) -> tuple[str, tuple[Tag, ...]]:
+    """A prompt without its tags, and the adapters that they name (A1111, `modules/extra_networks.py`). What else stands
+    in angle brackets is text. Raises InvalidRequest with the position of a tag that cannot be read."""
+    found: list[Tag] = []
+
+    def take(match: re.Match[str]) -> str:
+        try:
+            found.append(parse_tag(match[2], match[1]))
+        except InvalidRequest as error:
+            raise InvalidRequest(f"at position {match.start()} of the prompt: {error}") from None
+        return ""
+
+    return _TAG.sub(take, prompt), tuple(found)
+
+
+def _kind(kind: str) -> str:
+    aliases: Mapping[str, str] = {"lyco": "lora"}
+    return aliases.get(kind, kind)
+
+
+def _number(text: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidRequest(f"{value!r} of the adapter {text!r} is no number: write it as in detail:0.8")
+    return number

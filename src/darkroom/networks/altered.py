@@ -1,0 +1,133 @@
+"""One call of a network of which some rows see an altered one: layers without attention, blocks left out, FreeU.
+
+All rows go through all of the network; what an alteration changes is computed for all of them and taken for the rows
+that ask for it. So a row's output does not depend on what the rows beside it ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.diffusion import Without
+from darkroom.errors import InvalidRequest
+from darkroom.networks.freeu import FreeU, places
+from darkroom.networks.layers import Attend, Attention, attend
+from darkroom.networks.mmdit import MMDiT
+
+MIDDLE = "mid"
+
+
+@contextmanager
+def altered(
+    network: nn.Module,
+    without: Sequence[Without | None],
+    freeu: Sequence[FreeU | None] = (),
+    tokens: int = 0,
+    attention: Attend | None = None,
+) -> Iterator[Attend | None]:
+    """A network for one call: `without` and `freeu` have an entry for each of the call's rows. Gives the attention to
+    call it with, which goes on to `attention`.
+
+    tokens: how many of an MMDiT's tokens are the picture's. Raises InvalidRequest where the network has not what is to
+    be left out.
+    """
+    hooks = []
+    for each in dict.fromkeys(filter(None, without)):
+        rows = torch.tensor([own == each for own in without])
+        if each.what == "attention":
+            attention = _selfish(attention or attend, attention_layers(network, each.where), rows, tokens)
+        else:
+            for block in blocks(network, each.where):
+                hooks.append(block.register_forward_hook(partial(_passed, rows)))
+    for factors in dict.fromkeys(filter(None, freeu)):
+        rows = torch.tensor([own == factors for own in freeu])
+        for resnet, backbone, number in places(network):
+            change = partial(factors.applied, backbone=backbone, block=number)
+            hooks.append(resnet.register_forward_pre_hook(partial(_changed, rows, change)))
+    try:
+        yield attention
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def attention_layers(network: nn.Module, where: Iterable[object]) -> frozenset[str]:
+    """The names of the self-attention layers whose names begin with one of `where`; "mid" is the middle of the network.
+    Raises InvalidRequest where one of them is the beginning of none."""
+    known = [
+        module.name
+        for module in network.modules()
+        if isinstance(module, Attention) and module.to_k.in_features == module.to_q.in_features
+        if isinstance(network, MMDiT) or module.name.endswith("attn1")
+    ]
+    found: set[str] = set()
+    for beginning in map(str, where):
+        start = _middle(network) if beginning == MIDDLE else beginning
+        own = {name for name in known if name == start or name.startswith(f"{start}.")}
+        if not own:
+            some = ", ".join(
+                dict.fromkeys(name.rsplit(".", 2)[0] for name in known[:: max(1, len(known) // 4)])
+            )
+            raise InvalidRequest(
+                f"no self-attention layer of this model is called {beginning!r}: {MIDDLE}, or such as {some}"
+            )
+        found |= own
+    return frozenset(found)
+
+
+def _middle(network: nn.Module) -> str:
+    if isinstance(network, MMDiT):
+        return f"transformer_blocks.{network.config.num_layers // 2}"
+    return "mid_block"
+
+
+def blocks(network: nn.Module, where: Iterable[object]) -> list[nn.Module]:
+    """An MMDiT's blocks of those numbers. Raises InvalidRequest for another network, and for numbers it has not."""
+    if not isinstance(network, MMDiT):
+        raise InvalidRequest("skip-layer guidance (slg) is for Stable Diffusion 3: use pag with this model")
+    count = len(network.transformer_blocks)
+    numbers = [int(str(each)) for each in where]
+    for number in numbers:
+        if not 0 <= number < count:
+            raise InvalidRequest(f"slg leaves out block {number}: this model has 0 to {count - 1}")
+    return [network.transformer_blocks[number] for number in numbers]
+
+
+def _selfish(inner: Attend, layers: frozenset[str], rows: Tensor, tokens: int) -> Attend:
+    """Attention in which, in those layers and rows, the picture's tokens gather nothing but their own values."""
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, name: str, *others: Any) -> Tensor:
+        gathered = inner(q, k, v, name, *others)
+        if name not in layers:
+            return gathered
+        # Where text is in the sequence it comes after the picture, and sees what it always sees.
+        count = min(tokens, v.shape[2]) if tokens else v.shape[2]
+        own = torch.cat([v[:, :, :count], gathered[:, :, count:]], dim=2)
+        return torch.where(_beside(rows, own), own, gathered)
+
+    return attention
+
+
+def _passed(rows: Tensor, block: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Any:
+    """What a block gives, in those rows what it was given."""
+    return tuple(
+        torch.where(_beside(rows, given), given, made)
+        for given, made in zip(inputs[: len(outputs)], outputs, strict=True)
+    )
+
+
+def _changed(
+    rows: Tensor, change: Callable[[Tensor], Tensor], module: nn.Module, inputs: tuple[Any, ...]
+) -> Any:
+    x, *others = inputs
+    return (torch.where(_beside(rows, x), change(x), x), *others)
+
+
+def _beside(rows: Tensor, x: Tensor) -> Tensor:
+    return rows.to(x.device).view(-1, *(1,) * (x.ndim - 1))
