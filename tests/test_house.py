@@ -30,7 +30,7 @@ ORDER = [
     "compat",
     "cli",
 ]
-PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate"}
+PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate", "compel", "torchsde"}
 
 
 def imports(path: Path) -> list[str]:

@@ -324,7 +324,6 @@ def load(
     text encoder. `refiner`: a second model of Stable Diffusion XL that makes the last steps, from
     `Request.refiner_switch` on. `ensemble`: other models of the same latents that make steps with this one or in its
     place: "inks:0.3" averages what both see, "inks:1:start=0.5" goes on with it from half the way, "inks:1:every=2"
-    place: "inks:0.3" averages what both see, "inks:1:start=0.5" goes on with it from half the way, "inks:1:every=2"
     takes turns (`darkroom.generation.ensemble`). `fuse`: adapters that are written into the weights (see `Model.fuse`).
     `memory`: full, or with networks that come and go: medium, low, lowest (`darkroom.engine.memory`), or what there is
     of it, such as "8GB", for which the fastest of them is chosen that suffices for a request like `expecting` (a

@@ -90,7 +90,7 @@ def test_along_the_arc(three: list[Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["{a}", "{b}:x"], "is no weight"),
+        (["{a}", "{b}:x"], "is no number"),
         (["{a}", "{b}", "--method", "mean"], "unknown way of merging 'mean'"),
         (["{a}", "{b}", "--method", "difference"], "a model and 2 other models, not 1"),
         (["{a}", "{b}", "{c}", "--method", "slerp"], "a model and 1 other model, not 2"),

@@ -91,8 +91,8 @@ def test_guidance_remembers_for_each(two: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("b:x", "'x' in 'b:x' is no number"),
-        ("b:when=2", "'when=2' of 'b:when=2' is not understood"),
+        ("b:x", "'x' of the model 'b:x' is no number"),
+        ("b:when=2", "'when=2' of the model 'b:when=2' is not understood"),
         (":0.5", "names no model"),
         ("b:every=0", "names no model and its part"),
         ("b:start=0.7:stop=0.2", "choose 0 to 1"),

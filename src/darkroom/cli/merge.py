@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from darkroom.cli.progress import byte_bar
-from darkroom.errors import InvalidRequest
+from darkroom.language.options import named_options, number
 
+_WHAT = "the model"
 _EXAMPLES = """\
 methods:
   sum          A + w1 (B - A) + w2 (C - A) + ...: `darkroom merge A B:0.3 C:0.2`
@@ -77,10 +78,5 @@ def run(args: argparse.Namespace) -> int:
 
 def _weighed(text: str) -> tuple[str, float]:
     """A model's name or path, and behind a colon its weight."""
-    name, colon, weight = text.rpartition(":")
-    if not colon:
-        return text, 0.5
-    try:
-        return name, float(weight)
-    except ValueError:
-        raise InvalidRequest(f"{weight!r} in {text!r} is no weight: write it as in {name}:0.5") from None
+    name, options = named_options(text, _WHAT, ("weight",))
+    return name, number(options.get("weight", "0.5"), text, _WHAT)

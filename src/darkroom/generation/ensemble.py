@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from darkroom.diffusion import Estimate
 from darkroom.diffusion.process import Array
-from darkroom.errors import InvalidRequest, nearest
+from darkroom.errors import InvalidRequest
+from darkroom.language.options import named_options, number
 
-_OPTIONS = ("weight", "start", "stop", "every")
+_WHAT = "the model"
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,12 @@ class Member:
 def parse_member(text: str) -> Member:
     """A model, and after colons its weight and start=, stop=, every=: "inks:0.3", "inks:1:start=0.5" (from half the way
     on), "inks:1:every=2" (in turn). Raises InvalidRequest for what it cannot read."""
-    name, *words = text.split(":")
-    values: dict[str, float] = {}
-    while words:
-        word = words.pop(0).strip()
-        option, equals, value = word.rpartition("=")
-        option = option if equals else "weight"
-        if option not in _OPTIONS:
-            raise InvalidRequest(f"{word!r} of {text!r} is not understood: {nearest(option, _OPTIONS)}")
-        try:
-            values[option] = float(value)
-        except ValueError:
-            values[option] = math.nan
-        if not math.isfinite(values[option]):
-            raise InvalidRequest(f"{value!r} in {text!r} is no number: write it as in {name}:0.5")
+    name, options = named_options(text, _WHAT, ("weight",), ("start", "stop", "every"))
+    values = {option: number(value, text, _WHAT) for option, value in options.items()}
     every = values.pop("every", 1.0)
-    if not name.strip() or every < 1 or every != int(every):
+    if not name or every < 1 or every != int(every):
         raise InvalidRequest(f"{text!r} names no model and its part: write it as in inks:0.5:every=2")
-    member = Member(name.strip(), **values, every=int(every))
+    member = Member(name, **values, every=int(every))
     if not 0 <= member.start <= member.stop <= 1:
         raise InvalidRequest(
             f"{text!r} starts at {member.start:g} and stops at {member.stop:g}: choose 0 to 1"
@@ -60,9 +48,9 @@ def parse_member(text: str) -> Member:
 
 def shares(members: Sequence[Member], step: int, steps: int) -> tuple[tuple[int, float], ...]:
     """Which models make a step, the model itself being 0, and the share of each."""
-    others = [(number, member.share(step, steps)) for number, member in enumerate(members, 1)]
+    others = [(index, member.share(step, steps)) for index, member in enumerate(members, 1)]
     own = 1 - sum(share for _, share in others)
-    return tuple((number, share) for number, share in ((0, own), *others) if share)
+    return tuple((index, share) for index, share in ((0, own), *others) if share)
 
 
 def averaged(estimates: Sequence[tuple[Estimate, float]]) -> Estimate:

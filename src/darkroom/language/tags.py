@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from darkroom.errors import InvalidRequest, nearest
+from darkroom.errors import InvalidRequest
+from darkroom.language.options import named_options, number
 
 KINDS = ("lora", "lyco", "hypernet")
 """What a tag may begin with; lyco is an older word for lora."""
 
 _TAG = re.compile(r"<(lora|lyco|hypernet):([^<>]*)>")
-_NUMBERS = ("unet", "te", "start", "stop")
+_WHAT = "the adapter"
 
 
 @dataclass(frozen=True)
@@ -53,31 +53,17 @@ def parse_tag(text: str, kind: str = "lora") -> Tag:
 
     Raises InvalidRequest for what it cannot read.
     """
-    name, *words = (word.strip() for word in text.split(":"))
-    if name in KINDS and words:
-        kind, name, words = name, words[0], words[1:]
+    kinds, colon, rest = text.partition(":")
+    if colon and kinds.strip() in KINDS:
+        kind, text = kinds.strip(), rest
+    name, options = named_options(text, _WHAT, ("unet", "te"), ("start", "stop", "lbw"))
     if not name:
         raise InvalidRequest(f"{text!r} names no adapter: write it as in detail:0.8")
-    numbers: dict[str, float] = {}
-    blocks = ""
-    positions = iter(("unet", "te"))
-    for word in words:
-        option, equals, value = (each.strip() for each in word.rpartition("="))
-        if option == "lbw":
-            blocks = value
-            continue
-        key = option if equals else next(positions, "")
-        if key not in _NUMBERS:
-            hint = (
-                nearest(option, (*_NUMBERS, "lbw"))
-                if equals
-                else "give its strength, then that in the text encoders"
-            )
-            raise InvalidRequest(f"{word!r} of the adapter {text!r} is not understood: {hint}")
-        numbers[key] = _number(text, value)
+    blocks = options.pop("lbw", "")
+    numbers = {option: number(value, text, _WHAT) for option, value in options.items()}
     start, stop = numbers.get("start", 0.0), numbers.get("stop", 1.0)
     if not 0 <= start <= stop <= 1:
-        raise InvalidRequest(f"the adapter {text!r} starts at {start:g} and stops at {stop:g}: choose 0 to 1")
+        raise InvalidRequest(f"{_WHAT} {text!r} starts at {start:g} and stops at {stop:g}: choose 0 to 1")
     return Tag(name, numbers.get("unet", 1.0), numbers.get("te"), start, stop, blocks, _kind(kind))
 
 
@@ -99,13 +85,3 @@ def tagged(prompt: str) -> tuple[str, tuple[Tag, ...]]:
 def _kind(kind: str) -> str:
     aliases: Mapping[str, str] = {"lyco": "lora"}
     return aliases.get(kind, kind)
-
-
-def _number(text: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise InvalidRequest(f"{value!r} of the adapter {text!r} is no number: write it as in detail:0.8")
-    return number

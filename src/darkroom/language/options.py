@@ -1,0 +1,40 @@
+"""A name and what stands behind its colons, as requests and prompts write it: "detail:0.8:te=0.5"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from darkroom.errors import InvalidRequest, nearest
+
+
+def named_options(
+    text: str, what: str, positions: Sequence[str], others: Sequence[str] = ()
+) -> tuple[str, dict[str, str]]:
+    """The name, and its options as text: option=value, or a value alone, which is that of the next of `positions`.
+
+    `what` has them, for errors: "the adapter". Raises InvalidRequest for an option that is not known.
+    """
+    name, *words = (word.strip() for word in text.split(":"))
+    known = (*positions, *others)
+    found: dict[str, str] = {}
+    alone = iter(positions)
+    for word in words:
+        option, equals, value = (each.strip() for each in word.rpartition("="))
+        option = option if equals else next(alone, "")
+        if option not in known:
+            hint = nearest(option, known) if option else f"without a name there are {' and '.join(positions)}"
+            raise InvalidRequest(f"{word!r} of {what} {text!r} is not understood: {hint}")
+        found[option] = value
+    return name, found
+
+
+def number(value: str, text: str, what: str) -> float:
+    """An option of `text` as a number. Raises InvalidRequest where it is none, or not finite."""
+    try:
+        found = float(value)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise InvalidRequest(f"{value!r} of {what} {text!r} is no number: write it as in detail:0.8")
+    return found
