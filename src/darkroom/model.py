@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from darkroom.adapters.collection import Collection
-from darkroom.adapters.dose import Dose, doses_by_role
+from darkroom.adapters.dose import doses_by_role
 from darkroom.adapters.merged import Merged
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.hashes import sha256_of
@@ -118,14 +118,9 @@ class Model:
         """Write adapters, named as in `Request.adapters`, into the weights until `unfuse`: every picture has them, and
         takes no longer than without. Raises InvalidRequest for what cannot be written there: adapters for some steps,
         hypernetworks, weights that come and go."""
-        doses: dict[str, list[Dose]] = {}
-        hashes = {}
-        for text in adapters:
-            tag = parse_tag(text)
-            adapter = self._collection.adapters([tag])[tag]
-            for role, dose in doses_by_role(tag, adapter, self._denoiser).items():
-                doses.setdefault(role, []).append(dose)
-            hashes[f"fused {tag.name}"] = adapter.sha256
+        named = [(tag, self._collection.adapter(tag)) for tag in map(parse_tag, adapters)]
+        doses = doses_by_role(named)
+        hashes = {f"fused {tag.name}": adapter.sha256 for tag, adapter in named}
         with self._lock:
             merged = Merged(self._networks.experts[0].networks, doses)
             self._fused.append((merged, hashes))

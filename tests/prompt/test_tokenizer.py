@@ -17,7 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkroom.errors import ModelError
+from darkroom.language import Span, dialect_of
+from darkroom.prompt.chunks import chunks
 from darkroom.prompt.tokenizer import END, START, Tokenizer
+from darkroom.prompt.vocabulary import Vocabulary
 
 CORPUS = [
     "a majestic mountain landscape at sunset with golden clouds",
@@ -198,12 +201,15 @@ def test_training_finds_whole_words(ours):
 
 
 def test_a_long_text_becomes_chunks_that_lose_nothing(ours):
+    def cut(text):
+        return [chunk.ids for chunk in chunks([Span(text)], Vocabulary(ours), dialect_of("plain"))]
+
     text = " ".join(CORPUS)
-    chunks = ours.chunks(text)
-    assert all(len(chunk) == 77 and chunk[0] == ours.start for chunk in chunks)
-    inner = [i for chunk in chunks for i in chunk if i not in (ours.start, ours.end)]
+    found = cut(text)
+    assert all(len(chunk) == 77 and chunk[0] == ours.start for chunk in found)
+    inner = [i for chunk in found for i in chunk if i not in (ours.start, ours.end)]
     assert inner == ours.encode(text)
-    assert len(ours.chunks("")) == 1
+    assert len(cut("")) == 1
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,21 +39,6 @@ class Adapter:
     hypernetwork: Mapping[int, tuple[nn.Module, nn.Module]] = field(default_factory=dict)
     made: dict[Any, Any] = field(default_factory=dict, repr=False)
     """What was computed of its patches, kept by those who compute it."""
-
-    @property
-    def nbytes(self) -> int:
-        """What its numbers take."""
-        sizes: list[int] = []
-
-        def seen(tensor: Tensor) -> Tensor:
-            sizes.append(tensor.nbytes)
-            return tensor
-
-        for by_place in self.patches.values():
-            for layered in by_place.values():
-                for patch in filter(None, layered):
-                    converted(patch, seen)
-        return sum(sizes)
 
 
 @dataclass(frozen=True)
@@ -152,7 +137,7 @@ def _dispensable(part: str, rest: str, networks: Mapping[str, nn.Module]) -> str
 
 def _checked(layered: Layered, network: nn.Module, place: Place) -> Layered:
     """The patches of a place. Raises ValueError or RuntimeError where their shapes are others than the model's."""
-    weight, bias = parameters(network, place)
+    weight, bias = (_parameter(network, place, leaf) for leaf in ("weight", "bias"))
     if bias is None and isinstance(layered.bias, Scaled):
         layered = layered._replace(bias=None)  # It scales an output, with whatever adds up to it.
     for patch, own in zip(layered, (weight, bias), strict=True):
@@ -164,13 +149,9 @@ def _checked(layered: Layered, network: nn.Module, place: Place) -> Layered:
     return layered
 
 
-def parameters(network: nn.Module, place: Place) -> tuple[Tensor | None, Tensor | None]:
-    """The weight and the bias of a place, as the file's author keeps them; on the meta device where they are not whole
-    on another."""
-    return _parameter(network, place, "weight"), _parameter(network, place, "bias")
-
-
 def _parameter(network: nn.Module, place: Place, leaf: str) -> Tensor | None:
+    """The weight or the bias of a place, as the file's author keeps it; on the meta device where it is not whole on
+    another."""
     found = [getattr(network.get_submodule(layer), leaf, None) for layer in place.layers]
     tensors = [tensor for tensor in found if tensor is not None]
     if len(tensors) != len(found):
@@ -180,16 +161,9 @@ def _parameter(network: nn.Module, place: Place, leaf: str) -> Tensor | None:
     return place.change.write(tensors)
 
 
-def spread(patch: Patch, place: Place, network: nn.Module, leaf: str) -> list[Tensor]:
-    """The same for a patch that does not read the weight, which then need not be there."""
-    whole = _parameter(network, place, leaf)
-    assert whole is not None and not patch.reads
-    added = patch.delta(torch.empty_like(whole, device="cpu"))
-    return [place.change.read(added, number) for number in range(len(place.layers))]
-
-
 def deltas(patch: Patch, place: Place, network: nn.Module, leaf: str = "weight") -> list[Tensor]:
-    """What a patch adds to the weight (or the bias) of each of a place's layers, float32."""
+    """What a patch adds to the weight (or the bias) of each of a place's layers, float32; on the meta device where it
+    follows from numbers that are not there."""
     whole = _parameter(network, place, leaf)
     assert whole is not None
     if whole.is_meta and not patch.reads:
@@ -209,20 +183,21 @@ def mismatch(contents: Contents, fit: Fit) -> str:
     if fit.absent:
         said.append(f"{len(fit.absent)} of its {total} layers are none of this model's ({_some(fit.absent)})")
     if fit.misshapen:
-        said.append(f"{len(fit.misshapen)} of {total} have other shapes ({_some(fit.misshapen)})")
+        said.append(
+            f"{len(fit.misshapen)} of {total} have other shapes ({_some(map(': '.join, fit.misshapen.items()))})"
+        )
     if fit.broken:
-        said.append(f"{len(fit.broken)} of {total} cannot be read ({_some(fit.broken)})")
+        said.append(
+            f"{len(fit.broken)} of {total} cannot be read ({_some(map(': '.join, fit.broken.items()))})"
+        )
     if made_for := family_of_adapter(contents):
         said.append(f"it looks like one for {made_for}")
     return "; ".join(said)
 
 
-def _some(keys: list[str] | dict[str, str]) -> str:
-    shown = [
-        f"{key}: {why}" if why else key
-        for key, why in (keys.items() if isinstance(keys, dict) else zip(keys, [""] * len(keys), strict=True))
-    ]
-    return ", ".join(shown[:_SHOWN]) + (", ..." if len(shown) > _SHOWN else "")
+def _some(said: Iterable[str]) -> str:
+    every = list(said)
+    return ", ".join(every[:_SHOWN]) + (", ..." if len(every) > _SHOWN else "")
 
 
 _WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}

@@ -29,18 +29,10 @@ def bake(
     """Write a model with LoRAs, named as in `Request.adapters`, in its weights, as `darkroom.checkpoint.export.convert`
     writes models; what no network needs is left out. Gives what of the LoRAs was not used, in words. Raises as that
     does, and ModelError where a LoRA does not fit."""
-    networks = {role: part.build() for role, part in source.parts.items()}
-    collection = Collection(networks, str(source.path))
-    doses: dict[str, list[Dose]] = {}
-    notes: list[str] = []
-    for text in loras:
-        tag = parse_tag(text)
-        adapter = collection.adapter(tag.name)
-        notes += adapter.notes
-        for role, own in doses_by_role(tag, adapter, source.denoiser.role).items():
-            doses.setdefault(role, []).append(own)
-    convert(baked(source, doses), out, dtype, prune=True, progress=progress)
-    return notes
+    collection = Collection(source.build(), str(source.path))
+    adapters = [(tag, collection.adapter(tag)) for tag in map(parse_tag, loras)]
+    convert(baked(source, doses_by_role(adapters)), out, dtype, prune=True, progress=progress)
+    return [note for _, adapter in adapters for note in adapter.notes]
 
 
 def baked(source: Source, doses: Mapping[str, Sequence[Dose]]) -> Source:

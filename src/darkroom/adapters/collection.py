@@ -45,11 +45,11 @@ class Collection:
 
     def adapters(self, tags: Iterable[Tag]) -> dict[Tag, Adapter]:
         """What each tag names. Raises ModelError where there is none of that name, or it does not fit the model."""
-        return {tag: self.adapter(tag.name, _KINDS[tag.kind]) for tag in tags}
+        return {tag: self.adapter(tag) for tag in tags}
 
-    def adapter(self, name: str, kind: str = "lora") -> Adapter:
-        """The adapter of a name in the library, where it is of a kind, or at a path. Raises ModelError."""
-        path = locate(name, kind=kind)
+    def adapter(self, tag: Tag) -> Adapter:
+        """What a tag names: in the library, where it is of the tag's kind, or at a path. Raises ModelError."""
+        path = locate(tag.name, kind=_KINDS[tag.kind])
         stamp = _stamp(path)
         if stamp not in self._adapters:
             read = read_hypernetwork if _is_hypernetwork(path) else read_adapter

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from darkroom.adapters.adapter import family_of_adapter, fitted, mismatch
+from darkroom.adapters.adapter import Adapter, family_of_adapter, fitted, mismatch
 from darkroom.adapters.groups import Contents, read_contents
 from darkroom.adapters.names import prefixed
 from darkroom.adapters.patches import Decomposed, Hadamard, Kronecker, LowRank, Patch
@@ -75,8 +75,7 @@ def describe_adapter(
     """What an adapter's file is, and with `networks` (they need no weights) whether it fits the model that is called
     `model`. Raises ModelError where it cannot be read."""
     contents = read_contents(path)
-    patches = _patches(contents)
-    ranks = [rank for patch in patches if (rank := _rank(patch))]
+    kinds, ranks = _kinds_and_ranks(_patches(contents))
     tensors = [tensor for group in contents.groups.values() for tensor in group.parts.values()]
     fit, fits, unused = None, None, {}
     if networks is not None:
@@ -93,8 +92,8 @@ def describe_adapter(
         sum(file.stat().st_size for file in contents.files),
         family_of_adapter(contents),
         dict(Counter(prefixed(key)[0] or "network" for key in contents.groups)),
-        dict(Counter(_kind(patch) for patch in patches)),
-        (min(ranks), max(ranks)) if ranks else None,
+        kinds,
+        ranks,
         tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors})),
         tuple(contents.embeddings),
         {name: contents.metadata[key] for key, name in _SAID.items() if contents.metadata.get(key)},
@@ -106,6 +105,24 @@ def describe_adapter(
         fits,
         unused,
     )
+
+
+def in_words(adapter: Adapter) -> str:
+    """The kinds of an adapter's patches and their largest rank: "LoRA of rank 16"."""
+    patches = [
+        patch
+        for by_place in adapter.patches.values()
+        for layered in by_place.values()
+        for patch in layered
+        if patch is not None
+    ]
+    kinds, ranks = _kinds_and_ranks(patches)
+    return ", ".join(kinds) + (f" of rank {ranks[1]}" if ranks else "")
+
+
+def _kinds_and_ranks(patches: Sequence[Patch]) -> tuple[dict[str, int], tuple[int, int] | None]:
+    ranks = [rank for patch in patches if (rank := _rank(patch))]
+    return dict(Counter(map(_kind, patches))), (min(ranks), max(ranks)) if ranks else None
 
 
 def _patches(contents: Contents) -> list[Patch]:

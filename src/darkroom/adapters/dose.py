@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from darkroom.adapters.adapter import Adapter
 from darkroom.adapters.names import Place
@@ -21,20 +23,25 @@ class Dose:
 
     def factor(self, place: Place) -> float:
         """How much of what the adapter does to a layer is done."""
-        return self.strength * dict(self.blocks).get(place.block, 1.0)
+        return self.strength * self._by_block.get(place.block, 1.0)
+
+    @cached_property
+    def _by_block(self) -> dict[str, float]:
+        return dict(self.blocks)
 
 
-def doses_by_role(tag: Tag, adapter: Adapter, denoiser: str) -> dict[str, Dose]:
-    """What a tag wants of an adapter in a model's weights, by network; `denoiser` is the one that denoises.
+def doses_by_role(adapters: Iterable[tuple[Tag, Adapter]]) -> dict[str, list[Dose]]:
+    """What tags want of adapters in a model's weights, by network.
 
     Raises InvalidRequest for what weights cannot hold.
     """
-    if (tag.start, tag.stop) != (0, 1):
-        raise InvalidRequest(f"{tag} is for some steps: give it with the request, not into the weights")
-    if adapter.hypernetwork:
-        raise InvalidRequest(f"{tag} is a hypernetwork: it changes no weights, give it with the request")
-    blocks = block_weights(tag.blocks)
-    text = tag.strength if tag.text_strength is None else tag.text_strength
-    return {
-        role: Dose(adapter, tag.strength if role == denoiser else text, blocks) for role in adapter.patches
-    }
+    doses: dict[str, list[Dose]] = {}
+    for tag, adapter in adapters:
+        if (tag.start, tag.stop) != (0, 1):
+            raise InvalidRequest(f"{tag} is for some steps: give it with the request, not into the weights")
+        if adapter.hypernetwork:
+            raise InvalidRequest(f"{tag} is a hypernetwork: it changes no weights, give it with the request")
+        for role in adapter.patches:
+            dose = Dose(adapter, tag.strength_in(role), block_weights(tag.blocks))
+            doses.setdefault(role, []).append(dose)
+    return doses

@@ -10,7 +10,7 @@ from torch import Tensor
 from darkroom.checkpoint.tensors import open_weights
 from darkroom.errors import ModelError
 
-_ENCODERS = ("clip_l", "clip_g", "t5xxl")
+ENCODERS = ("clip_l", "clip_g", "t5xxl")
 """What files for several text encoders call their vectors, in the encoders' order. T5's are not used."""
 
 
@@ -28,7 +28,7 @@ def checked(found: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     arrays = {
         name: tensor.float().reshape(-1, tensor.shape[-1]) for name, tensor in found.items() if tensor.ndim
     }
-    if len(found.keys() - set(_ENCODERS)) > 1:
+    if len(found.keys() - set(ENCODERS)) > 1:
         raise ModelError(f"{where} holds no embedding but {len(found)} tensors: it is another sort of file")
     for name, array in arrays.items():
         if found[name].ndim > 2 or not array.is_floating_point() or not array.numel():
@@ -45,8 +45,8 @@ def for_encoders(
 ) -> dict[str, Tensor]:
     """The vectors for each of a model's text encoders, told by how many numbers a vector has there: `widths`, by role.
     Raises ModelError where there are none for one of them."""
-    left = [arrays[name] for name in _ENCODERS if name in arrays]
-    left += [array for name, array in arrays.items() if name not in _ENCODERS]
+    left = [arrays[name] for name in ENCODERS if name in arrays]
+    left += [array for name, array in arrays.items() if name not in ENCODERS]
     chosen: dict[str, Tensor] = {}
     for role, width in widths.items():
         number = next((number for number, array in enumerate(left) if array.shape[1] == width), None)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from darkroom.adapters.names import spelt
-from darkroom.adapters.truncated import Size, truncated
+from darkroom.adapters.truncated import Size
 from darkroom.adapters.written import Progress, Written, prefix_of
 from darkroom.checkpoint.named import Named
 from darkroom.checkpoint.source import Part, Source
@@ -53,18 +53,13 @@ def extract(
             )
         change = after.to(device).float() - before.to(device).float()
         key = f"{prefix_of(role, roles)}{spelt(layer)}"
-        chosen = size
-        if leaf == "weight" and isinstance(module, nn.Conv2d) and math.prod(module.kernel_size) > 1:
-            chosen = kernels  # type: ignore[assignment]
         if leaf == "weight" and isinstance(module, nn.Linear | nn.Conv2d):
-            made.wanted += float(change.pow(2).sum())
+            large = isinstance(module, nn.Conv2d) and math.prod(module.kernel_size) > 1
+            chosen = kernels if large else size
             if chosen is None or not bool(change.any()):
-                made.missed += float(change.pow(2).sum())
+                made.leave_out(change)
             else:
-                flat = change.flatten(1)
-                up, down = truncated(flat, chosen)
-                made.missed += float((flat - up @ down).pow(2).sum())
-                made.add(key, up.cpu(), down.cpu(), change.shape[2:])
+                made.add_nearest(key, change, chosen)
         elif norms and bool(change.any()):
             norm = isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm)
             name = {"weight": "w_norm" if norm else "diff", "bias": "b_norm" if norm else "diff_b"}[leaf]
@@ -77,7 +72,7 @@ def extract(
 
 
 def _layers(part: Part) -> Iterator[tuple[str, str, nn.Module]]:
-    """The layers of a network that LoRAs change, and for each the parameters it has."""
+    """The layers of a network, each with every parameter that it has."""
     for name, module in part.build().named_modules():
         for leaf in ("weight", "bias"):
             if getattr(module, leaf, None) is not None:

@@ -169,26 +169,21 @@ class _Peft:
 
     def scale(self, rank: int, alpha: Tensor | None) -> float:
         """By how much the product is multiplied: alpha / rank, with rs-LoRA alpha / sqrt(rank) (arXiv 2312.03732)."""
-        found = self._alpha()
-        if alpha is not None:
-            found = float(alpha)
+        found = self.alpha if alpha is None else float(alpha)
         if found is None:
             return 1.0
         return found / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
     @property
     def alpha(self) -> float | None:
-        return self._alpha()
+        name = "lora_alpha" if "lora_alpha" in self.config else "alpha"
+        found = self._patterned("alpha_pattern", name)
+        return None if found is None else float(found)
 
     @property
     def rank(self) -> int | None:
         found = self._patterned("rank_pattern", "r")
         return None if found is None else int(found)
-
-    def _alpha(self) -> float | None:
-        name = "lora_alpha" if "lora_alpha" in self.config else "alpha"
-        found = self._patterned("alpha_pattern", name)
-        return None if found is None else float(found)
 
     def _patterned(self, pattern: str, name: str) -> Any:
         """A setting of this layer: the first pattern that its name ends with, else the general one."""
@@ -218,10 +213,8 @@ def _patches(parts: Mapping[str, Tensor], peft: _Peft) -> tuple[Patch | None, Pa
         weight = LowRank(down, up, mid, scale)
         bias = Difference(parts["up_bias"], scale) if "up_bias" in parts else None
         known -= {"down", "up", "mid", "up_bias"}
-    elif known & {
-        "table_down",
-        "table_up",
-    }:  # Of a table of vectors, which is no matrix that is multiplied with.
+    elif known & {"table_down", "table_up"}:
+        # Of a table of vectors, which is no matrix that is multiplied with.
         down, up = _all(parts, "table_down", "table_up"), parts["table_up"]
         weight = LowRank(up.T.contiguous(), down.T.contiguous(), None, factor * peft.scale(len(down), alpha))
         known -= {"table_down", "table_up"}

@@ -11,30 +11,24 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from darkroom.adapters.adapter import fitted, mismatch, spread
+from darkroom.adapters.adapter import deltas, fitted, mismatch
 from darkroom.adapters.groups import Layered, read_contents
 from darkroom.adapters.names import Place, prefixed, spelt
 from darkroom.adapters.patches import Difference, LowRank, Patch
-from darkroom.adapters.truncated import Size, truncated, truncated_product
+from darkroom.adapters.truncated import Size, truncated_product
 from darkroom.adapters.written import Progress, Written, prefix_of
 from darkroom.checkpoint.registry import locate
 from darkroom.checkpoint.rules import SAME, SPLIT, SWAP
 from darkroom.errors import InvalidRequest, ModelError
-from darkroom.language.tags import parse_tag
+from darkroom.language.tags import Tag, parse_tag
 
 
 @dataclass(frozen=True)
 class Share:
-    """A LoRA's file and how much of it there is to be, in the denoising network and in the text encoders."""
+    """A LoRA's file and how much of it there is to be."""
 
     path: Path
-    strength: float = 1.0
-    text_strength: float | None = None
-
-    def of(self, role: str) -> float:
-        if role.startswith("text_encoder") and self.text_strength is not None:
-            return self.text_strength
-        return self.strength
+    tag: Tag
 
 
 def parse_share(text: str) -> Share:
@@ -43,7 +37,7 @@ def parse_share(text: str) -> Share:
     tag = parse_tag(text)
     if (tag.start, tag.stop, tag.blocks) != (0, 1, ""):
         raise InvalidRequest(f"{text}: a file has a strength and te=, not steps and blocks")
-    return Share(locate(tag.name, kind="lora"), tag.strength, tag.text_strength)
+    return Share(locate(tag.name, kind="lora"), tag)
 
 
 Terms = dict[tuple[str, str], list[tuple[Layered, float]]]
@@ -84,7 +78,8 @@ def _metadata(shares: Sequence[Share]) -> dict[str, str]:
     if len(shares) == 1:
         return dict(read_contents(shares[0].path).metadata)
     said = [
-        {"file": share.path.name, "strength": share.strength, "te": share.text_strength} for share in shares
+        {"file": share.path.name, "strength": share.tag.strength, "te": share.tag.text_strength}
+        for share in shares
     ]
     return {"darkroom_merged": json.dumps(said)}
 
@@ -101,7 +96,7 @@ def _in_networks(shares: Sequence[Share], networks: Mapping[str, nn.Module]) -> 
                 for layer, own in zip(
                     place.layers, _apart(share.path, layered, place, networks[role]), strict=True
                 ):
-                    terms.setdefault((role, layer), []).append((own, share.of(role)))
+                    terms.setdefault((role, layer), []).append((own, share.tag.strength_in(role)))
     return terms
 
 
@@ -122,7 +117,7 @@ def _apart(path: Path, layered: Layered, place: Place, network: nn.Module) -> li
                 [dataclasses.replace(patch, up=place.change.read(patch.up, part)) for part in parts]
             )
         else:
-            columns.append([Difference(each) for each in spread(patch, place, network, leaf)])
+            columns.append([Difference(each) for each in deltas(patch, place, network, leaf)])
     return [Layered(*both) for both in zip(*columns, strict=True)]
 
 
@@ -143,7 +138,7 @@ def _by_spelling(shares: Sequence[Share]) -> Terms:
                     f"{share.path} is no plain LoRA ({type(layered.weight).__name__}): say for which model (--model)"
                 )
             role = part or "denoiser"
-            terms.setdefault((role, spelt(rest)), []).append((layered, share.of(role)))
+            terms.setdefault((role, spelt(rest)), []).append((layered, share.tag.strength_in(role)))
     return terms
 
 
@@ -174,11 +169,7 @@ def _add(
     elif size is None:
         made.tensors[f"{key}.diff"] = whole
     else:
-        flat = whole.flatten(1)
-        up, down = truncated(flat, size)
-        made.wanted += float(flat.pow(2).sum())
-        made.missed += float((flat - up @ down).pow(2).sum())
-        made.add(key, up, down, whole.shape[2:])
+        made.add_nearest(key, whole, size)
 
 
 def _factors(patch: LowRank, strength: float) -> tuple[Tensor, Tensor, Sequence[int]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from darkroom.adapters.truncated import Size, truncated
 from darkroom.checkpoint.export import Pending, write_safetensors
 from darkroom.errors import InvalidRequest
 
@@ -59,6 +60,20 @@ class Written:
         self.tensors[f"{key}.lora_up.weight"] = up.reshape(-1, rank, *ones)
         self.tensors[f"{key}.lora_down.weight"] = down.reshape(rank, -1, *kernel)
         self.tensors[f"{key}.alpha"] = torch.tensor(float(rank))
+
+    def add_nearest(self, key: str, change: Tensor, size: Size) -> None:
+        """The factors that come nearest to what is added to a layer's weight."""
+        flat = change.flatten(1)
+        up, down = truncated(flat, size)
+        self.wanted += float(flat.pow(2).sum())
+        self.missed += float((flat - up @ down).pow(2).sum())
+        self.add(key, up.cpu(), down.cpu(), change.shape[2:])
+
+    def leave_out(self, change: Tensor) -> None:
+        """Keep account of what is added to a layer's weight and is not to be in the file."""
+        lost = float(change.pow(2).sum())
+        self.wanted += lost
+        self.missed += lost
 
     def save(self, path: Path, dtype: torch.dtype) -> None:
         """Raises InvalidRequest where it cannot be written, or is there already."""

@@ -69,7 +69,7 @@ def blended(base: Source, others: Sequence[Source], recipe: Recipe) -> Source:
 
 class _Blend:
     def __init__(self, part: Part, others: Sequence[Part], recipe: Recipe) -> None:
-        self._part, self._recipe = part, recipe
+        self._recipe = recipe
         self._others = [Named(other) for other in others]
         self._factors = dict(recipe.blocks)
         self._blocks = blocks_of(part.build())

@@ -111,7 +111,7 @@ def convert(
     """
     if out.exists():
         raise InvalidRequest(f"{out} is there already: choose another name")
-    networks = {role: part.build() for role, part in source.parts.items()}
+    networks = source.build()
     with ExitStack() as opened:
         if out.suffix == ".safetensors":
             rows, metadata = _single_file(source, networks, prune, opened)

@@ -122,6 +122,10 @@ class Source:
         t5 = [role for role in ("text_encoder_3",) if role in self.parts and role in self.tokenizers]
         return [self.denoiser.role, *self.family.text, *t5]
 
+    def build(self) -> dict[str, nn.Module]:
+        """Its networks by their roles, on the meta device (see `Part.build`)."""
+        return {role: part.build() for role, part in self.parts.items()}
+
     def files(self) -> dict[str, list[Path]]:
         """The weights files of each part: one, or the shards."""
         return {role: part.files() for role, part in self.parts.items()}

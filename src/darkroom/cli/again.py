@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from darkroom.cli.generate import OPENING
 from darkroom.errors import InvalidRequest
 
-_LOADED = ("refiner", "vae", "others", "prediction", "zero_snr", "variant", "t5", "ensemble", "fuse")
+_LOADED = (*OPENING, "fuse")
 """What a picture's file says its model was loaded with."""
 
 

@@ -264,7 +264,7 @@ def _networks(model: str | None) -> Iterator[dict[str, nn.Module] | None]:
     from darkroom.checkpoint.source import open_source
 
     with open_source(locate(model)) as source:
-        yield {role: part.build() for role, part in source.parts.items()}
+        yield source.build()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from darkroom.cli.generate import add_picture_options, add_running_options, gather, requested
+from darkroom.cli.generate import OPENING, add_picture_options, add_running_options, gather, requested
 
 if TYPE_CHECKING:
     from darkroom.generation.explain import Explanation, TextRead
@@ -59,7 +59,6 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from darkroom.adapters.collection import Collection
-    from darkroom.cli.generate import OPENING
     from darkroom.engine.networks import Expert
     from darkroom.generation.explain import explain
     from darkroom.generation.settle import settle
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     files = {name: options[name] for name in OPENING}
     with open_model(options["model"], **files) as (name, source, refiner, _):
         settled = completed(settle(request, source.family, name, refiner is not None))
-        networks = {role: part.build() for role, part in source.parts.items()}
+        networks = source.build()
         text = conditioner_of(source, networks, torch.device("cpu"))
         denoiser = networks[source.denoiser.role]
         assert isinstance(denoiser, UNet | MMDiT)

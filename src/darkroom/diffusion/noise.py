@@ -89,7 +89,6 @@ class SeededNoise:
         """Noise from one of some points to another, all of one path (`darkroom.diffusion.brownian`), as k-diffusion's
         BrownianTreeNoiseSampler gives it."""
         import numpy as np
-        import torch
 
         from darkroom.diffusion.brownian import BrownianTree
 
@@ -107,7 +106,8 @@ class SeededNoise:
         def between(p: Point, q: Point) -> torch.Tensor:
             start, end = level(p), level(q)
             increment = tree(min(start, end), max(start, end)) * (1.0 if start < end else -1.0)
-            return torch.Tensor.to(increment / abs(end - start) ** 0.5, self.device, self.dtype)
+            noise: torch.Tensor = increment / abs(end - start) ** 0.5
+            return noise.to(self.device, self.dtype)
 
         return between
 
@@ -116,7 +116,6 @@ class _Stream:
     """The draws of one generator, all of one shape, in float32 on the CPU."""
 
     def __init__(self, seed: int, shape: Sequence[int], source: str) -> None:
-
         self.seed, self.shape, self.source = seed, tuple(shape), source
         self._generator: torch.Generator | None = None
         self._next = 0

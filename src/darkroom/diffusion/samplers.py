@@ -162,9 +162,9 @@ def heunpp2(
         if q.sigma and schedule.scale(p):
             d2 = (yield end, q).denoised
             slopes = [slope(schedule, x, d, p), slope(schedule, end, d2, q)]
-            ahead = points.end(step + 1) if step + 1 < last else q
             shares = [schedule.level(q)]
-            if ahead.sigma and step + 2 <= last and ahead is not q:
+            ahead = points.end(step + 1) if step + 1 < last else None
+            if ahead is not None and ahead.sigma:
                 far = along(end, d2, q, ahead)
                 d3 = (yield far, ahead).denoised
                 slopes.append(slope(schedule, far, d3, ahead))

@@ -18,6 +18,7 @@ from darkroom.diffusion.points import NoiseSchedule, Point, Points
 from darkroom.diffusion.process import Array
 from darkroom.diffusion.run import Estimate, Run, Steps
 from darkroom.diffusion.samplers import along, moved, slope
+from darkroom.diffusion.spacing import line
 
 _PURE = 1e-6
 """Below this alpha a point is pure noise, in which there is nothing to measure from."""
@@ -111,7 +112,7 @@ def dpm_fast(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0
     whole = count // 3 + 1
     orders = [3] * (whole - 2) + [2, 1] if count % 3 == 0 else [3] * (whole - 1) + [count % 3]
     way = _Stretch(points.schedule, end)
-    lams = [start + (end - start) * number / whole for number in range(whole + 1)]
+    lams = line(start, end, whole + 1)
     behind = skipped
     for number, order in enumerate(orders):
         behind += order
@@ -239,5 +240,4 @@ def _way(points: Points) -> list[tuple[Point, Point]]:
 
 def _bent(high: float, low: float, count: int) -> list[float]:
     """Levels from high to low, evenly in their seventh root (Karras et al. 2022, eq. 5)."""
-    a, b = high ** (1 / _RHO), low ** (1 / _RHO)
-    return [(a + (b - a) * number / max(count - 1, 1)) ** _RHO for number in range(count)]
+    return [root**_RHO for root in line(high ** (1 / _RHO), low ** (1 / _RHO), count)]

@@ -28,7 +28,7 @@ def from_steps(schedule: NoiseSchedule, steps: Iterable[float], end: Point = CLE
     return Points([*(schedule.trained(step) for step in steps), end], schedule)
 
 
-def _line(start: float, end: float, count: int) -> list[float]:
+def line(start: float, end: float, count: int) -> list[float]:
     """`count` numbers evenly from start to end, both included."""
     return [start + (end - start) * i / max(count - 1, 1) for i in range(count)]
 
@@ -53,7 +53,7 @@ def _even_in(
     high: float,
 ) -> Points:
     """Levels from high to low whose `bend` is evenly spaced; `back` is its inverse. The ends are exact."""
-    inner = [back(u) for u in _line(bend(high), bend(low), steps)[1:-1]]
+    inner = [back(u) for u in line(bend(high), bend(low), steps)[1:-1]]
     return from_levels(schedule, [high, *inner, low][:steps])
 
 
@@ -127,7 +127,7 @@ def align_your_steps(schedule: NoiseSchedule, steps: int, *, table: str = "sd1")
         ratio = math.exp(logs[i] + (place - i) * (logs[i + 1] - logs[i]))
         return schedule.level(Point(1.0, ratio, 0.0))
 
-    return from_levels(schedule, (level(place) for place in _line(0, len(logs) - 1, steps + 1)[:-1]))
+    return from_levels(schedule, (level(place) for place in line(0, len(logs) - 1, steps + 1)[:-1]))
 
 
 # Spacings of the training step.
@@ -138,7 +138,7 @@ def normal(
 ) -> Points:
     """Even in time from the highest to the lowest trained level, fractions allowed (k-diffusion)."""
     low, high = _range(schedule, sigma_min, sigma_max)
-    return from_steps(schedule, _line(schedule.at(high).time, schedule.at(low).time, steps))
+    return from_steps(schedule, line(schedule.at(high).time, schedule.at(low).time, steps))
 
 
 def sgm_uniform(
@@ -146,7 +146,7 @@ def sgm_uniform(
 ) -> Points:
     """As `normal`, but even to the end: its last step is as long as the others (Stability's sgm)."""
     low, high = _range(schedule, sigma_min, sigma_max)
-    return from_steps(schedule, _line(schedule.at(high).time, schedule.at(low).time, steps + 1)[:-1])
+    return from_steps(schedule, line(schedule.at(high).time, schedule.at(low).time, steps + 1)[:-1])
 
 
 def simple(schedule: NoiseSchedule, steps: int) -> Points:
@@ -192,7 +192,7 @@ def leading(
 
 def linspace(schedule: NoiseSchedule, steps: int, *, drop_last: bool = False) -> Points:
     """diffusers' "linspace": last to first training step, rounded; `drop_last` as for leading."""
-    times = _line(schedule.last, schedule.first, steps + drop_last)[:steps]
+    times = line(schedule.last, schedule.first, steps + drop_last)[:steps]
     return from_steps(schedule, (round(step) for step in times))
 
 

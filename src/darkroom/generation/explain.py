@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from darkroom.adapters.collection import Collection
-from darkroom.adapters.describe import describe_adapter
-from darkroom.checkpoint.registry import locate
+from darkroom.adapters.describe import in_words
 from darkroom.diffusion import positives
 from darkroom.errors import DarkroomError
 from darkroom.generation.request import Request
 from darkroom.generation.wording import Extras, Wording
 from darkroom.language import EMPHASES, IGNORE, Moment, dialect_of
-from darkroom.language.tags import Tag
+from darkroom.language.mixture import in_one
+from darkroom.language.tags import TAG, Tag
 from darkroom.prompt.chunks import Chunk
 from darkroom.prompt.conditioning import T5_LENGTH, Prompt, TextConditioner
 
@@ -123,7 +123,7 @@ def explain(request: Request, text: TextConditioner, collection: Collection, mod
         request.emphasis,
         request.steps,
         tuple(rows),
-        tuple(_adapter(tag, collection, model) for tag in wording.tags),
+        tuple(_adapter(tag, collection) for tag in wording.tags),
         tuple(_embedding(name, each.arrays) for name, each in found.items()),
         (*notes, *_notes(request, rows)),
     )
@@ -163,28 +163,22 @@ def _encoders(prompt: Prompt, text: TextConditioner) -> Iterator[EncoderRead]:
 
 
 def _long(prompt: Prompt, text: TextConditioner) -> Iterator[TextRead]:
-    """What T5 reads: `TextConditioner` gives it one sequence."""
+    """What T5 reads."""
     assert text.t5 is not None
     tokenizer = text.t5.tokenizer
-    first, *others = prompt.mixture(len(text.clips))
-    for share, spans in zip(first.shares, first.texts, strict=True):
-        whole = (*spans, *(span for blend in others for span in blend.texts[0]))
-        tokens = [TokenRead(piece, span.weight) for span in whole for piece in tokenizer.pieces(span.text)]
+    blend = in_one(prompt.mixture(len(text.clips)))
+    for share, spans in zip(blend.shares, blend.texts, strict=True):
+        tokens = [TokenRead(piece, span.weight) for span in spans for piece in tokenizer.pieces(span.text)]
         room = T5_LENGTH - 1
         yield TextRead(share, (ChunkRead(tuple(tokens[:room]), room),), max(0, len(tokens) - room))
 
 
-def _adapter(tag: Tag, collection: Collection, model: str) -> NamedRead:
-    what = tag.kind
+def _adapter(tag: Tag, collection: Collection) -> NamedRead:
     try:
-        adapter = collection.adapters([tag])[tag]
-        if not adapter.hypernetwork:
-            found = describe_adapter(locate(tag.name, kind="lora"))
-            kinds = ", ".join(found.kinds)
-            what = f"{kinds} of rank {found.ranks[1]}" if found.ranks else kinds
+        adapter = collection.adapter(tag)
     except DarkroomError as error:
-        return NamedRead(str(tag), what, str(error))
-    return NamedRead(str(tag), what)
+        return NamedRead(str(tag), tag.kind, str(error))
+    return NamedRead(str(tag), tag.kind if adapter.hypernetwork else in_words(adapter))
 
 
 def _embedding(name: str, arrays: Any) -> NamedRead:
@@ -197,11 +191,11 @@ def _notes(request: Request, rows: list[RowRead]) -> Iterator[str]:
     dialect = dialect_of(request.dialect)
     for name in ("prompt", "negative"):
         text = getattr(request, name)
-        if tags := re.findall(r"<(?:lora|lyco|hypernet):[^<>]*>", text):
+        if tag := TAG.search(text):
             if name == "negative":
-                yield f"{tags[0]} in the negative prompt is text: adapters are for the whole picture"
+                yield f"{tag[0]} in the negative prompt is text: adapters are for the whole picture"
             elif not dialect.tagged(text)[1]:
-                yield f"{tags[0]} is text in the dialect {dialect.name}: name it with --adapter"
+                yield f"{tag[0]} is text in the dialect {dialect.name}: name it with --adapter"
         if request.dynamic == "off" and re.search(r"\{[^{}]*\|[^{}]*\}|__\w[\w/*]*__", text):
             yield f"{{a|b}} and __file__ in the {name} are text: --dynamic random draws from them"
         if not dialect.edits and re.search(r"\bAND\b|\[[^\[\]]*:[^\[\]]*\]", text):

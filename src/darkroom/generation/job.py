@@ -183,9 +183,9 @@ class Job:
         shape = (1, family.latent_channels, each.height // family.factor, each.width // family.factor)
         assert self.request.seed is not None
         source = SeededNoise(self.request.seed, shape, seeding=seeding_of(self.request, family))
-        path = source.path(each.points) if SAMPLERS[str(self.request.sampler)].brownian else None
         run = yield from self._started(stage, each, source, smaller)
-        run.path = path
+        if SAMPLERS[str(self.request.sampler)].brownian:
+            run.path = source.path(each.points)
         return run
 
     def _started(
@@ -236,9 +236,8 @@ class Job:
                     answers.append((estimate(guidance, outputs, question), share))
                 answer = averaged(answers)
                 self.done += 1
-                self.total = max(
-                    self.total, self.done
-                )  # Adaptive samplers take more calls than they foretell, or fewer.
+                # Adaptive samplers take more calls than they foretell, or fewer.
+                self.total = max(self.total, self.done)
                 self.denoised = answer.denoised
                 x, point = steps.send(answer)
         except StopIteration:

@@ -53,32 +53,19 @@ class Wording:
         self.says_no = any(negatives)
         """Whether there is a negative prompt."""
 
-    def doses(self, moment: Moment) -> tuple[Dose, ...]:
-        """How much of each adapter there is in the denoising network at a step."""
-        return tuple(
-            Dose(self.extras.adapters[tag], tag.strength, self._blocks[tag])
-            for tag in self._at(moment)
-            if tag.strength
-        )
-
-    def _at(self, moment: Moment) -> list[Tag]:
+    def doses(self, moment: Moment, role: str = "denoiser") -> tuple[Dose, ...]:
+        """How much of each adapter there is at a step in the denoising network, or in the one of that role."""
         share = moment.step / moment.steps
-        return [tag for tag in self.tags if tag.start <= share < tag.stop]
-
-    def _text_doses(self, moment: Moment) -> tuple[Dose, ...]:
-        strengths = {
-            tag: tag.strength if tag.text_strength is None else tag.text_strength for tag in self._at(moment)
-        }
         return tuple(
             Dose(self.extras.adapters[tag], strength, self._blocks[tag])
-            for tag, strength in strengths.items()
-            if strength
+            for tag in self.tags
+            if tag.start <= share < tag.stop and (strength := tag.strength_in(role))
         )
 
     def prompt(self, row: str, moment: Moment, adapted: bool = True) -> Prompt:
         """What that row is told at a step, equal where it is the same; not `adapted`: by encoders without adapters."""
         request = self.request
-        doses = self._text_doses(moment) if adapted else ()
+        doses = self.doses(moment, "text_encoder") if adapted else ()
         return Prompt(
             tuple(script.at(moment) for script in self._scripts[row]),
             request.dialect,

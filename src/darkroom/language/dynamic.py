@@ -147,8 +147,7 @@ def _expanded(parts: Parts, choose: Callable[[Choice], Sequence[Parts]], line: C
             if isinstance(part, Wildcard):
                 inner += template(line(part.name))
             else:
-                for number, option in enumerate(choose(part)):
-                    inner += [part.between, *option] if number else option
+                inner += _joined(choose(part), part.between)
             waiting += reversed(inner)
         if count > _MOST_DRAWN or length > _LONGEST:
             raise InvalidRequest(
@@ -158,13 +157,17 @@ def _expanded(parts: Parts, choose: Callable[[Choice], Sequence[Parts]], line: C
     return "".join(made)
 
 
+def _joined(options: Sequence[Parts], between: str) -> Parts:
+    return tuple(
+        part for number, option in enumerate(options) for part in ((between, *option) if number else option)
+    )
+
+
 def combinations(text: str, lines: Lines) -> Iterator[str]:
     """Every text of a template, in order. Raises InvalidRequest as `drawn` does."""
     waiting: list[tuple[str, tuple[Part, ...]]] = [("", template(text))]
-    depth = 0
     while waiting:
         begun, parts = waiting.pop()
-        depth += 1
         if len(begun) > _LONGEST or len(parts) > _MOST_DRAWN:
             raise InvalidRequest("the prompt grows without end: does a wildcard lead to itself?")
         if not parts:
@@ -184,11 +187,7 @@ def _options(part: Wildcard | Choice, lines: Lines) -> list[Parts]:
     found: list[Parts] = []
     able = [option for option, weight in zip(part.options, part.weights, strict=True) if weight]
     for count in range(part.low, min(part.high, len(able)) + 1):
-        for chosen in itertools.combinations(able, count):
-            joined: list[Part] = []
-            for number, option in enumerate(chosen):
-                joined += [part.between, *option] if number else option
-            found.append(tuple(joined))
+        found += [_joined(chosen, part.between) for chosen in itertools.combinations(able, count)]
         if len(found) > _FARTHEST:
             raise InvalidRequest(f"the prompt has more than {_FARTHEST:,} combinations: draw by lot instead")
     return found or [()]

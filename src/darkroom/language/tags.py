@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from darkroom.errors import InvalidRequest
 from darkroom.language.options import named_options, number
 
-KINDS = ("lora", "lyco", "hypernet")
-"""What a tag may begin with; lyco is an older word for lora."""
+KINDS = {"lora": "lora", "lyco": "lora", "hypernet": "hypernet"}
+"""What a tag may begin with, and what it is then: lyco is an older word for lora."""
 
-_TAG = re.compile(r"<(lora|lyco|hypernet):([^<>]*)>")
+TAG = re.compile(rf"<({'|'.join(KINDS)}):([^<>]*)>")
 _WHAT = "the adapter"
 
 
@@ -32,6 +31,12 @@ class Tag:
     stop: float = 1.0
     blocks: str = ""
     kind: str = "lora"
+
+    def strength_in(self, role: str) -> float:
+        """How much of what it changes in the network of that role there is to be."""
+        if self.text_strength is None or not role.startswith("text_encoder"):
+            return self.strength
+        return self.text_strength
 
     def __str__(self) -> str:
         """In the form that `parse_tag` reads."""
@@ -64,7 +69,7 @@ def parse_tag(text: str, kind: str = "lora") -> Tag:
     start, stop = numbers.get("start", 0.0), numbers.get("stop", 1.0)
     if not 0 <= start <= stop <= 1:
         raise InvalidRequest(f"{_WHAT} {text!r} starts at {start:g} and stops at {stop:g}: choose 0 to 1")
-    return Tag(name, numbers.get("unet", 1.0), numbers.get("te"), start, stop, blocks, _kind(kind))
+    return Tag(name, numbers.get("unet", 1.0), numbers.get("te"), start, stop, blocks, KINDS[kind])
 
 
 def tagged(prompt: str) -> tuple[str, tuple[Tag, ...]]:
@@ -79,9 +84,4 @@ def tagged(prompt: str) -> tuple[str, tuple[Tag, ...]]:
             raise InvalidRequest(f"at position {match.start()} of the prompt: {error}") from None
         return ""
 
-    return _TAG.sub(take, prompt), tuple(found)
-
-
-def _kind(kind: str) -> str:
-    aliases: Mapping[str, str] = {"lyco": "lora"}
-    return aliases.get(kind, kind)
+    return TAG.sub(take, prompt), tuple(found)

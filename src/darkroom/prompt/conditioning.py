@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from darkroom.errors import InvalidRequest
 from darkroom.language import IGNORE, ORIGINAL, Mixture, Span, dialect_of
+from darkroom.language.mixture import in_one
 from darkroom.networks import CLIPOutput, CLIPText, T5Encoder
 from darkroom.prompt.chunks import Chunk, Token, chunks, framed
 from darkroom.prompt.emphasis import emphasised
@@ -200,10 +201,7 @@ class TextConditioner:
         """All prompts in as many chunks as the longest needs: networks take one context length a call. A text is a
         plain prompt; None one that says nothing at all: zeros in place of states."""
         read = [Prompt((each or "",)) if not isinstance(each, Prompt) else each for each in prompts]
-        # Every prompt twice, as all have to be of the longest's length: chunks are kept.
-        length = max(
-            self._context(prompt, number, 0).shape[1] for prompt in read for number in range(len(self.clips))
-        )
+        length = max(self._length(prompt, number) for prompt in read for number in range(len(self.clips)))
         made = [self._conditioning(prompt, length) for prompt in read]
         return [
             _silenced(conditioning) if prompt is None else conditioning
@@ -233,8 +231,13 @@ class TextConditioner:
         pooled = [self._pooled(prompt, number) for number, clip in enumerate(self.clips) if clip.use.pooled]
         return Conditioning(context, torch.cat(pooled, dim=1) if pooled else None)
 
+    def _length(self, prompt: Prompt, number: int) -> int:
+        """How many tokens a CLIP encoder's states of a prompt are."""
+        longest = (max(map(len, texts)) for texts in self.chunks(prompt, number))
+        return sum(longest) * self.clips[number].tokenizer.length
+
     def _context(self, prompt: Prompt, number: int, length: int) -> Tensor:
-        """A CLIP encoder's states of a prompt, at least `length` tokens."""
+        """A CLIP encoder's states of a prompt, and of the empty one up to `length` tokens."""
         blank = self._blank(prompt, number)
         parts = []
         for blend, texts in zip(prompt.mixture(number), self.chunks(prompt, number), strict=True):
@@ -291,13 +294,11 @@ class TextConditioner:
         return torch.cat(parts, dim=1)
 
     def _long(self, prompt: Prompt, width: int) -> Tensor:
-        """T5's states with their weights applied, or zeros in their place. It reads one sequence: what another encoder
-        reads one after another stands in one text."""
+        """T5's states with their weights applied, or zeros in their place."""
         if self.t5 is None:
             return torch.zeros(1, T5_LENGTH, width, device=self.device)
-        first, *others = prompt.mixture(len(self.clips))
-        texts = [(*text, *(span for blend in others for span in blend.texts[0])) for text in first.texts]
-        return _mixed([self._long_text(text, prompt, self.t5) for text in texts], first.shares)
+        blend = in_one(prompt.mixture(len(self.clips)))
+        return _mixed([self._long_text(text, prompt, self.t5) for text in blend.texts], blend.shares)
 
     def _long_text(self, spans: Sequence[Span], prompt: Prompt, t5: T5Text) -> Tensor:
         chunk = t5.chunk(spans, T5_LENGTH)

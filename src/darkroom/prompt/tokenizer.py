@@ -146,16 +146,12 @@ class Tokenizer:
                 ids += [i for piece in pieces(part) for i in self._ids_of(piece)]
         return ids
 
-    def chunks(self, text: str) -> list[list[int]]:
-        """A text of any length as one or more sequences of `length` ids, marked and padded."""
-        ids, room = self.encode(text), self.length - 2
-        return [self._framed(ids[at : at + room]) for at in range(0, max(len(ids), 1), room)]
-
     def __call__(self, text: str) -> list[int]:
         """The first `length` ids of a text, marked and padded; what does not fit is left out."""
-        return self._framed(self.encode(text)[: self.length - 2])
+        return self.framed(self.encode(text)[: self.length - 2])
 
-    def _framed(self, ids: list[int]) -> list[int]:
+    def framed(self, ids: Sequence[int]) -> list[int]:
+        """Ids with the marks around them, padded to `length`."""
         framed = [self.start, *ids, self.end]
         return framed + [self.pad] * (self.length - len(framed))
 

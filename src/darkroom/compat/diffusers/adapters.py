@@ -13,14 +13,14 @@ from torch import Tensor
 
 from darkroom.adapters.adapter import Adapter, read_adapter
 from darkroom.adapters.dose import Dose
-from darkroom.adapters.embeddings import checked, for_encoders, read_embedding
+from darkroom.adapters.embeddings import ENCODERS, checked, for_encoders, read_embedding
 from darkroom.adapters.merged import Merged
 from darkroom.checkpoint.registry import locate
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.networks import CLIPText
 from darkroom.prompt.vocabulary import Embedding, Embeddings
 
-_UNNAMED = ("*", "emb_params", "clip_l", "clip_g", "t5xxl")
+_UNNAMED = ("*", "emb_params", *ENCODERS)
 """What files call vectors without naming their word."""
 
 Weights = float | Sequence[float | Mapping[str, float]] | Mapping[str, float]
@@ -164,9 +164,9 @@ class Adapted:
 
     def _doses(self, role: str, scale: float) -> tuple[Dose, ...]:
         """What a network gets of each LoRA that is used and not in its weights."""
-        fused = {dose.adapter for _, doses in self._fused for dose in doses.get(role, ())}
         if not self._enabled:
             return ()
+        fused = {dose.adapter for _, doses in self._fused for dose in doses.get(role, ())}
         found = [(self._adapters[name], self._weights[name]) for name in self._active]
         return tuple(
             Dose(adapter, scale * _of(weight, role)) for adapter, weight in found if adapter not in fused

@@ -68,10 +68,8 @@ def _encoded(
     most = clip.most_skipped
     if not isinstance(skip, int) or not 0 <= skip <= most:
         raise InvalidRequest(f"clip_skip is {skip!r}: this model's text encoder takes 0 to {most}")
-    row = [tokenizer.start, *ids[:room], tokenizer.end]
-    row += [tokenizer.pad] * (tokenizer.length - len(row))
     vectors = None if vocabulary.vectors is None else vocabulary.vectors.to(device)
-    return clip.states(tuple(row), device, skip, vectors=vectors)
+    return clip.states(tuple(tokenizer.framed(ids[:room])), device, skip, vectors=vectors)
 
 
 def _long(conditioner: TextConditioner, texts: Sequence[str], length: int) -> Tensor:

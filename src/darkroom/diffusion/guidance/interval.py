@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,14 +11,11 @@ from darkroom.diffusion.process import Array
 
 
 @dataclass(frozen=True)
-class Interval:
-    """`inside` on the steps that begin from `start` up to `stop`, shares of the way, `outside` on the others
-    (Kynkäänniemi et al. 2024, https://arxiv.org/abs/2404.07724)."""
+class _Sometimes(ABC):
+    """`inside` on some of the steps, `outside` on the others."""
 
     inside: Guidance
     outside: Guidance
-    start: float = 0.0
-    stop: float = 1.0
 
     def rows(self, question: Question) -> tuple[Ask, ...]:
         return self._chosen(question).rows(question)
@@ -26,26 +24,33 @@ class Interval:
         return self._chosen(question).guided(outputs, question)
 
     def _chosen(self, question: Question) -> Guidance:
-        return self.inside if question.within(self.start, self.stop) else self.outside
+        return self.inside if self._guides(question) else self.outside
+
+    @abstractmethod
+    def _guides(self, question: Question) -> bool:
+        """Whether it is one of those steps."""
 
 
 @dataclass(frozen=True)
-class OffSteps:
+class Interval(_Sometimes):
+    """`inside` on the steps that begin from `start` up to `stop`, shares of the way, `outside` on the others
+    (Kynkäänniemi et al. 2024, https://arxiv.org/abs/2404.07724)."""
+
+    start: float = 0.0
+    stop: float = 1.0
+
+    def _guides(self, question: Question) -> bool:
+        return question.within(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class OffSteps(_Sometimes):
     """`outside` on every second step, on `every` one if asked, once the noise level sigma / alpha is under `below`,
     `inside` on the others: A1111's "negative guidance minimum sigma" (`modules/sd_samplers_cfg_denoiser.py`)."""
 
-    inside: Guidance
-    outside: Guidance
     below: float
     every: bool = False
 
-    def rows(self, question: Question) -> tuple[Ask, ...]:
-        return self._chosen(question).rows(question)
-
-    def guided(self, outputs: Mapping[str, Array], question: Question) -> Array:
-        return self._chosen(question).guided(outputs, question)
-
-    def _chosen(self, question: Question) -> Guidance:
-        point = question.point
-        off = point.sigma < self.below * point.alpha and (self.every or question.step % 2 == 1)
-        return self.outside if off else self.inside
+    def _guides(self, question: Question) -> bool:
+        late = question.point.sigma < self.below * question.point.alpha
+        return not (late and (self.every or question.step % 2 == 1))
