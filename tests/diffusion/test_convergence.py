@@ -158,7 +158,8 @@ def test_law(drive: Any, name: str, eta: float, schedule: Any) -> None:
         errors.append(abs(std / math.sqrt(VARIANCE) - 1))
     if name not in ("lcm", "tcd"):  # They jump far each time: right only for models made for it.
         assert errors[1] < 0.04
-        assert errors[1] < max(errors[0] / 2, 2e-3)
+        # DPM fast ends at the least noise that the network knows, from which more steps lead no nearer.
+        assert errors[1] < (max(errors[0] / 2, 2e-3) if name == "dpm_fast" else errors[0] / 2)
 
 
 @pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])

@@ -127,7 +127,8 @@ def test_from_another_size(height: int, width: int) -> None:
 
 @pytest.mark.peer
 def test_the_tree_is_torchsde_s() -> None:
-    torchsde = pytest.importorskip("torchsde")
+    import torchsde
+
     draw = np.random.default_rng(0)
     for seed, (start, end) in ((7, (0.03, 14.6)), (2**31 + 3, (0.0, 1.0)), (0, (0.029167, 157.4))):
         theirs = torchsde.BrownianTree(start, torch.zeros(1, 4, 3, 5), end, entropy=seed)
