@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from darkroom.checkpoint.registry import locate
+from darkroom.library.locate import locate
 from interleave import arguments, interleave, report
 
 PEER = """

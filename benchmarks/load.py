@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
+from darkroom.files import write_json
 from darkroom.networks import VAE, CLIPText, CLIPTextConfig, UNet, UNetConfig, VAEConfig
 from darkroom.prompt import Tokenizer
-from darkroom.train.folders import save_network, write_json
+from darkroom.train.folders import save_network
 from interleave import arguments, interleave, report
 
 OURS = """

@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.checkpoint.services import serving
+from tests.library.services import serving
 
 from darkroom.cli import main
-from darkroom.cli.models import size_of
+from darkroom.cli.models.shared import size_of
 from toys import write_model
 
 LORA = {"x.lora_down.weight": torch.ones(4, 8), "x.lora_up.weight": torch.ones(8, 4)}

@@ -21,7 +21,7 @@ from tests.families import peer, relative_error
 
 import darkroom
 from darkroom.checkpoint.export import convert
-from darkroom.checkpoint.source import open_source
+from darkroom.checkpoint.opening import open_source
 from darkroom.cli import main
 from darkroom.diffusion import SeededNoise, points_for
 from darkroom.errors import InvalidRequest, ModelError

@@ -10,27 +10,46 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "darkroom"
-# A later one may import an earlier one, never the reverse.
-ORDER = [
-    "errors",
-    "diffusion",
-    "language",
-    "networks",
-    "prompt",
-    "checkpoint",
-    "adapters",
-    "safety",
-    "generation",
-    "engine",
-    "model",
-    "shelf",
-    "world",
-    "train",
-    "serve",
-    "compat",
-    "cli",
-]
+# In each package, a later one may import an earlier one, never the reverse; "" is the whole house.
+ORDER = {
+    "": """
+        errors files pixels
+        diffusion networks weights language prompt checkpoint library adapters safety
+        generation engine forecast model shelf
+        world evaluation train serve compat cli
+    """,
+    "diffusion": """
+        beta brownian philox points noise process schedule spacing run training
+        guidance samplers multistep plusplus solvers catalogue registry
+    """,
+    "networks": "layers unfilled unet vae tiny clip t5 mmdit freeu altered",
+    "weights": """
+        names hashes mapped ggml archives gguf safe_tensors scaled unpickled pickles torch_files opening writing
+    """,
+    "checkpoint": """
+        family configs infer rules blocks identify source named load settings folder single_file opening export blend
+    """,
+    "library": "kinds records lock describe scan verify fetch locate",
+    "adapters": """
+        names patches groups adapter truncated embeddings hypernetwork dose applied merged
+        collection describe bake written extract merge
+    """,
+    "world": "scene words textures layout sampling canvas captions sky styles things places render",
+    "train": "config feed folders journal muon saved average loop pocket __main__",
+    "train.pocket": "data artefacts grow start labels judged latents vae clip unet oracle export cli",
+    "compat": "diffusers",
+    "compat.diffusers": """
+        config autoencoders schedulers prompts job call adapters placed pipeline pipelines
+    """,
+    "cli": """
+        files progress show train evaluate checkpoints models lora merge generate again prompt plan
+    """,
+}
 PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate", "compel", "torchsde"}
+FILES = sorted(SOURCE.rglob("*.py"))
+LENGTHS = {path: len(path.read_text("utf-8").splitlines()) for path in FILES}
+# As far as one goes without turning back: the lines of a file, and of a package whose modules need no order.
+LONGEST_FILE, LONGEST_LOOSE, LARGEST_SHARE = 450, 1500, 0.15
 
 
 def imports(path: Path) -> list[str]:
@@ -41,29 +60,63 @@ def imports(path: Path) -> list[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.append(str(node.module))
-            names += [f"{node.module}.{alias.name}" for alias in node.names if node.module == "darkroom"]
+            own = SOURCE.parent.joinpath(*str(node.module).split(".")).is_dir()
+            names += [f"{node.module}.{alias.name}" if own else str(node.module) for alias in node.names]
     return names
 
 
-def part(path: Path) -> str:
-    relative = path.relative_to(SOURCE).with_suffix("")
-    return relative.parts[0]
+def module(path: Path) -> str:
+    """A file's dotted name within the house; a package's `__init__` is the package."""
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def lines(folder: Path) -> int:
+    return sum(length for path, length in LENGTHS.items() if path.is_relative_to(folder))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_imports_point_one_way(path):
-    here = part(path)
-    if here in ("__init__", "__main__"):
+    here = module(path)
+    if here in ("", "__main__"):
         return
-    assert here in ORDER, f"{here} has no place in the import order"
     for name in imports(path):
-        pieces = name.split(".")
-        assert pieces[0] not in PEERS, f"{path} imports the peer {name}"
-        if pieces[0] == "darkroom" and len(pieces) > 1:
-            assert ORDER.index(pieces[1]) <= ORDER.index(here), (
-                f"{path} imports {name}, which comes after {here}"
-            )
+        root, _, there = name.partition(".")
+        assert root not in PEERS, f"{path} imports the peer {name}"
+        if root == "darkroom" and there:
+            check(here.split("."), there.split("."), f"{path} imports {name}")
+
+
+def check(here: list[str], there: list[str], what: str) -> None:
+    """Where the two names part, the imported one stands first."""
+    depth = next((i for i, pair in enumerate(zip(here, there, strict=False)) if len({*pair}) > 1), None)
+    package = ".".join(here[:depth])
+    if depth is not None and package in ORDER:
+        order = ORDER[package].split()
+        for name in (here[depth], there[depth]):
+            assert name in order, f"{what}: {name} has no place in the order of {package or 'the house'}"
+        assert order.index(there[depth]) < order.index(here[depth]), f"{what}, which comes after it"
+
+
+def test_every_large_package_has_an_order():
+    for folder in {path.parent for path in FILES}:
+        modules = {path.stem for path in folder.glob("*.py")} | {
+            path.parent.name for path in folder.glob("*/*.py")
+        }
+        modules -= {"__init__", "__main__"}
+        order = ORDER.get(module(folder / "__init__.py"), "").split()
+        if order or lines(folder) > LONGEST_LOOSE:
+            assert modules <= set(order), f"{folder}: give {modules - set(order)} a place in its order"
+
+
+def test_no_file_or_package_is_too_long():
+    long = {str(path): length for path, length in LENGTHS.items() if length > LONGEST_FILE}
+    assert not long
+    whole = lines(SOURCE)
+    # The drawn world is a picture book.
+    shares = {
+        path.name: lines(path) / whole for path in SOURCE.iterdir() if path.is_dir() and path.name != "world"
+    }
+    assert {name: share for name, share in shares.items() if share > LARGEST_SHARE} == {}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import darkroom
-from darkroom.checkpoint.registry import locate
+from darkroom.library.locate import locate
 
 
 @pytest.fixture(scope="module")

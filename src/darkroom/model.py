@@ -21,15 +21,14 @@ from darkroom.adapters.collection import Collection
 from darkroom.adapters.dose import doses_by_role
 from darkroom.adapters.merged import Merged
 from darkroom.checkpoint.family import Family
-from darkroom.checkpoint.hashes import sha256_of
-from darkroom.checkpoint.load import Progress, readers
-from darkroom.checkpoint.registry import locate, name_of
-from darkroom.checkpoint.source import Source, open_source, with_vae
-from darkroom.engine import Engine, Expert, LatentDiffusion, Placement, Task, keep_freed_memory, place
-from darkroom.engine.devices import return_freed_memory
-from darkroom.engine.memory import MODES, Memory, Room, memory_mode, seated
-from darkroom.engine.plan import Planner, parse_size
+from darkroom.checkpoint.load import Progress
+from darkroom.checkpoint.opening import open_source, with_vae
+from darkroom.checkpoint.source import Source
+from darkroom.engine import Engine, LatentDiffusion, Task, place
+from darkroom.engine.loading import networks_of
+from darkroom.engine.memory import MODES, memory_mode, parse_size
 from darkroom.errors import InvalidRequest, ModelError
+from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Picture, Request
 from darkroom.generation.ensemble import Member, parse_member
 from darkroom.generation.infotext import infotext
@@ -38,8 +37,9 @@ from darkroom.generation.settle import settle
 from darkroom.generation.templates import completed, pictures, template_of
 from darkroom.generation.wording import Extras, Wording
 from darkroom.language.tags import parse_tag
-from darkroom.networks import CLIPText, T5Encoder
-from darkroom.prompt import ClipText, T5Text, T5Tokenizer, TextConditioner, Tokenizer
+from darkroom.library.locate import locate, name_of
+from darkroom.pixels import to_pixels
+from darkroom.weights.hashes import sha256_of
 
 # Raised whenever the same request would give other pixels than before.
 NUMERICS = 2
@@ -63,8 +63,8 @@ class Step:
         if latent is None or rows is None:
             return None
         matrix = torch.tensor(rows)
-        colours = torch.einsum("rc,chw->hwr", matrix[:, :-1], latent[0]) + matrix[:, -1]
-        pixels = (colours * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
+        colours = torch.einsum("rc,nchw->nrhw", matrix[:, :-1], latent) + matrix[:, -1, None, None]
+        (pixels,) = to_pixels(colours)
         side = self._family.factor
         return Image.fromarray(pixels).resize(
             (pixels.shape[1] * side, pixels.shape[0] * side), Image.Resampling.BICUBIC
@@ -349,9 +349,7 @@ def load(
                 raise InvalidRequest(
                     f"memory is {memory!r}: with an ensemble, say which mode: {', '.join(MODES)}"
                 )
-            mode = memory_mode(Planner(source, placement, wanted, refining).fitting(limit).mode)
-        if placement.device.type == "cpu":
-            _tune_allocator(mode)
+            mode = memory_mode(Forecaster(source, placement, wanted, refining).fitting(limit).mode)
         networks = networks_of(source, placement, refining, mode, progress, [each for each, _ in members])
         asked = {
             "vae": None if vae is None else name_of(locate(vae, kind="vae")),
@@ -448,56 +446,3 @@ def check_refiner(refiner: Source, base: Source) -> None:
         raise ModelError(
             f"{refiner.path} was trained on another noise schedule than {base.path}: give one that fits it"
         )
-
-
-def _tune_allocator(mode: Memory) -> None:
-    if mode.denoiser == "stream":
-        return_freed_memory()
-    elif not mode.comes_and_goes:
-        keep_freed_memory()
-
-
-def networks_of(
-    source: Source,
-    placement: Placement,
-    refiner: Source | None = None,
-    memory: Memory = MODES["full"],
-    progress: Progress | None = None,
-    members: Sequence[Source] = (),
-) -> LatentDiffusion:
-    """The networks of a model on disk, of others beside it and of its refiner, ready for an engine. Raises ModelError
-    where one is missing.
-
-    Where `memory` has some of them come and go, their files must stay open for as long as they are used.
-    """
-    room = Room()
-
-    def seat(source: Source, roles: Sequence[str]) -> dict[str, Any]:
-        return dict(seated(readers(source, placement.device, placement.dtype, roles), memory, room, progress))
-
-    networks = seat(source, [*source.expert_roles, "vae"])
-    experts = [_expert(source, networks, placement)]
-    experts += [_expert(each, seat(each, each.expert_roles), placement) for each in members]
-    if refiner is not None:
-        experts.append(_expert(refiner, seat(refiner, refiner.expert_roles), placement))
-    return LatentDiffusion(tuple(experts), networks["vae"], placement, memory)
-
-
-def _expert(source: Source, networks: Mapping[str, Any], placement: Placement) -> Expert:
-    return Expert(conditioner_of(source, networks, placement.device), networks[source.denoiser.role])
-
-
-def conditioner_of(source: Source, networks: Mapping[str, Any], device: torch.device) -> TextConditioner:
-    """What turns texts into what a model's network is told, with its networks by their roles."""
-    clips = []
-    for role, use in source.family.text.items():
-        encoder = networks[role]
-        assert isinstance(encoder, CLIPText)
-        own = source.tokenizers.get(role)
-        tokenizer = Tokenizer.load(own) if isinstance(own, Path) else own or Tokenizer.clip(use.pad)
-        clips.append(ClipText(tokenizer, encoder, use, role))
-    joint = getattr(source.denoiser.config, "joint_attention_dim", None)
-    t5, folder = networks.get("text_encoder_3"), source.tokenizers.get("text_encoder_3")
-    if isinstance(t5, T5Encoder) and isinstance(folder, Path):
-        return TextConditioner(clips, joint, T5Text(T5Tokenizer.load(folder), t5), device)
-    return TextConditioner(clips, joint, device=device)

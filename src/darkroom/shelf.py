@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.engine.devices import give_back_memory
-from darkroom.engine.memory import resident_nbytes
-from darkroom.engine.plan import parse_size
+from darkroom.engine.memory import parse_size, resident_nbytes
 from darkroom.errors import InvalidRequest
 from darkroom.model import Model, load
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.families import peer, relative_error
 from tests.test_families_against_diffusers import SAME, noise_for, ours
 
-from darkroom.checkpoint.source import open_source
+from darkroom.checkpoint.opening import open_source
 from darkroom.diffusion import points_for
 
 pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore")]

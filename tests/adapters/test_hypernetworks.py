@@ -13,8 +13,8 @@ from torch import nn
 from darkroom.adapters.applied import applied
 from darkroom.adapters.dose import Dose
 from darkroom.adapters.hypernetwork import read_hypernetwork
-from darkroom.checkpoint.kinds import identify
 from darkroom.errors import ModelError
+from darkroom.library.kinds import identify
 from darkroom.networks import UNet, UNetConfig
 from darkroom.networks.layers import Attention
 

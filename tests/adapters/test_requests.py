@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 import darkroom
-from darkroom.checkpoint.library import changing, version_of
 from darkroom.cli import main
 from darkroom.engine import Engine
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Picture, Request
 from darkroom.generation.job import Job
+from darkroom.library.records import changing, version_of
 from darkroom.model import Model
 
 

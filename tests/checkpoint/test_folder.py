@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 import darkroom
 from darkroom.checkpoint.load import fill, readers
-from darkroom.checkpoint.registry import available, locate
-from darkroom.checkpoint.source import open_source
+from darkroom.checkpoint.opening import open_source
 from darkroom.errors import ModelError
+from darkroom.library.locate import available, locate
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 CPU = torch.device("cpu")

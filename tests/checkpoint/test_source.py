@@ -14,7 +14,7 @@ import darkroom
 from darkroom.checkpoint.export import convert
 from darkroom.checkpoint.identify import family_of
 from darkroom.checkpoint.load import fill, readers
-from darkroom.checkpoint.source import open_source, with_vae
+from darkroom.checkpoint.opening import open_source, with_vae
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.networks import (
     VAE,

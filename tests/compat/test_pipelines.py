@@ -16,7 +16,7 @@ from PIL import Image
 from tests.families import absent, peer, relative_error
 
 from darkroom.checkpoint.export import convert
-from darkroom.checkpoint.source import open_source
+from darkroom.checkpoint.opening import open_source
 from darkroom.compat import diffusers as compat
 from darkroom.compat.diffusers.schedulers import CLASSES
 from darkroom.errors import InvalidRequest, ModelError

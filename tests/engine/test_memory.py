@@ -10,12 +10,12 @@ import torch
 
 import darkroom
 from darkroom.checkpoint.load import readers
-from darkroom.checkpoint.source import open_source
-from darkroom.engine.cost import cost_of
+from darkroom.checkpoint.opening import open_source
 from darkroom.engine.devices import place
-from darkroom.engine.memory import MODES, Memory, Room, memory_mode, seated
-from darkroom.engine.plan import Planner, parse_size
+from darkroom.engine.memory import MODES, Memory, Room, memory_mode, parse_size, seated
 from darkroom.errors import InvalidRequest, ModelError
+from darkroom.forecast.cost import cost_of
+from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Request
 from darkroom.generation.settle import settle
 from darkroom.networks import UNet, UNetConfig, unfilled
@@ -110,15 +110,15 @@ def test_sizes(text, size):
     assert parse_size(text) == size
 
 
-def planner(path, precision="float32", **settings):
+def forecaster(path, precision="float32", **settings):
     with open_source(path) as source:
         request = settle(Request.from_dict({"prompt": "", **settings}), source.family, "toy")
-        return Planner(source, place("cpu", precision), request)
+        return Forecaster(source, place("cpu", precision), request)
 
 
 def test_the_fastest_mode_that_fits_is_chosen(toy_folder):
-    found = planner(toy_folder, width=64, height=64)
-    peaks = {mode: found.foresee(mode).peak for mode in MODES}
+    found = forecaster(toy_folder, width=64, height=64)
+    peaks = {mode: found.forecast(mode).peak for mode in MODES}
     assert peaks["full"] > peaks["medium"] > peaks["low"]
     for mode in ("full", "medium", "low"):
         assert found.fitting(peaks[mode]).mode == mode
@@ -127,7 +127,7 @@ def test_the_fastest_mode_that_fits_is_chosen(toy_folder):
 
 
 def test_weights_and_precision_are_counted(toy_folder):
-    long, short = planner(toy_folder), planner(toy_folder, "bfloat16")
+    long, short = forecaster(toy_folder), forecaster(toy_folder, "bfloat16")
     assert all(long.weights[role] == 2 * short.weights[role] for role in ("unet", "vae"))
 
 

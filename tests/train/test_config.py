@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from darkroom.errors import InvalidRequest
-from darkroom.train.clip import CLIPSettings
-from darkroom.train.config import LoopConfig, WorldConfig, load_config, parse
-from darkroom.train.latents import LatentSettings
-from darkroom.train.unet import UNetSettings
-from darkroom.train.vae import VAESettings
+from darkroom.train.config import LoopConfig, load_config, parse
+from darkroom.train.pocket.clip import CLIPSettings
+from darkroom.train.pocket.data import WorldConfig
+from darkroom.train.pocket.latents import LatentSettings
+from darkroom.train.pocket.unet import UNetSettings
+from darkroom.train.pocket.vae import VAESettings
 
 
 @pytest.mark.parametrize(

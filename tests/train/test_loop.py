@@ -123,8 +123,8 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr("darkroom.train.saved.os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr("darkroom.files.os.fsync", fail)
+    with pytest.raises(InvalidRequest, match="disk full"):
         write_checkpoint(path, {"x": torch.zeros(3)}, {"step": 2})
     tensors, numbers = read_checkpoint(path)
     assert numbers == {"step": 1}

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from darkroom.adapters.groups import Contents, Layered, read_contents
 from darkroom.adapters.names import Place, places, prefixed, spelt
 from darkroom.adapters.patches import Patch, Scaled, converted, outline
-from darkroom.checkpoint.hashes import sha256_of
-from darkroom.checkpoint.source import DENOISERS, SD2_LAYER
+from darkroom.checkpoint.single_file import SD2_LAYER
+from darkroom.checkpoint.source import DENOISERS
 from darkroom.errors import ModelError
 from darkroom.networks import CLIPText
+from darkroom.weights.hashes import sha256_of
 
 _SHOWN = 3
 

@@ -13,10 +13,11 @@ from darkroom.adapters.collection import Collection
 from darkroom.adapters.dose import Dose, doses_by_role
 from darkroom.adapters.names import Place
 from darkroom.adapters.patches import Patch
-from darkroom.checkpoint.export import Progress, convert
+from darkroom.checkpoint.export import convert
 from darkroom.checkpoint.named import Named
 from darkroom.checkpoint.source import Part, Source
 from darkroom.language.tags import parse_tag
+from darkroom.weights.writing import Progress
 
 
 def bake(

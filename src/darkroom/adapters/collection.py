@@ -12,14 +12,14 @@ from torch import nn
 from darkroom.adapters.adapter import Adapter, read_adapter
 from darkroom.adapters.embeddings import checked, for_encoders, read_embedding
 from darkroom.adapters.hypernetwork import is_hypernetwork, read_hypernetwork
-from darkroom.checkpoint.hashes import sha256
-from darkroom.checkpoint.library import Library
-from darkroom.checkpoint.registry import locate
-from darkroom.checkpoint.tensors import open_weights
 from darkroom.errors import ModelError
 from darkroom.language.tags import Tag
+from darkroom.library.locate import locate
+from darkroom.library.records import Library
 from darkroom.networks import CLIPText
 from darkroom.prompt.vocabulary import Embedding
+from darkroom.weights.hashes import sha256
+from darkroom.weights.opening import open_weights
 
 _MOST = 16
 """How many adapters are kept in memory."""

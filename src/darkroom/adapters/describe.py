@@ -15,7 +15,7 @@ from darkroom.adapters.adapter import Adapter, family_of_adapter, fitted, mismat
 from darkroom.adapters.groups import Contents, read_contents
 from darkroom.adapters.names import prefixed
 from darkroom.adapters.patches import Decomposed, Hadamard, Kronecker, LowRank, Patch
-from darkroom.checkpoint.hashes import autov3, sha256_of
+from darkroom.weights.hashes import autov3, sha256_of
 
 _MOST_WORDS = 12
 _KINDS = {

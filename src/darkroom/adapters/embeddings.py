@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from darkroom.checkpoint.tensors import open_weights
 from darkroom.errors import ModelError
+from darkroom.weights.opening import open_weights
 
 ENCODERS = ("clip_l", "clip_g", "t5xxl")
 """What files for several text encoders call their vectors, in the encoders' order. T5's are not used."""

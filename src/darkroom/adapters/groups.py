@@ -22,9 +22,9 @@ from darkroom.adapters.patches import (
     Patch,
     Scaled,
 )
-from darkroom.checkpoint.source import read_json
-from darkroom.checkpoint.tensors import WeightsFile, open_weights
+from darkroom.checkpoint.settings import read_json
 from darkroom.errors import ModelError
+from darkroom.weights.opening import WeightsFile, open_weights
 
 CONFIG = "adapter_config.json"
 """What PEFT writes beside an adapter's weights."""

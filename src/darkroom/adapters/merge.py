@@ -17,10 +17,10 @@ from darkroom.adapters.names import Place, prefixed, spelt
 from darkroom.adapters.patches import Difference, LowRank, Patch
 from darkroom.adapters.truncated import Size, truncated_product
 from darkroom.adapters.written import Progress, Written, prefix_of
-from darkroom.checkpoint.registry import locate
 from darkroom.checkpoint.rules import SAME, SPLIT, SWAP
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.language.tags import Tag, parse_tag
+from darkroom.library.locate import locate
 
 
 @dataclass(frozen=True)

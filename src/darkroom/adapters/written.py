@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from darkroom.adapters.truncated import Size, truncated
-from darkroom.checkpoint.export import Pending, write_safetensors
 from darkroom.errors import InvalidRequest
+from darkroom.weights.writing import Pending, write_safetensors
 
 Progress = Callable[[int, int], object]
 """Told how many layers of how many are done."""

@@ -7,11 +7,10 @@ layout has no place for is kept (`original.safetensors` in a folder), so that th
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,80 +20,18 @@ from torch import Tensor, nn
 from darkroom.checkpoint import configs
 from darkroom.checkpoint.infer import HUGGING_FACE, ORIGINAL
 from darkroom.checkpoint.rules import SAME, Rule, original_rules
-from darkroom.checkpoint.source import DARKROOM, Part, Source, leftovers
-from darkroom.checkpoint.tensors import open_weights
-from darkroom.diffusion import Discrete, FlowSchedule
+from darkroom.checkpoint.settings import scheduler_json
+from darkroom.checkpoint.single_file import DARKROOM
+from darkroom.checkpoint.source import Part, Source, leftovers
 from darkroom.errors import InvalidRequest
+from darkroom.files import replacing, write_json
 from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet
 from darkroom.prompt.conditioning import TextUse
 from darkroom.prompt.tokenizer import Tokenizer
+from darkroom.weights.opening import open_weights
+from darkroom.weights.writing import Pending, Progress, write_safetensors
 
 LEFTOVERS = "original.safetensors"
-Progress = Callable[[int, int], None]
-"""Told how many bytes of how many are written."""
-
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A tensor to be written: its name, shape and type, and how to get it."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    make: Callable[[], Tensor]
-
-    @property
-    def nbytes(self) -> int:
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
-
-
-def write_safetensors(
-    path: Path, tensors: Iterable[Pending], metadata: Mapping[str, str], progress: Progress | None = None
-) -> None:
-    """Write a safetensors file, one tensor in memory at a time, whole or not at all."""
-    rows = sorted(tensors, key=lambda row: (-row.dtype.itemsize, row.name))  # Aligned, as the format advises.
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    at = 0
-    for row in rows:
-        offsets = [at, at + row.nbytes]
-        header[row.name] = {"dtype": _DTYPES[row.dtype], "shape": list(row.shape), "data_offsets": offsets}
-        at += row.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            done = 0
-            for row in rows:
-                tensor = row.make().to(row.dtype).contiguous()
-                tensor.reshape(-1).view(torch.uint8).numpy().tofile(file)
-                done += row.nbytes
-                if progress is not None:
-                    progress(done, at)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InvalidRequest(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def convert(
@@ -309,9 +246,6 @@ def _folder(
     progress: Progress | None,
     opened: ExitStack,
 ) -> None:
-    """Write beside `out` first: a folder is there whole, or not at all."""
-    temporary = out.with_name(out.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
     rows = {role: _component_rows(source, role, networks[role], dtype) for role in source.parts}
     total = sum(row.nbytes for part in rows.values() for row in part[0])
     done = 0
@@ -320,21 +254,16 @@ def _folder(
         if progress is not None:
             progress(done + written, total)
 
-    try:
+    with replacing(out) as temporary:
         for role, (tensors, config) in rows.items():
             _, _, stem, to_json = _COMPONENTS[source.parts[role].kind]
             write_safetensors(temporary / role / f"{stem}.safetensors", tensors, {"format": "pt"}, told)
-            _write_json(temporary / role / "config.json", to_json(config))
+            write_json(temporary / role / "config.json", to_json(config))
             done += sum(row.nbytes for row in tensors)
         rest = _unplaced(source, networks, rows, prune, opened)
         if rest:
             write_safetensors(temporary / LEFTOVERS, rest, {"format": "pt"})
         _write_settings(source, temporary)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise InvalidRequest(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _component_rows(
@@ -387,7 +316,7 @@ def _write_settings(source: Source, out: Path) -> None:
         projected = part.kind is CLIPText and part.config.projection_dim is not None
         index[role] = [library, name + "WithProjection" if projected else name]
     index["scheduler"] = ["diffusers", scheduler_json(source)["_class_name"]]
-    _write_json(out / "scheduler/scheduler_config.json", scheduler_json(source))
+    write_json(out / "scheduler/scheduler_config.json", scheduler_json(source))
     for role in family.text:
         folder = role.replace("text_encoder", "tokenizer")
         own = source.tokenizers.get(role)
@@ -410,43 +339,5 @@ def _write_settings(source: Source, out: Path) -> None:
     if pipeline in ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"):
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
         index["requires_safety_checker"] = False
-    _write_json(out / "model_index.json", index)
-    _write_json(out / "darkroom.json", _extra(source))
-
-
-def scheduler_json(source: Source) -> dict[str, Any]:
-    """The scheduler_config.json that the model came with, else its family's usual one."""
-    family, schedule = source.family, source.family.schedule
-    if source.scheduler:
-        kept = dict(source.scheduler)
-        if isinstance(schedule, Discrete):  # Either may have been overridden.
-            kept |= {
-                "prediction_type": family.process.name,
-                "rescale_betas_zero_snr": schedule.zero_terminal_snr,
-            }
-        return kept
-    if isinstance(schedule, FlowSchedule):
-        return {
-            "_class_name": "FlowMatchEulerDiscreteScheduler",
-            "num_train_timesteps": schedule.count,
-            "shift": schedule.shift,
-        }
-    common = {
-        "beta_schedule": "scaled_linear",
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "num_train_timesteps": 1000,
-        "prediction_type": family.process.name,
-        "steps_offset": 1,
-        "rescale_betas_zero_snr": isinstance(schedule, Discrete) and schedule.zero_terminal_snr,
-    }
-    if family.sizes:
-        return {"_class_name": "EulerDiscreteScheduler", **common, "timestep_spacing": "leading"}
-    # PNDM knows no zero terminal SNR.
-    del common["rescale_betas_zero_snr"]
-    return {"_class_name": "PNDMScheduler", **common, "skip_prk_steps": True, "set_alpha_to_one": False}
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+    write_json(out / "model_index.json", index)
+    write_json(out / "darkroom.json", _extra(source))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from darkroom.cli.progress import byte_bar
 
 if TYPE_CHECKING:
-    from darkroom.checkpoint.describe import Description
+    from darkroom.library.describe import Description
 
 _GIB = 2**30
 
@@ -53,8 +53,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run_inspect(args: argparse.Namespace) -> int:
-    from darkroom.checkpoint.describe import describe
-    from darkroom.checkpoint.registry import locate
+    from darkroom.library.describe import describe
+    from darkroom.library.locate import locate
 
     for number, model in enumerate(args.model):
         found = describe(locate(model), args.hash)
@@ -87,9 +87,9 @@ def as_text(found: Description) -> str:
 
 def run_convert(args: argparse.Namespace) -> int:
     from darkroom.checkpoint.export import convert
-    from darkroom.checkpoint.registry import locate
-    from darkroom.checkpoint.source import open_source, with_vae
+    from darkroom.checkpoint.opening import open_source, with_vae
     from darkroom.engine.devices import precision_of
+    from darkroom.library.locate import locate
 
     dtype = None if args.precision is None else precision_of(args.precision)
     with ExitStack() as opened:

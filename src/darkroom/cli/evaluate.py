@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from darkroom.world.oracle import Oracle
+    from darkroom.evaluation.oracle import Oracle
 
 INTERRUPTED = 130
 _SETTINGS = ("steps", "guidance", "sampler", "schedule")
@@ -72,17 +72,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from darkroom.world.oracle import Oracle
+    from darkroom.evaluation.oracle import Oracle
 
     oracle = Oracle.load()
     if args.truth:
-        from darkroom.world.truth import report
+        from darkroom.evaluation.truth import report
 
         found = report(oracle, seed=args.seed)
         print(json.dumps(found.to_dict(), indent=2) if args.json else found.table())
         return 0
     if args.label:
-        from darkroom.world.labels import label
+        from darkroom.evaluation.labels import label
 
         print(label(args.label, oracle))
         return 0
@@ -90,17 +90,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace, oracle: Oracle) -> int:
+    from darkroom.evaluation.evaluate import Questions, evaluate
     from darkroom.model import load
-    from darkroom.world.evaluate import Plan, evaluate
 
     settings = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     if args.size is not None:
         settings |= {"width": args.size, "height": args.size}
     tasks = tuple(name.strip() for name in (args.tasks or "").split(",") if name.strip())
-    plan = Plan(tasks, args.prompts, args.core, args.seed, settings)
+    asked = Questions(tasks, args.prompts, args.core, args.seed, settings)
     model = load(args.model, device=args.device, precision=args.precision)
     folder = args.output or Path("evaluation") / model.name
-    results = evaluate(model, oracle, plan, folder, quiet=args.json)
+    results = evaluate(model, oracle, asked, folder, quiet=args.json)
     print(json.dumps(results.to_dict(), indent=1, ensure_ascii=False) if args.json else results.table())
     print(f"pictures, grid.png and results.json are in {folder}", file=sys.stderr)
     if not results.complete:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import string
 import tempfile
@@ -14,6 +13,7 @@ from PIL import Image
 
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.generation.picture import FORMATS, Picture
+from darkroom.pixels import sheet
 
 _FIELDS = (
     "seed",
@@ -57,7 +57,9 @@ class Files:
 
     def save_grid(self, images: list[Image.Image], seed: int) -> Path:
         path = self._free(f"{seed}-grid")
-        Picture(grid(images), seed, {}, "").save(path, self.format, metadata=False)
+        Picture(sheet(images, gap=8, ground=(24, 24, 27)), seed, {}, "").save(
+            path, self.format, metadata=False
+        )
         return path
 
     def _free(self, name: str) -> Path:
@@ -104,15 +106,3 @@ def slug(prompt: str, longest: int = 60) -> str:
         name = f"{name}-{word}" if name else word
     # File systems count bytes: 255 of them for a name.
     return (name or "-".join(words)[:longest] or "picture").encode()[:180].decode(errors="ignore")
-
-
-def grid(images: list[Image.Image], gap: int = 8) -> Image.Image:
-    """Pictures side by side on one sheet, as nearly square as they come."""
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    width = max(image.width for image in images)
-    height = max(image.height for image in images)
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), (24, 24, 27))
-    for i, image in enumerate(images):
-        sheet.paste(image, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
-    return sheet

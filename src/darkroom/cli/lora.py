@@ -172,9 +172,9 @@ def as_text(found: AdapterDescription) -> str:
 
 def run_bake(args: argparse.Namespace) -> int:
     from darkroom.adapters.bake import bake
-    from darkroom.checkpoint.registry import locate
-    from darkroom.checkpoint.source import open_source
+    from darkroom.checkpoint.opening import open_source
     from darkroom.engine.devices import precision_of
+    from darkroom.library.locate import locate
 
     dtype = None if args.precision is None else precision_of(args.precision)
     with ExitStack() as opened:
@@ -192,8 +192,8 @@ def run_bake(args: argparse.Namespace) -> int:
 def run_extract(args: argparse.Namespace) -> int:
     from darkroom.adapters.extract import extract
     from darkroom.adapters.truncated import Size
-    from darkroom.checkpoint.registry import locate
-    from darkroom.checkpoint.source import open_source
+    from darkroom.checkpoint.opening import open_source
+    from darkroom.library.locate import locate
 
     size = _size(args) or Size(32)
     kernels = (
@@ -249,7 +249,7 @@ def _size(args: argparse.Namespace) -> Size | None:
 
 
 def _path(name: str) -> Path:
-    from darkroom.checkpoint.registry import locate
+    from darkroom.library.locate import locate
 
     return locate(name, kind="lora")
 
@@ -260,8 +260,8 @@ def _networks(model: str | None) -> Iterator[dict[str, nn.Module] | None]:
     if model is None:
         yield None
         return
-    from darkroom.checkpoint.registry import locate
-    from darkroom.checkpoint.source import open_source
+    from darkroom.checkpoint.opening import open_source
+    from darkroom.library.locate import locate
 
     with open_source(locate(model)) as source:
         yield source.build()

@@ -57,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.checkpoint.blend import Recipe, blended
     from darkroom.checkpoint.blocks import block_weights
     from darkroom.checkpoint.export import convert
-    from darkroom.checkpoint.registry import locate
-    from darkroom.checkpoint.source import open_source, with_vae
+    from darkroom.checkpoint.opening import open_source, with_vae
     from darkroom.engine.devices import precision_of
+    from darkroom.library.locate import locate
 
     names, weights = zip(*map(_weighed, args.others), strict=True)
     recipe = Recipe(args.method, weights, block_weights(args.blocks), args.text).checked(len(names))

@@ -10,7 +10,7 @@ from darkroom.cli.generate import OPENING, add_picture_options, add_running_opti
 from darkroom.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from darkroom.engine.plan import Forecast
+    from darkroom.forecast.forecast import Forecast
 
 _GIB = 2**30
 
@@ -37,9 +37,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     options, settings = gather(args)
     from darkroom.engine.devices import place
-    from darkroom.engine.memory import MODES, memory_mode
-    from darkroom.engine.plan import Planner, parse_size
-    from darkroom.engine.speed import measure
+    from darkroom.engine.memory import MODES, memory_mode, parse_size
+    from darkroom.forecast.forecast import Forecaster
+    from darkroom.forecast.speed import measure
     from darkroom.generation import Request
     from darkroom.generation.settle import settle
     from darkroom.model import open_model
@@ -55,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
     with open_model(options["model"], **files) as (name, source, refiner, _):
         asked_for = Request.from_dict({**settings, "prompt": args.prompt or ""})
         request = settle(asked_for, source.family, name, refiner is not None)
-        planner = Planner(source, placement, request, refiner)
+        forecaster = Forecaster(source, placement, request, refiner)
         speed = measure(placement)
-        found = [planner.foresee(mode, speed) for mode in MODES]
-        chosen = asked if limit is None else planner.fitting(limit).mode
+        found = [forecaster.forecast(mode, speed) for mode in MODES]
+        chosen = asked if limit is None else forecaster.fitting(limit).mode
     count = request.count
     if args.json:
         print(json.dumps({"chosen": chosen, "count": count, "modes": [each.to_dict() for each in found]}))

@@ -59,11 +59,12 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from darkroom.adapters.collection import Collection
+    from darkroom.engine.loading import conditioner_of
     from darkroom.engine.networks import Expert
     from darkroom.generation.explain import explain
     from darkroom.generation.settle import settle
     from darkroom.generation.templates import completed, pictures
-    from darkroom.model import conditioner_of, open_model
+    from darkroom.model import open_model
     from darkroom.networks import MMDiT, UNet
 
     options, settings = gather(args)

@@ -63,9 +63,9 @@ def show_info(args: argparse.Namespace) -> int:
 def show_doctor(args: argparse.Namespace) -> int:
     import torch
 
-    from darkroom.checkpoint.registry import available
     from darkroom.engine import describe, devices, place
     from darkroom.engine.devices import cpu_features
+    from darkroom.library.locate import available
 
     rows = [
         ("darkroom", version("darkroom")),

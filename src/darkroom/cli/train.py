@@ -1,4 +1,4 @@
-"""`darkroom train`: see `darkroom.train.cli`."""
+"""`darkroom train`: see `darkroom.train.pocket.cli`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import argparse
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from darkroom.train.cli import add_arguments
+    from darkroom.train.pocket.cli import add_arguments
 
     add_arguments(commands)

@@ -3,6 +3,7 @@
 Nothing here knows a network; see docs/samplers.md.
 """
 
+from darkroom.diffusion.catalogue import SAMPLERS, SamplerInfo
 from darkroom.diffusion.guidance import (
     GUIDES,
     Ask,
@@ -20,8 +21,6 @@ from darkroom.diffusion.noise import SOURCES, SeededNoise, Seeding
 from darkroom.diffusion.points import CLEAN, NoiseSchedule, Point, Points
 from darkroom.diffusion.process import Epsilon, Flow, Process, Sample, Velocity, process
 from darkroom.diffusion.registry import (
-    SAMPLERS,
-    SamplerInfo,
     parse_sampler,
     points_for,
     sampler,

@@ -8,6 +8,7 @@ networks know nothing of this: a unit hangs on the modules it belongs to from ou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -56,6 +57,16 @@ def memory_mode(name: str) -> Memory:
     if name not in MODES:
         raise InvalidRequest(f"unknown memory mode {name!r}: {nearest(name, MODES)}")
     return MODES[name]
+
+
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def parse_size(text: str) -> int | None:
+    """Bytes of a size such as 8GB, 6.5 GiB or 900M (all of them powers of 1024, as memory is sold); None where the text
+    is no size."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
+    return None if match is None else int(float(match[1]) * 1024 ** _UNITS[match[2]])
 
 
 Fetch = Callable[[Iterable[str]], Mapping[str, Tensor]]

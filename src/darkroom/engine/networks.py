@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,10 +15,11 @@ from darkroom.engine.devices import Placement
 from darkroom.engine.memory import MODES, Memory
 from darkroom.errors import InvalidRequest
 from darkroom.generation.request import Request
-from darkroom.generation.work import Pixels, Row
+from darkroom.generation.work import Row
 from darkroom.networks import VAE, Added, MMDiT, TinyVAE, UNet
 from darkroom.networks.altered import altered, attention_layers, blocks
 from darkroom.networks.freeu import places
+from darkroom.pixels import Pixels, to_images, to_pixels
 from darkroom.prompt.conditioning import Conditioning, Prompt, TextConditioner
 
 
@@ -126,11 +126,12 @@ class LatentDiffusion:
         return list(output.to("cpu", torch.float32).split(1))
 
     def prepare(self, pixels: Pixels) -> Tensor:
-        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
-        return self.vae.to_latent(image.to(self.placement.device), self.memory.tiled).to("cpu", torch.float32)
+        image = to_images(pixels[None]).to(self.placement.device)
+        return self.vae.to_latent(image, self.memory.tiled).to("cpu", torch.float32)
 
     def decode(self, latent: Tensor, tiled: bool = False) -> Pixels:
-        return to_pixels(self.render(latent, tiled))
+        pixels: Pixels = to_pixels(self.render(latent, tiled))[0]
+        return pixels
 
     def render(self, latent: Tensor, tiled: bool = False) -> Tensor:
         latent = latent.to(self.placement.device)
@@ -142,9 +143,3 @@ def _tokens(denoiser: nn.Module, x: Tensor) -> int:
     if not isinstance(denoiser, MMDiT):
         return 0
     return x.shape[-2] * x.shape[-1] // denoiser.config.patch_size**2
-
-
-def to_pixels(image: Tensor) -> Pixels:
-    """An image (1, 3, H, W) in [-1, 1] to (H, W, 3) uint8."""
-    image = (image[0] * 127.5 + 127.5).round().clamp(0, 255)
-    return np.ascontiguousarray(image.to(torch.uint8).permute(1, 2, 0).numpy())

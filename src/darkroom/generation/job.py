@@ -52,9 +52,10 @@ from darkroom.diffusion import (
 from darkroom.generation.ensemble import Member, averaged, shares
 from darkroom.generation.request import Request
 from darkroom.generation.wording import Extras, Wording
-from darkroom.generation.work import Decode, Denoise, Encode, Pixels, Prepare, Row, Work
+from darkroom.generation.work import Decode, Denoise, Encode, Prepare, Row, Work
 from darkroom.language import Moment
 from darkroom.networks.freeu import FreeU
+from darkroom.pixels import Pixels
 from darkroom.prompt import Conditioning, Prompt
 
 # Above this many times the native area a model repeats itself: draw small first, then refine.
@@ -128,7 +129,7 @@ class Job:
             (FreeU(**each.options) for each in parse_guides(request.guides) if each.name == "freeu"), None
         )
         self.sampler: Sampler = SAMPLERS[request.sampler].function
-        self.passes = plan(request, family)
+        self.passes = passes(request, family)
         self.total = sum(each.calls for each in self.passes)
         self.done = 0
         self.denoised: Tensor | None = None
@@ -297,7 +298,7 @@ def sizes(name: str, request: Request, family: Family, each: Pass) -> tuple[floa
     return (*original, *crop, each.height, each.width)
 
 
-def plan(request: Request, family: Family) -> list[Pass]:
+def passes(request: Request, family: Family) -> list[Pass]:
     """The passes a settled request takes: two where it is much larger than the model's native size."""
     assert request.width and request.height and request.steps and request.second_strength
     assert request.sampler and request.schedule

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from darkroom.errors import InvalidRequest, nearest
+from darkroom.files import write_bytes
 
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 _SUFFIXES = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
@@ -34,7 +32,7 @@ class Picture:
         """Write a PNG, JPEG or WebP file, whole or not at all. The format is taken from the suffix."""
         path = Path(path)
         content = self.encoded(format or format_of(path), metadata)
-        write_whole(path, content)
+        write_bytes(path, content)
         return path
 
     def encoded(self, format: str = "png", metadata: bool = True) -> bytes:
@@ -101,17 +99,3 @@ def open_picture(path: str | Path) -> tuple[Image.Image, dict[str, Any]]:
     if not isinstance(found, dict) or "request" not in found:
         raise InvalidRequest(f"{path} holds no Darkroom metadata: it was made elsewhere, or saved without it")
     return image.convert("RGB"), found
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one beside it: it is there whole, or not at all."""
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InvalidRequest(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from darkroom.checkpoint.library import home
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.generation.request import MAX_COUNT, Request
 from darkroom.language.dynamic import combinations, count_combinations, drawn
+from darkroom.library.records import home
 
 PROMPTS = ("prompt", "negative", "prompt_2", "negative_2", "prompt_3", "negative_3")
 STYLES, WILDCARDS = "styles.csv", "wildcards"

@@ -9,16 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from darkroom.adapters.dose import Dose
 from darkroom.diffusion import Without
 from darkroom.networks.freeu import FreeU
+from darkroom.pixels import Pixels
 from darkroom.prompt.conditioning import Conditioning, Prompt
-
-Pixels: TypeAlias = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

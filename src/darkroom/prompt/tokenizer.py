@@ -23,6 +23,7 @@ from typing import Any
 import regex
 
 from darkroom.errors import ModelError
+from darkroom.files import write_bytes, write_json
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
@@ -247,13 +248,9 @@ class Tokenizer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lines = ["#version: 0.2", *(" ".join(pair) for pair in self.merges)]
-        (folder / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
-        _write_json(folder / "vocab.json", self.vocabulary)
+        write_bytes(folder / "merges.txt", ("\n".join(lines) + "\n").encode())
+        write_json(folder / "vocab.json", self.vocabulary)
         marks = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": self._pad}
-        _write_json(folder / "special_tokens_map.json", marks)
+        write_json(folder / "special_tokens_map.json", marks)
         config = {"model_max_length": self.length, "tokenizer_class": "CLIPTokenizer", "do_lower_case": True}
-        _write_json(folder / "tokenizer_config.json", config | marks)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=0) + "\n", "utf-8")
+        write_json(folder / "tokenizer_config.json", config | marks)

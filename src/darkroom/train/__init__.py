@@ -1,5 +1,4 @@
-"""Training from scratch: one resumable loop (`loop`), one module per stage, one settings file per run.
+"""Training: one resumable loop (`loop`) and what any training needs; `pocket` is the recipe of the embedded model.
 
-Nothing is imported here, so that the processes which render pictures start without torch. The way in is
-`darkroom.train.cli`; docs/training.md walks through a whole model.
+Nothing is imported here, so that the processes which prepare data start without torch.
 """

@@ -1,6 +1,6 @@
 """`python -m darkroom.train`: the same as `darkroom train`."""
 
-from darkroom.train.cli import run
+from darkroom.train.pocket.cli import run
 
 if __name__ == "__main__":
     raise SystemExit(run())

@@ -73,33 +73,6 @@ class LoopConfig:
         require(0 < self.ema_value < limit, "ema_value", self.ema_value, f"between 0 and {limit}")
 
 
-@dataclass(frozen=True, slots=True)
-class WorldConfig:
-    """Which drawn pictures are trained on.
-
-    size: side in pixels; core: the share drawn from the simple part of the world; mix: how landscapes,
-    single things, counting, two things and positions are weighed (all zero: the world's own mix).
-    """
-
-    size: int = 128
-    core: float = 0.0
-    landscape: float = 0.0
-    single: float = 0.0
-    counting: float = 0.0
-    two: float = 0.0
-    position: float = 0.0
-
-    def __post_init__(self) -> None:
-        require(self.size > 0 and self.size % 8 == 0, "size", self.size, "a multiple of 8")
-        require(0 <= self.core <= 1, "core", self.core, "between 0 and 1")
-        require(all(share >= 0 for share in self.mix.values()), "mix", self.mix, "0 or more each")
-
-    @property
-    def mix(self) -> dict[str, float]:
-        names = ("landscape", "single", "counting", "two", "position")
-        return {name: getattr(self, name) for name in names}
-
-
 def require(condition: bool, name: str, value: object, wanted: str) -> None:
     """Raise InvalidRequest unless the setting is as wanted."""
     if not condition:
@@ -142,10 +115,10 @@ def _find(source: str) -> Path:
     path = Path(source)
     if path.exists():
         return path
-    folder = Path(str(resources.files("darkroom.train") / "configs"))
-    known = sorted(str(each.relative_to(folder).with_suffix("")) for each in folder.rglob("*.toml"))
+    here = Path(str(resources.files("darkroom.train")))
+    known = {f"{file.parents[1].name}/{file.stem}": file for file in sorted(here.glob("*/configs/*.toml"))}
     if source in known:
-        return folder / f"{source}.toml"
+        return known[source]
     raise InvalidRequest(
         f"no settings file {source!r}: give a TOML file or a shipped one; {nearest(source, known)}"
     )

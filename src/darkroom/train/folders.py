@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -21,10 +20,11 @@ from darkroom.checkpoint.configs import (
     vision_config,
     vision_json,
 )
-from darkroom.checkpoint.hashes import sha256
-from darkroom.checkpoint.source import read_json
+from darkroom.checkpoint.settings import read_json
 from darkroom.errors import ModelError
+from darkroom.files import replacing, write_json
 from darkroom.networks import VAE, CLIPText, CLIPVision, UNet
+from darkroom.weights.hashes import sha256
 
 Network: TypeAlias = UNet | VAE | CLIPText | CLIPVision
 AnyNetwork = TypeVar("AnyNetwork", UNet, VAE, CLIPText, CLIPVision)
@@ -67,14 +67,9 @@ def load_network(folder: Path, kind: type[AnyNetwork]) -> AnyNetwork:
 
 def save_network(folder: Path, network: Network, dtype: torch.dtype = torch.float32) -> None:
     """Write a network's `config.json` and weights under the names that the layout has for them."""
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", _TO_JSON[type(network)](network.config))
     weights = {
         name: value.detach().to("cpu", dtype).contiguous() for name, value in network.state_dict().items()
     }
-    save_file(weights, weights_file(folder, type(network)), metadata={"format": "pt"})
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    with replacing(weights_file(folder, type(network))) as file:
+        save_file(weights, file, metadata={"format": "pt"})

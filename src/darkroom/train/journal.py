@@ -10,6 +10,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from darkroom.files import write_bytes
+
 _INK = ((31, 97, 158), (196, 78, 40), (46, 125, 80), (120, 70, 150), (150, 110, 30), (90, 90, 90))
 _WIDTH, _HEIGHT, _EDGE = 560, 220, 46
 
@@ -20,7 +22,7 @@ class Journal:
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / "log.jsonl"
         self.rows = [row for row in read(self.path) if row["step"] <= step]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), "utf-8")
+        write_bytes(self.path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         row = {"step": step, **values}

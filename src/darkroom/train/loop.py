@@ -134,8 +134,8 @@ class Trainer:
         numbers |= {"stage": self.stage.name, "updates": self.average.updates, "loop": asdict(self.config)}
         write_checkpoint(path or self.folder / NAME, tensors, numbers)
 
-    def restore(self, path: Path, plan: bool = True) -> None:
-        """Go on from a checkpoint; without `plan`, forget when it was to end.
+    def restore(self, path: Path, end: bool = True) -> None:
+        """Go on from a checkpoint; without `end`, forget when it was to end.
 
         Raises ModelError where it is another stage's or its networks have other shapes.
         """
@@ -161,7 +161,7 @@ class Trainer:
             raise ModelError(f"{path} does not fit these settings' networks: {error}") from error
         self.average.updates = numbers["updates"]
         self.step, self.position, self.seconds = numbers["step"], numbers["position"], numbers["seconds"]
-        if plan:
+        if end:
             # Longer training may be asked for, a decay under way is kept.
             self.end = max(numbers["end"], self.config.steps) if self.config.steps else numbers["end"]
             self.decay = numbers["decay"] if self.end == numbers["end"] else self.config.decay
@@ -343,7 +343,7 @@ def continue_from(trainer: Trainer, path: Path) -> None:
         raise InvalidRequest(
             f"{trainer.folder} already holds a run at step {trainer.step}: choose another folder"
         )
-    trainer.restore(path, plan=False)
+    trainer.restore(path, end=False)
 
 
 __all__ = ["Batch", "Share", "Stage", "Trainer", "continue_from", "shares_by_shape"]

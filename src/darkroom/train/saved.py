@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from darkroom.errors import ModelError
+from darkroom.files import replacing
 
 NAME = "checkpoint.safetensors"
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
     """Write both, all or nothing: a crash in the middle leaves the file that was there."""
-    temporary = path.with_name(path.name + ".tmp")
     ready = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    save_file(ready, temporary, metadata={"darkroom": json.dumps(dict(numbers))})
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        save_file(ready, file, metadata={"darkroom": json.dumps(dict(numbers))})
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

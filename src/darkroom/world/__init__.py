@@ -2,7 +2,7 @@
 
 from darkroom.world.captions import caption
 from darkroom.world.layout import Box, holds, layout
-from darkroom.world.render import render
+from darkroom.world.render import render, sheet
 from darkroom.world.sampling import MIX, sample_scene, variants
 from darkroom.world.scene import (
     CLOUDS,
@@ -19,7 +19,6 @@ from darkroom.world.scene import (
     is_core,
     is_held_out,
 )
-from darkroom.world.sheet import sheet
 
 __all__ = [
     "CLOUDS",

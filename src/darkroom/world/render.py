@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from darkroom import pixels
 from darkroom.errors import InvalidRequest
 from darkroom.world.canvas import RGB, Canvas, Pen
 from darkroom.world.layout import Box, layout, stands
@@ -34,6 +37,11 @@ def render(scene: Scene, size: int = 128) -> NDArray[np.uint8]:
     if scene.place not in ("plain", "room"):
         falling(canvas, scene, rng)
     return how.finish(canvas.image, scene, size)
+
+
+def sheet(scenes: Sequence[Scene], columns: int = 8, size: int = 128, gap: int = 4) -> Image.Image:
+    """The scenes rendered at `size` in rows of `columns`, on white, `gap` pixels apart."""
+    return pixels.sheet([render(scene, size) for scene in scenes], columns, gap)
 
 
 def _draw_things(canvas: Canvas, how: Style, scene: Scene) -> None:

@@ -5,36 +5,38 @@
 What is there, and what differs, is in docs/compat.md.
 """
 
-from darkroom.compat.diffusers.pipeline import (
-    AutoencoderKL,
-    AutoencoderTiny,
-    DiffusionPipeline,
-    ImagePipelineOutput,
-)
+from darkroom.compat.diffusers.autoencoders import AutoencoderKL, AutoencoderTiny
+from darkroom.compat.diffusers.pipeline import DiffusionPipeline, ImagePipelineOutput
 from darkroom.compat.diffusers.pipelines import (
     AutoPipelineForText2Image,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from darkroom.compat.diffusers.schedulers import (
+from darkroom.compat.diffusers.schedulers.chain import (
     DDIMScheduler,
     DDPMScheduler,
-    DEISMultistepScheduler,
-    DPMSolverMultistepScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    TCDScheduler,
+)
+from darkroom.compat.diffusers.schedulers.exploding import (
     DPMSolverSDEScheduler,
-    DPMSolverSinglestepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
     KDPM2AncestralDiscreteScheduler,
     KDPM2DiscreteScheduler,
-    LCMScheduler,
     LMSDiscreteScheduler,
-    PNDMScheduler,
-    TCDScheduler,
+)
+from darkroom.compat.diffusers.schedulers.flow import (
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+)
+from darkroom.compat.diffusers.schedulers.multistep import (
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     UniPCMultistepScheduler,
 )
 

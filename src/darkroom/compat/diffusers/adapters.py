@@ -15,8 +15,8 @@ from darkroom.adapters.adapter import Adapter, read_adapter
 from darkroom.adapters.dose import Dose
 from darkroom.adapters.embeddings import ENCODERS, checked, for_encoders, read_embedding
 from darkroom.adapters.merged import Merged
-from darkroom.checkpoint.registry import locate
 from darkroom.errors import InvalidRequest, nearest
+from darkroom.library.locate import locate
 from darkroom.networks import CLIPText
 from darkroom.prompt.vocabulary import Embedding, Embeddings
 

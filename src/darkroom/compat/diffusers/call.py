@@ -13,7 +13,7 @@ from torch import Tensor
 
 from darkroom.compat.diffusers.job import Output, Told
 from darkroom.compat.diffusers.prompts import listed
-from darkroom.compat.diffusers.scheduler import Way
+from darkroom.compat.diffusers.schedulers.base import Way
 from darkroom.errors import InvalidRequest, nearest
 
 Generators = torch.Generator | Sequence[torch.Generator] | None

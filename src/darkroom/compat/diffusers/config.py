@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from darkroom.errors import InvalidRequest, ModelError, nearest
+from darkroom.files import write_json
 
 Defaults: TypeAlias = "dict[str, Any]"
 Own = TypeVar("Own", bound="Configured")
@@ -88,7 +89,7 @@ class Configured:
         """Write the settings to a folder's file."""
         kept = {key: value for key, value in self.config.items() if key != _LEFT_OUT}
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / self.config_name).write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
+        write_json(Path(folder) / self.config_name, kept)
 
     def __repr__(self) -> str:
         shown = {key: value for key, value in self.config.items() if not key.startswith("_")}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from darkroom.adapters.dose import Dose
-from darkroom.compat.diffusers.scheduler import Way
+from darkroom.compat.diffusers.schedulers.base import Way
 from darkroom.diffusion import Estimate, Point, Question, Run, estimate, guidance_from
 from darkroom.generation.work import Decode, Denoise, Render, Row, Work
 from darkroom.prompt import Conditioning

@@ -14,11 +14,11 @@ from tqdm.auto import tqdm
 
 from darkroom.adapters.applied import applied
 from darkroom.adapters.merged import Merged
-from darkroom.checkpoint.export import scheduler_json
 from darkroom.checkpoint.family import Family
-from darkroom.checkpoint.registry import locate
-from darkroom.checkpoint.source import open_source
+from darkroom.checkpoint.opening import open_source
+from darkroom.checkpoint.settings import scheduler_json
 from darkroom.compat.diffusers.adapters import Adapted
+from darkroom.compat.diffusers.autoencoders import Autoencoder
 from darkroom.compat.diffusers.call import (
     Call,
     Embeds,
@@ -33,14 +33,15 @@ from darkroom.compat.diffusers.call import (
     shown,
 )
 from darkroom.compat.diffusers.job import Batch, Told
+from darkroom.compat.diffusers.placed import Placed
 from darkroom.compat.diffusers.prompts import encode
-from darkroom.compat.diffusers.scheduler import Scheduler
 from darkroom.compat.diffusers.schedulers import scheduler_of
+from darkroom.compat.diffusers.schedulers.base import Scheduler
 from darkroom.engine import Engine, Expert, LatentDiffusion, place
-from darkroom.engine.devices import PRECISIONS
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
 from darkroom.generation.settle import check_drawable, check_size
+from darkroom.library.locate import locate
 from darkroom.model import Model, load
 
 log = logging.getLogger(__name__)
@@ -58,35 +59,6 @@ _IGNORED = {
 name is not needed."""
 
 
-@dataclass(frozen=True)
-class Autoencoder:
-    """Where an autoencoder is: what a pipeline takes as `vae`."""
-
-    path: Path
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, subfolder: str | None = None, **_: Any) -> Autoencoder:
-        """That of a folder, of a model's folder, or known to `darkroom models`."""
-        return cls(locate(path, kind="vae") / subfolder if subfolder else locate(path, kind="vae"))
-
-    @classmethod
-    def from_single_file(cls, path: str | Path, **_: Any) -> Autoencoder:
-        """That of a file."""
-        return cls(locate(path, kind="vae"))
-
-    def to(self, *_: Any, **__: Any) -> Autoencoder:
-        """It goes where its pipeline goes."""
-        return self
-
-
-class AutoencoderKL(Autoencoder):
-    """Stable Diffusion's autoencoder."""
-
-
-class AutoencoderTiny(Autoencoder):
-    """TAESD and its kin."""
-
-
 @dataclass
 class ImagePipelineOutput:
     """`images`: a list of Pillow images, or an array or tensor of all, as `output_type` said.
@@ -102,7 +74,7 @@ class ImagePipelineOutput:
         return (self.images, self.nsfw_content_detected)
 
 
-class DiffusionPipeline(Adapted):
+class DiffusionPipeline(Adapted, Placed):
     """A model on disk, a scheduler, and where they are to run; networks are loaded when they are first needed.
 
     Use `from_pretrained` or `from_single_file`. Raises ModelError for what is no model or another family's, and
@@ -219,76 +191,6 @@ class DiffusionPipeline(Adapted):
     def draws(cls, family: Family) -> bool:
         """Whether this is the pipeline of a family's models."""
         raise NotImplementedError
-
-    # Where it runs
-
-    def to(self: Own, *where: Any, **named: Any) -> Own:
-        """Have it run on a device, in a precision, or both: to("cuda"), to(torch.float16)."""
-        for each in (*where, *named.values()):
-            if isinstance(each, torch.dtype):
-                if each not in PRECISIONS.values():
-                    raise InvalidRequest(f"torch_dtype is {each}: choose one of {', '.join(PRECISIONS)}")
-                self._reload(dtype=each)
-            elif isinstance(each, str | torch.device):
-                self._reload(device=place(str(each)).device)
-            elif not isinstance(each, bool):
-                raise InvalidRequest(f"to({each!r}): give a device, or a type such as torch.float16")
-        return self
-
-    def _reload(self, **changes: Any) -> None:
-        """Change what networks are loaded by; they are loaded again when they are next needed."""
-        if any(getattr(self, name) != value for name, value in changes.items()):
-            self.__dict__.update(changes)
-            self._loaded = None
-
-    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
-        """Networks come to the device one after the other: medium memory."""
-        self._offload("medium", gpu_id, device)
-
-    def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
-        """Networks come to the device layer by layer: the lowest memory."""
-        self._offload("lowest", gpu_id, device)
-
-    def _offload(self, memory: str, gpu_id: int | None, device: Any) -> None:
-        chosen = place(None if device is None else str(device)).device
-        if gpu_id is not None and chosen.type != "cpu":
-            chosen = place(f"{chosen.type}:{gpu_id}").device
-        self._reload(device=chosen, _memory=memory)
-
-    def remove_all_hooks(self) -> None:
-        """Networks stay on the device."""
-        self._reload(_memory="full")
-
-    def maybe_free_model_hooks(self) -> None:
-        """Nothing: networks that come and go do so by themselves."""
-
-    def enable_vae_tiling(self) -> None:
-        """Large pictures are decoded in tiles."""
-        self._tiled = True
-
-    def disable_vae_tiling(self) -> None:
-        self._tiled = False
-
-    def enable_vae_slicing(self) -> None:
-        """Nothing: pictures are always decoded one by one."""
-
-    def disable_vae_slicing(self) -> None:
-        """Nothing: see enable_vae_slicing."""
-
-    def enable_attention_slicing(self, slice_size: Any = None) -> None:
-        """Nothing: attention here never holds the whole matrix of scores."""
-
-    def disable_attention_slicing(self) -> None:
-        """Nothing: see enable_attention_slicing."""
-
-    def enable_xformers_memory_efficient_attention(self, attention_op: Any = None) -> None:
-        """Nothing: attention here is torch's memory-efficient one."""
-
-    def disable_xformers_memory_efficient_attention(self) -> None:
-        """Nothing: see enable_xformers_memory_efficient_attention."""
-
-    def upcast_vae(self) -> None:
-        """Nothing: an autoencoder that half precision does not suffice for runs in float32."""
 
     def set_progress_bar_config(self, **settings: Any) -> None:
         """Settings of tqdm for the bars of later calls: disable, desc, leave."""

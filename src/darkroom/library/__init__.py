@@ -1,0 +1,1 @@
+"""Which models there are: found by name, looked into, verified, locked; `fetch` brings them."""

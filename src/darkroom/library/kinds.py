@@ -1,0 +1,102 @@
+"""What kind of thing a file or a folder of weights is, and which files it is made of, told from headers alone.
+
+Networks tell models, autoencoders and encoders; names of tensors tell what changes a model or goes beside one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from darkroom.checkpoint.infer import networks_in
+from darkroom.checkpoint.opening import open_source
+from darkroom.checkpoint.source import Source
+from darkroom.errors import ModelError
+from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet
+from darkroom.weights.names import INDEX, TEXTS
+from darkroom.weights.opening import weights_at
+
+# A ControlNet may hold a whole U-Net besides, so that names are asked before networks.
+_BY_NAMES: Mapping[str, str] = {
+    "controlnet": r"control_model\.|controlnet_|.*\b(input_hint_block|lora_controlnet)\b",
+    "t2i-adapter": r"(adapter\.)?body\.\d+\.(in_conv|block1|resnets)\.",
+    "ip-adapter": r"(image_proj|ip_adapter)\.",
+    "lora": r".*\b(lora_(down|up|A|B|mid)|lora\.(down|up)|hada_w1_a|lokr_w[12]|oft_(blocks|diag)|dora_scale)\b",
+    "embedding": r"(emb_params|string_to_param\..+|clip_[gl]|<[^>]+>)$",
+    "hypernetwork": r"\d+\.[kv]\.linear\.?\d+\.(weight|bias)$",
+    "upscaler": r".*\b(rdb1\.conv1|RDB1\.conv1|residual_group\.blocks)\b|model\.1\.sub\.0\.",
+}
+_BY_NETWORK: Mapping[type[nn.Module], str] = {
+    UNet: "model",
+    MMDiT: "model",
+    VAE: "vae",
+    TinyVAE: "vae",
+    CLIPText: "text-encoder",
+    T5Encoder: "text-encoder",
+    CLIPVision: "image-encoder",
+}
+KINDS = tuple(dict.fromkeys([*_BY_NETWORK.values(), *_BY_NAMES]))
+"""Every kind of thing that the library can hold."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What something is: its kind, its family where it is a model, and its files, the names relative to `root`."""
+
+    kind: str
+    family: str
+    root: Path
+    files: tuple[str, ...]
+
+
+def identify(path: Path, hint: str | None = None) -> Identity:
+    """What a file, a model folder or a component's folder is. Reads headers only, in milliseconds.
+
+    hint: the kind that it is taken for where nothing in it tells. Raises ModelError where it cannot be read, is
+    damaged, or is nothing that Darkroom knows.
+    """
+    if (path / INDEX).is_file():
+        with open_source(path) as source:
+            return Identity("model", source.family.name, path, tuple(_folder_files(source)))
+    with weights_at(path) as weights:
+        kind = _kind({name: entry.shape for name, entry in weights.entries.items()}) or hint
+        paths = [file.path for file in weights.files]
+        if kind is None:
+            raise ModelError(f"{path} holds no weights that Darkroom knows: it is another kind of file")
+    if path.is_dir():
+        paths += [file for file in path.iterdir() if file.suffix in TEXTS]
+        return Identity(kind, "", path, tuple(sorted({file.name for file in paths})))
+    family = ""
+    if kind == "model":
+        with open_source(path) as source:
+            family = source.family.name
+    return Identity(kind, family, path.parent, (path.name,))
+
+
+def kind_by_names(names: Iterable[str]) -> str | None:
+    """The kind of what is no network of a model's own, by the names of its tensors; None where they do not tell."""
+    names = list(names)
+    return next(
+        (kind for kind, pattern in _BY_NAMES.items() if any(map(re.compile(pattern).match, names))), None
+    )
+
+
+def _kind(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    kinds = {_BY_NETWORK[found.kind] for found in networks_in(shapes)}
+    return kind_by_names(shapes) or next((kind for kind in KINDS if kind in kinds), None)
+
+
+def _folder_files(source: Source) -> Iterable[str]:
+    """The files of a model folder that Darkroom uses: weights of its networks, and all that is text beside them."""
+    used = {file for files in source.files().values() for file in files}
+    folders = {source.path / "scheduler", *(source.path / role for role in source.parts)}
+    folders |= {source.path / role.replace("text_encoder", "tokenizer") for role in source.parts}
+    texts = {
+        file for folder in folders if folder.is_dir() for file in folder.iterdir() if file.suffix in TEXTS
+    }
+    texts |= {file for name in (INDEX, "darkroom.json") if (file := source.path / name).is_file()}
+    return sorted(file.relative_to(source.path).as_posix() for file in used | texts)

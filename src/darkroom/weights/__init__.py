@@ -1,0 +1,1 @@
+"""Tensors in files, whatever the format: safetensors, torch's, GGUF. Nothing is executed; no network is known here."""

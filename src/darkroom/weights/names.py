@@ -1,0 +1,29 @@
+"""How the files of models are called."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+INDEX = "model_index.json"
+"""The file by which a folder is a whole model in the Hugging Face layout."""
+SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
+"""How files of weights end."""
+TEXTS = (".json", ".txt", ".model")
+"""How configurations and tokenizers end."""
+
+_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+_ENDINGS = (".safetensors", ".bin")
+
+
+def weights_name(files: Collection[str], variant: str | None = None) -> str | None:
+    """Which of a component's files is the one of its weights, or their index: of the variant asked for, else the plain
+    one, else whatever variant there is; safetensors before pickles, whole before sharded. None where none is."""
+    for mark in ([variant] if variant else []) + [None, "fp16", "bf16", "non_ema"]:
+        dot = f".{mark}" if mark else ""
+        for suffix in _ENDINGS:
+            for stem in _STEMS:
+                index = f"{stem}{suffix}.index{dot}.json", f"{stem}{dot}{suffix}.index.json"
+                for name in (f"{stem}{dot}{suffix}", *index):
+                    if name in files:
+                        return name
+    return None

@@ -1,0 +1,131 @@
+"""Reading safetensors: eight bytes of length, a JSON header, the numbers.
+
+The format is described at https://github.com/huggingface/safetensors (README, "Format"). Every rule in it is checked
+here before anything is used: the numbers are exactly covered by the tensors, without overlaps or holes.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import chain
+from typing import Any
+
+import torch
+
+from darkroom.weights.mapped import MOST_TENSORS, Entry, Mapped, WeightsFile, count, short, whole
+
+# The format allows headers of 100 MB. Those of real models stay below one, and what a larger one unfolds to in memory
+# is for its author to choose.
+LONGEST_HEADER = 16_000_000
+_MOST_PARTS = 500_000
+
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}
+
+
+def read_safetensors(file: Mapped) -> WeightsFile:
+    """The tensors of a safetensors file. Raises ModelError that names the rule it breaks."""
+    length = int.from_bytes(file.read(0, min(8, file.size)), "little")
+    if length > LONGEST_HEADER:
+        raise file.error(
+            f"claims a header of {length} bytes: it is damaged or no safetensors file, fetch it anew"
+        )
+    begin = 8 + length
+    if begin > file.size:
+        raise file.error("ends within its header: the download is incomplete, fetch it anew")
+    try:
+        header = json_object(file.read(8, length))
+        metadata = header.pop("__metadata__", {})
+        _check_metadata(metadata)
+        if len(header) > MOST_TENSORS:
+            raise ValueError(f"{len(header)} tensors")
+        entries, starts, end = _tensors(header)
+    except ValueError as error:
+        raise file.error(f"has a damaged safetensors header ({error}): fetch it anew") from error
+    missing = begin + end - file.size
+    if missing > 0:
+        raise file.error(f"lacks its last {missing} bytes: the download is incomplete, fetch it anew")
+    if missing < 0:
+        raise file.error(f"has {-missing} bytes that belong to no tensor: it is damaged, fetch it anew")
+
+    def read(entry: Entry) -> torch.Tensor:
+        assert isinstance(entry.dtype, torch.dtype)
+        return file.tensor(begin + starts[entry.name], entry.dtype, entry.shape)
+
+    return WeightsFile(file.path, "safetensors", entries, (file,), read, metadata)
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """A JSON object of bounded size in which no name stands twice; ValueError where it is none."""
+    # A list of nothing takes three bytes of JSON and ninety of memory.
+    if sum(raw.count(sign) for sign in (b",", b"[", b"{")) > _MOST_PARTS:
+        raise ValueError(f"more than {_MOST_PARTS} parts")
+    if raw[:1] != b"{":
+        raise ValueError("no JSON object")
+    try:
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    assert isinstance(value, dict)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{short(name)} stands twice")
+        found[name] = value
+    return found
+
+
+def _check_metadata(metadata: Any) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("__metadata__ holds more than text")
+    for words in chain.from_iterable(metadata.items()):
+        words.encode("utf-8")  # JSON can spell what no text is: half a surrogate pair.
+
+
+def _tensors(header: dict[str, Any]) -> tuple[dict[str, Entry], dict[str, int], int]:
+    """The tensors, where each begins after the header, and where the last ends."""
+    entries: dict[str, Entry] = {}
+    spans: list[tuple[int, int, str]] = []
+    for name, value in header.items():
+        name.encode("utf-8")
+        match value:
+            case {"dtype": str(kind), "shape": list(shape), "data_offsets": [start, stop]}:
+                pass
+            case _:
+                raise ValueError(f"{short(name)} has no dtype, shape and data_offsets")
+        if kind not in DTYPES:
+            raise ValueError(f"{short(name)} is of the unknown type {short(kind)}")
+        nbytes = count(shape) * DTYPES[kind].itemsize
+        if not (whole(start) and whole(stop) and stop - start == nbytes):
+            raise ValueError(f"{short(name)} of {nbytes} bytes lies from {short(start)} to {short(stop)}")
+        entries[name] = Entry(name, DTYPES[kind], tuple(shape), nbytes)
+        spans.append((start, stop, name))
+    end = 0
+    for start, stop, name in sorted(spans):
+        if start != end:
+            raise ValueError(f"{short(name)} begins at {start}, where {end} is due")
+        end = stop
+    return entries, {name: start for start, _, name in spans}, end
