@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import torch
 
+from darkroom.errors import ModelError
+from darkroom.weights.opening import open_weights
 from darkroom.weights.torch_files import MAGIC, VERSION
 
 MOST_GROWTH = 200  # MB
@@ -176,6 +178,20 @@ def bounded_memory(most: int = MOST_GROWTH) -> Iterator[None]:
     before = _high_water()
     yield
     assert _high_water() - before < most
+
+
+def refused(
+    path: Path, *words: str, opened: Callable[[Path], object] = open_weights, most: int = MOST_GROWTH
+) -> str:
+    """Opening a file is one line of ModelError with these words, and takes little memory."""
+    with bounded_memory(most), pytest.raises(ModelError) as raised:
+        opened(path)
+    message = str(raised.value)
+    assert str(path) in message
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    return message
 
 
 def _high_water() -> float:

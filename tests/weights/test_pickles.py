@@ -20,24 +20,11 @@ import numpy as np
 import pytest
 import torch
 from tests.weights import canaries
-from tests.weights.canaries import bounded_memory, text
+from tests.weights.canaries import bounded_memory, refused, text
 from torch import nn
 
 from darkroom.errors import ModelError
 from darkroom.weights.opening import open_weights
-
-
-def refused(path, *words, most=canaries.MOST_GROWTH):
-    """Opening a file is one line of ModelError with these words, and takes little memory."""
-    with bounded_memory(most), pytest.raises(ModelError) as raised:
-        open_weights(path)
-    message = str(raised.value)
-    assert str(path) in message
-    assert "\n" not in message
-    for word in words:
-        assert word in message
-    return message
-
 
 # What honest writers write.
 

@@ -24,7 +24,8 @@ from darkroom.adapters.patches import (
 )
 from darkroom.checkpoint.settings import read_json
 from darkroom.errors import ModelError
-from darkroom.weights.opening import WeightsFile, open_weights
+from darkroom.weights.mapped import WeightsFile
+from darkroom.weights.opening import open_weights
 
 CONFIG = "adapter_config.json"
 """What PEFT writes beside an adapter's weights."""

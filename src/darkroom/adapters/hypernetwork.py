@@ -14,7 +14,8 @@ from darkroom.adapters.adapter import Adapter
 from darkroom.errors import ModelError
 from darkroom.networks.layers import Attention
 from darkroom.weights.hashes import sha256
-from darkroom.weights.opening import WeightsFile, open_weights
+from darkroom.weights.mapped import WeightsFile
+from darkroom.weights.opening import open_weights
 
 _KEY = re.compile(r"(\d+)\.([kv])\.linear\.?(\d+)\.(weight|bias)")
 _MOST = 1 << 14  # Wider layers than any model's.

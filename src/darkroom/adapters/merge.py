@@ -6,13 +6,14 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from darkroom.adapters.adapter import deltas, fitted, mismatch
-from darkroom.adapters.groups import Layered, read_contents
+from darkroom.adapters.groups import Contents, Layered, read_contents
 from darkroom.adapters.names import Place, prefixed, spelt
 from darkroom.adapters.patches import Difference, LowRank, Patch
 from darkroom.adapters.truncated import Size, truncated_product
@@ -29,6 +30,11 @@ class Share:
 
     path: Path
     tag: Tag
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What is in the file, read once."""
+        return read_contents(self.path)
 
 
 def parse_share(text: str) -> Share:
@@ -57,18 +63,19 @@ def merge(
     """
     terms = _in_networks(shares, networks) if networks is not None else _by_spelling(shares)
     made = Written(metadata=_metadata(shares))
+    roles = {role for role, _ in terms}
     for number, ((role, layer), several) in enumerate(terms.items()):
         shape = None
         if networks is not None:
             weight = networks[role].get_submodule(layer).weight
             assert isinstance(weight, Tensor)
             shape = tuple(weight.shape)
-        key = f"{prefix_of(role, {role for role, _ in terms})}{spelt(layer)}"
+        key = f"{prefix_of(role, roles)}{spelt(layer)}"
         _add(made, key, several, shape, size)
         if progress is not None:
             progress(number + 1, len(terms))
     for share in shares:
-        for word, tensors in read_contents(share.path).embeddings.items():
+        for word, tensors in share.contents.embeddings.items():
             made.tensors |= {f"bundle_emb.{word}.{name}": tensor for name, tensor in tensors.items()}
     return made
 
@@ -76,7 +83,7 @@ def merge(
 def _metadata(shares: Sequence[Share]) -> dict[str, str]:
     """What the file of one says of itself; of several, which they were."""
     if len(shares) == 1:
-        return dict(read_contents(shares[0].path).metadata)
+        return dict(shares[0].contents.metadata)
     said = [
         {"file": share.path.name, "strength": share.tag.strength, "te": share.tag.text_strength}
         for share in shares
@@ -87,7 +94,7 @@ def _metadata(shares: Sequence[Share]) -> dict[str, str]:
 def _in_networks(shares: Sequence[Share], networks: Mapping[str, nn.Module]) -> Terms:
     terms: Terms = {}
     for share in shares:
-        contents = read_contents(share.path)
+        contents = share.contents
         fit = fitted(contents, networks)
         if not fit.whole:
             raise ModelError(f"{share.path} does not fit the model: {mismatch(contents, fit)}")
@@ -124,7 +131,7 @@ def _apart(path: Path, layered: Layered, place: Place, network: nn.Module) -> li
 def _by_spelling(shares: Sequence[Share]) -> Terms:
     terms: Terms = {}
     for share in shares:
-        contents = read_contents(share.path)
+        contents = share.contents
         if contents.unknown:
             raise ModelError(f"{share.path} has keys that are not known: {', '.join(contents.unknown[:3])}")
         for key, group in contents.groups.items():

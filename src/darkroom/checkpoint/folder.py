@@ -15,7 +15,7 @@ from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.settings import read_json, scheduled, with_extra
-from darkroom.checkpoint.source import DENOISERS, ROLES, Part, Source, part_of, shapes_of
+from darkroom.checkpoint.source import DENOISERS, ROLES, Part, Source, part_of
 from darkroom.errors import DarkroomError, ModelError
 from darkroom.networks import CLIPText, TinyVAE
 from darkroom.weights.mapped import WeightsFile
@@ -65,7 +65,7 @@ def component_at(role: str, folder: Path, kind: type[nn.Module], config: Any, we
             return Part(role, kind, config(read_json(file)), weights, described=file)
         except DarkroomError as error:
             raise ModelError(f"{file}: {error}") from error
-    found = [each for each in networks_in(shapes_of(weights)) if each.kind is kind]
+    found = [each for each in networks_in(weights.shapes) if each.kind is kind]
     if not found:
         raise ModelError(f"{folder} has no config.json, and {weights.path.name} holds no {kind.__name__}")
     return part_of(role, found[0], weights)

@@ -12,7 +12,7 @@ from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.folder import component_at, open_folder
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.single_file import open_file, said_of, scaled
-from darkroom.checkpoint.source import Part, Source, part_of, shapes_of
+from darkroom.checkpoint.source import Part, Source, part_of
 from darkroom.diffusion import Discrete, process
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.networks import VAE, TinyVAE
@@ -103,7 +103,7 @@ def _vae_of(path: Path, family: Family, opened: ExitStack) -> Part | None:
     weights = opened.enter_context(weights_at(path))
     if path.is_dir():
         return component_at("vae", path, VAE, configs.vae_config, weights)
-    found = [each for each in networks_in(shapes_of(weights)) if each.kind in (VAE, TinyVAE)]
+    found = [each for each in networks_in(weights.shapes) if each.kind in (VAE, TinyVAE)]
     part = part_of("vae", found[0], weights, said_of(weights)) if found else None
     if part is None or part.kind is not VAE or "vae" in said_of(weights):
         return part

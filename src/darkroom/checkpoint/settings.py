@@ -1,4 +1,4 @@
-"""What a model's settings say of how it is used: scheduler_config.json, darkroom.json, model_index.json."""
+"""What a model's settings say of how it is used: scheduler_config.json and darkroom.json, read and written."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.identify import SCALING, Evidence, family_of
 from darkroom.checkpoint.infer import HUGGING_FACE, Found, networks_in
 from darkroom.checkpoint.settings import scheduled, with_extra
-from darkroom.checkpoint.source import DENOISERS, Part, Source, part_of, shapes_of
+from darkroom.checkpoint.source import DENOISERS, Part, Source, part_of
 from darkroom.errors import ModelError
 from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet, VAEConfig
 from darkroom.prompt.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ def open_file(path: Path, others: Sequence[Path], opened: ExitStack) -> Source:
     texts: list[tuple[Found, WeightsFile]] = []
     said = said_of(files[0])
     for weights in files:
-        for found in networks_in(shapes_of(weights)):
+        for found in networks_in(weights.shapes):
             role = _FILE_ROLES[found.kind]
             if found.kind is CLIPText:
                 texts.append((found, weights))

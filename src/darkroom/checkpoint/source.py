@@ -201,7 +201,3 @@ def part_of(role: str, found: Found, weights: WeightsFile, said: Mapping[str, An
     except ModelError as error:
         raise ModelError(f"{weights.path}: the dimensions of its {role} make no sense: {error}") from error
     return Part(role, found.kind, config, weights, found.prefix, found.layout)
-
-
-def shapes_of(weights: WeightsFile) -> dict[str, tuple[int, ...]]:
-    return {name: entry.shape for name, entry in weights.entries.items()}

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.evaluation.judging import SETTING, Guess, Reading, Thing, overlap
 from darkroom.files import replacing, write_json
-from darkroom.library.locate import folders
+from darkroom.library.records import folders
 from darkroom.pixels import to_images
 from darkroom.weights.hashes import sha256
 from darkroom.world.scene import COLOURS, KINDS, PLACES, STYLES, TIMES, WEATHERS
@@ -199,12 +199,13 @@ class Oracle:
             raise InvalidRequest(f"pictures are {pictures.shape} {pictures.dtype}: give (N, H, W, 3) uint8")
         for start in range(0, len(pictures), batch):
             part = [_sized(picture, self.config.size) for picture in pictures[start : start + batch]]
-            yield to_images(np.stack(part))
+            yield torch.from_numpy(np.stack(part))
 
-    def _read(self, images: Tensor) -> list[Reading]:
+    def _read(self, pictures: Tensor) -> list[Reading]:
         device = next(self.network.parameters()).device
+        images = to_images(pictures.to(device))
         with torch.autocast(device.type, enabled=False):
-            return decode(self.network(images.to(device)), self.config.threshold)
+            return decode(self.network(images), self.config.threshold)
 
 
 def _sized(picture: NDArray[np.uint8] | Image.Image, size: int) -> NDArray[np.uint8]:

@@ -17,8 +17,9 @@ from darkroom.errors import ModelError
 from darkroom.library.kinds import kind_by_names
 from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet, unfilled
 from darkroom.weights.hashes import sha256
+from darkroom.weights.mapped import WeightsFile
 from darkroom.weights.names import INDEX
-from darkroom.weights.opening import WeightsFile, open_weights
+from darkroom.weights.opening import open_weights
 
 PRECISIONS = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NAMES: Mapping[type[nn.Module], str] = {
@@ -117,9 +118,8 @@ def _of_model(source: Source, hashes: bool) -> Description:
 def _of_one_file(path: Path, hashes: bool) -> Description:
     """A file that is no whole model: parts of one, or something else that goes with one."""
     with open_weights(path) as weights:
-        shapes = {name: entry.shape for name, entry in weights.entries.items()}
-        networks = [_found(found, weights) for found in networks_in(shapes)]
-        what = None if networks else kind_by_names(shapes)
+        networks = [_found(found, weights) for found in networks_in(weights.shapes)]
+        what = None if networks else kind_by_names(weights.entries)
         if not networks and what is None:
             raise ModelError(
                 f"{path} holds none of the networks of Stable Diffusion: it is another kind of file"

@@ -63,7 +63,7 @@ def identify(path: Path, hint: str | None = None) -> Identity:
         with open_source(path) as source:
             return Identity("model", source.family.name, path, tuple(_folder_files(source)))
     with weights_at(path) as weights:
-        kind = _kind({name: entry.shape for name, entry in weights.entries.items()}) or hint
+        kind = _kind(weights.shapes) or hint
         paths = [file.path for file in weights.files]
         if kind is None:
             raise ModelError(f"{path} holds no weights that Darkroom knows: it is another kind of file")

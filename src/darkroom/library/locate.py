@@ -6,10 +6,8 @@ from pathlib import Path
 
 from darkroom.errors import ModelError
 from darkroom.library.lock import locked
-from darkroom.library.records import Entry, Library, folders, installed, suggestion, version_of
+from darkroom.library.records import Entry, Library, installed, suggestion, version_of
 from darkroom.weights.names import INDEX, SUFFIXES
-
-__all__ = ["INDEX", "available", "embedded", "folders", "locate", "name_of"]
 
 
 def available() -> dict[str, Path]:

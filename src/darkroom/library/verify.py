@@ -14,8 +14,9 @@ from darkroom.checkpoint.source import Source
 from darkroom.errors import ModelError
 from darkroom.library.records import Entry, File, Version
 from darkroom.weights.hashes import digest
+from darkroom.weights.mapped import WeightsFile
 from darkroom.weights.names import INDEX
-from darkroom.weights.opening import WeightsFile, weights_at
+from darkroom.weights.opening import weights_at
 
 Progress = Callable[[int], object]
 """Told the bytes that were read since it was last told."""

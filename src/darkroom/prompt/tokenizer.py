@@ -246,7 +246,6 @@ class Tokenizer:
     def save(self, folder: Path | str) -> None:
         """Write the folder `transformers.CLIPTokenizer` reads."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         lines = ["#version: 0.2", *(" ".join(pair) for pair in self.merges)]
         write_bytes(folder / "merges.txt", ("\n".join(lines) + "\n").encode())
         write_json(folder / "vocab.json", self.vocabulary)

@@ -156,6 +156,11 @@ class WeightsFile:
     extra: dict[str, Any] = field(default_factory=dict)
     _spent: int = field(default=0, init=False, repr=False)
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor by name."""
+        return {name: entry.shape for name, entry in self.entries.items()}
+
     def get(self, name: str) -> Tensor:
         """A tensor by name, on the CPU: a view of the file (see `Mapped.tensor`), or float32 if it was quantised.
 

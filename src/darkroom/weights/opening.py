@@ -20,8 +20,6 @@ from darkroom.weights.safe_tensors import LONGEST_HEADER, json_object, read_safe
 from darkroom.weights.scaled import unscaled
 from darkroom.weights.torch_files import read_legacy, read_zip
 
-__all__ = ["Entry", "WeightsFile", "open_shards", "open_weights"]
-
 _ANEW = "fetch the file itself, with its download link"
 # What is found under a checkpoint's name when something went wrong, by its first bytes.
 _MISTAKES = (

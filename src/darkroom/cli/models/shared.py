@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from darkroom.errors import InvalidRequest
+from darkroom.errors import InvalidRequest, nearest
 
 if TYPE_CHECKING:
     from darkroom.library.records import Entry, Recorded
@@ -41,7 +41,6 @@ def _order(entry: Entry) -> tuple[int, str]:
 
 
 def check_kind(kind: str | None) -> None:
-    from darkroom.errors import nearest
     from darkroom.library.kinds import KINDS
 
     if kind is not None and kind not in KINDS:

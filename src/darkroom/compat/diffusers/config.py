@@ -88,7 +88,6 @@ class Configured:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the settings to a folder's file."""
         kept = {key: value for key, value in self.config.items() if key != _LEFT_OUT}
-        Path(folder).mkdir(parents=True, exist_ok=True)
         write_json(Path(folder) / self.config_name, kept)
 
     def __repr__(self) -> str:

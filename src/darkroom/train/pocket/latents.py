@@ -76,7 +76,7 @@ def build(config: str, changes: list[str], vae_folder: Path, out: Path, device: 
         with closing(made), progress, torch.inference_mode():
             while count < settings.scenes:
                 arrays = next(made)
-                images = to_images(arrays["pictures"]).to(device, torch.bfloat16)
+                images = to_images(torch.from_numpy(arrays["pictures"]).to(device)).bfloat16()
                 latents = vae.to_latent(images).float().cpu().numpy().astype(np.float16)
                 for name, rows in (("latents.f16", latents), ("cells.i8", arrays["cells"])):
                     _put(out / name, count, rows)

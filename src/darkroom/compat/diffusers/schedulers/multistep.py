@@ -99,7 +99,9 @@ class Solver(Scheduler):
 class _DPMSolver(Solver):
     """What DPM-Solver in its two forms has in common."""
 
+    fixed: ClassVar[Defaults] = {"variance_type": None}
     algorithms: ClassVar[tuple[str, ...]]
+    takes_timesteps = True
 
     @property
     def _dpm(self) -> solvers.DPMSolver:
@@ -120,10 +122,11 @@ class _DPMSolver(Solver):
             )
         return solvers.DPMSolver(algorithm, self._solver_type(("midpoint", "heun"), ("logrho", "bh1", "bh2")))
 
-    def _clipped_last(self) -> int:
-        """How many training steps are not below lambda_min_clipped."""
+    def _laid(self, steps: int) -> Floats:
+        """Over the training steps that are not below lambda_min_clipped."""
         least = self.config.lambda_min_clipped
-        return sum(-math.log(level) >= least for level in self._discrete.levels)
+        last = sum(-math.log(level) >= least for level in self._discrete.levels)
+        return self._spaced(steps, extra=1, last=last)
 
 
 class DPMSolverMultistepScheduler(_DPMSolver):
@@ -144,13 +147,8 @@ class DPMSolverMultistepScheduler(_DPMSolver):
         "variance_type": None,
         "rescale_betas_zero_snr": False,
     }
-    fixed: ClassVar[Defaults] = {"variance_type": None}
     algorithms = ("dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver")
     whole_bends = ("use_karras_sigmas", "use_lu_lambdas")
-    takes_timesteps = True
-
-    def _laid(self, steps: int) -> Floats:
-        return self._spaced(steps, extra=1, last=self._clipped_last())
 
     def _way(self, points: Points, eta: float) -> Way:
         config, solver = self.config, self._dpm
@@ -178,12 +176,7 @@ class DPMSolverSinglestepScheduler(_DPMSolver):
         "lambda_min_clipped": -math.inf,
         "variance_type": None,
     }
-    fixed: ClassVar[Defaults] = {"variance_type": None}
     algorithms = ("dpmsolver++", "sde-dpmsolver++", "dpmsolver")
-    takes_timesteps = True
-
-    def _laid(self, steps: int) -> Floats:
-        return self._spaced(steps, extra=1, last=self._clipped_last())
 
     def _way(self, points: Points, eta: float) -> Way:
         config, solver = self.config, self._dpm
