@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "darkroom"
 # In each package, a later one may import an earlier one, never the reverse; "" is the whole house.
 ORDER = {
     "": """
-        errors files pixels
+        errors lazy files pixels
         diffusion networks weights language prompt checkpoint library adapters safety
         generation engine forecast model shelf
         world evaluation train serve compat cli
@@ -22,12 +22,13 @@ ORDER = {
         beta brownian philox points noise process schedule spacing run training
         guidance samplers multistep plusplus solvers catalogue registry
     """,
-    "networks": "layers unfilled unet vae tiny clip t5 mmdit freeu altered",
+    "networks": "roles configs layers unfilled unet vae tiny clip t5 mmdit freeu altered",
     "weights": """
         names hashes mapped ggml archives gguf safe_tensors scaled unpickled pickles torch_files opening writing
     """,
     "checkpoint": """
-        family configs infer rules blocks identify source named load settings folder single_file opening export blend
+        rules components family families infer blocks identify source named load settings folder single_file opening
+        export blend
     """,
     "library": "kinds records lock describe scan verify fetch locate",
     "adapters": """

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from darkroom.checkpoint.configs import text_json, unet_json, vae_json
+from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, UNET
 from darkroom.networks import VAE, CLIPText, CLIPTextConfig, UNet, UNetConfig, VAEConfig
 from darkroom.prompt import Tokenizer
 
@@ -78,9 +78,9 @@ def write_model(folder: Path, prediction: str = "flow", seed: int = 0, native: i
         scaling_factor=1.0,
     )
     parts = {
-        "text_encoder": (randomised(CLIPText(text), seed), text_json(text), "model"),
-        "unet": (randomised(UNet(unet), seed + 1), unet_json(unet), "diffusion_pytorch_model"),
-        "vae": (randomised(VAE(vae), seed + 2), vae_json(vae), "diffusion_pytorch_model"),
+        "text_encoder": (randomised(CLIPText(text), seed), CLIP_TEXT.to_json(text), "model"),
+        "unet": (randomised(UNet(unet), seed + 1), UNET.to_json(unet), "diffusion_pytorch_model"),
+        "vae": (randomised(VAE(vae), seed + 2), AUTOENCODER.to_json(vae), "diffusion_pytorch_model"),
     }
     index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline"}
     for name, (network, config, file) in parts.items():

@@ -11,11 +11,11 @@ Names are imported when first used: `import darkroom` itself loads neither torch
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from darkroom.errors import Cancelled, DarkroomError, GenerationError, InvalidRequest, ModelError
+from darkroom.lazy import lazily
 
 # Torch's threads spin long while they wait for one another, unless told otherwise before it is imported: beside one
 # busy program a small network then runs ten times slower: a spinning thread keeps the processor from the awaited one.
@@ -40,23 +40,6 @@ __all__ = [
     "load",
 ]
 
-_HOMES = {
-    "Model": "darkroom.model",
-    "Picture": "darkroom.generation",
-    "Request": "darkroom.generation",
-    "Shelf": "darkroom.shelf",
-    "Step": "darkroom.model",
-    "load": "darkroom.model",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'darkroom' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(
+    __name__, {"generation": "Picture Request", "model": "Model Step load", "shelf": "Shelf"}
+)

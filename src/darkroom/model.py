@@ -100,7 +100,7 @@ class Model:
         self._networks = networks
         self._collection = Collection(networks.experts[0].networks, name)
         self._fused: list[tuple[Merged, dict[str, str]]] = []
-        self._files = source.files()
+        self._files: dict[str, list[Path]] = {str(role): files for role, files in source.files().items()}
         if refiner is not None:
             self._files |= {f"refiner {role}": refiner.parts[role].files() for role in refiner.expert_roles}
         for each, member in members:

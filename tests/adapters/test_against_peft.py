@@ -17,7 +17,7 @@ from darkroom.adapters.adapter import read_adapter
 from darkroom.adapters.applied import applied
 from darkroom.adapters.dose import Dose
 from darkroom.adapters.merged import Merged
-from darkroom.checkpoint.configs import unet_config
+from darkroom.checkpoint.components import UNET
 from darkroom.errors import ModelError
 from darkroom.networks import UNet
 
@@ -51,7 +51,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 def unet() -> UNet:
     torch.manual_seed(0)
     peer = UNet2DConditionModel(**THREE)
-    ours = UNet(unet_config(dict(peer.config)))
+    ours = UNet(UNET.read(dict(peer.config)))
     ours.load_state_dict(peer.state_dict())
     return ours.eval().requires_grad_(False)
 
@@ -144,7 +144,7 @@ def test_a_row_is_what_it_is_alone(
 
 def test_another_model_s_is_refused(case: tuple[Path, Tensor]) -> None:
     other = UNet2DConditionModel(**{**THREE, "cross_attention_dim": 20, "layers_per_block": 1})
-    ours = UNet(unet_config(dict(other.config)))
+    ours = UNet(UNET.read(dict(other.config)))
     with pytest.raises(ModelError, match=r"does not fit mine: .*layers are none of this model's \("):
         read_adapter(case[0], {"unet": ours}, "mine")
 

@@ -8,16 +8,7 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from darkroom.checkpoint.configs import (
-    text_config,
-    text_json,
-    unet_config,
-    unet_json,
-    vae_config,
-    vae_json,
-    vision_config,
-    vision_json,
-)
+from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, CLIP_VISION, UNET
 from darkroom.errors import ModelError
 from darkroom.networks import (
     VAE,
@@ -172,29 +163,29 @@ def through_a_file(data: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.peer
 @pytest.mark.parametrize("name", UNETS)
 def test_published_unets_have_their_peer_s_keys_and_come_back(name):
-    config = unet_config(UNETS[name])
+    config = UNET.read(UNETS[name])
     with torch.device("meta"):
         ours, theirs = UNet(config), UNet2DConditionModel.from_config(UNETS[name])
-        again = UNet2DConditionModel.from_config(through_a_file(unet_json(config)))
+        again = UNet2DConditionModel.from_config(through_a_file(UNET.to_json(config)))
     assert layout(ours) == layout(theirs) == layout(again)
-    assert unet_config(through_a_file(unet_json(config))) == config
-    assert unet_config(theirs.config) == config
+    assert UNET.read(through_a_file(UNET.to_json(config))) == config
+    assert UNET.read(theirs.config) == config
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("name", VAES)
 def test_published_vaes_have_their_peer_s_keys_and_come_back(name):
-    config = vae_config(VAES[name])
+    config = AUTOENCODER.read(VAES[name])
     with torch.device("meta"):
         ours, theirs = VAE(config), AutoencoderKL.from_config(VAES[name])
-        again = AutoencoderKL.from_config(through_a_file(vae_json(config)))
+        again = AutoencoderKL.from_config(through_a_file(AUTOENCODER.to_json(config)))
     assert layout(ours) == layout(theirs) == layout(again)
-    assert vae_config(through_a_file(vae_json(config))) == config
-    assert vae_config(theirs.config) == config
+    assert AUTOENCODER.read(through_a_file(AUTOENCODER.to_json(config))) == config
+    assert AUTOENCODER.read(theirs.config) == config
 
 
 def test_values_that_are_easily_misread():
-    sd1, xl, upscaler = (unet_config(UNETS[name]) for name in ("sd1", "xl", "upscaler"))
+    sd1, xl, upscaler = (UNET.read(UNETS[name]) for name in ("sd1", "xl", "upscaler"))
     assert sd1 == UNetConfig()
     assert [level.heads for level in map(xl.level, range(3))] == [5, 10, 20]
     assert [(level.down, level.up) for level in map(xl.level, range(3))] == [
@@ -204,9 +195,9 @@ def test_values_that_are_easily_misread():
     ]
     assert (sd1.mid_transformer_layers, xl.mid_transformer_layers) == (1, 10)
     assert [upscaler.level(i).only_cross for i in range(4)] == [True, True, True, False]
-    old, new = vae_config(VAES["sd1"]), vae_config(VAES["sd3"])
+    old, new = AUTOENCODER.read(VAES["sd1"]), AUTOENCODER.read(VAES["sd3"])
     assert old == VAEConfig()
-    assert (new.scaling_factor, new.shift_factor, vae_config(VAES["xl"]).shift_factor) == (
+    assert (new.scaling_factor, new.shift_factor, AUTOENCODER.read(VAES["xl"]).shift_factor) == (
         1.5305,
         0.0609,
         0.0,
@@ -223,21 +214,23 @@ def test_clip_configs_there_and_back(projected):
         "architectures": [text_name]
     }
     vision = transformers.CLIPVisionConfig().to_dict() | {"architectures": [vision_name]}
-    mine, seen = text_config(text), vision_config(vision)
+    mine, seen = CLIP_TEXT.read(text), CLIP_VISION.read(vision)
     assert (mine.hidden_act, mine.eos_token_id, mine.projection_dim) == (
         "gelu",
         2,
         512 if projected else None,
     )
-    assert text_config({"architectures": [text_name], "hidden_act": "gelu", "eos_token_id": 2}) == mine
-    assert vision_config({"architectures": [vision_name]}) == seen
-    assert text_config(through_a_file(text_json(mine))) == mine
-    assert vision_config(through_a_file(vision_json(seen))) == seen
+    assert CLIP_TEXT.read({"architectures": [text_name], "hidden_act": "gelu", "eos_token_id": 2}) == mine
+    assert CLIP_VISION.read({"architectures": [vision_name]}) == seen
+    assert CLIP_TEXT.read(through_a_file(CLIP_TEXT.to_json(mine))) == mine
+    assert CLIP_VISION.read(through_a_file(CLIP_VISION.to_json(seen))) == seen
     with torch.device("meta"):
         ours = layout(CLIPText(mine)) | layout(CLIPVision(seen))
         theirs = layout(
-            getattr(transformers, text_name)(transformers.CLIPTextConfig(**text_json(mine)))
-        ) | layout(getattr(transformers, vision_name)(transformers.CLIPVisionConfig(**vision_json(seen))))
+            getattr(transformers, text_name)(transformers.CLIPTextConfig(**CLIP_TEXT.to_json(mine)))
+        ) | layout(
+            getattr(transformers, vision_name)(transformers.CLIPVisionConfig(**CLIP_VISION.to_json(seen)))
+        )
     without_tower = {key.replace("text_model.", "").replace("vision_model.", ""): ours[key] for key in ours}
     assert without_tower == {
         key.replace("text_model.", "").replace("vision_model.", ""): theirs[key] for key in theirs
@@ -245,41 +238,41 @@ def test_clip_configs_there_and_back(projected):
 
 
 def test_a_record_round_trips_from_its_defaults():
-    assert text_config(text_json(CLIPTextConfig())) == CLIPTextConfig()
-    assert vision_config(vision_json(CLIPVisionConfig())) == CLIPVisionConfig()
-    assert vision_config({"image_size": [64, 64], "patch_size": 8}).image_size == 64
+    assert CLIP_TEXT.read(CLIP_TEXT.to_json(CLIPTextConfig())) == CLIPTextConfig()
+    assert CLIP_VISION.read(CLIP_VISION.to_json(CLIPVisionConfig())) == CLIPVisionConfig()
+    assert CLIP_VISION.read({"image_size": [64, 64], "patch_size": 8}).image_size == 64
 
 
 @pytest.mark.parametrize(
     ("read", "base", "field", "value"),
     [
-        (unet_config, SD1, "act_fn", "gelu"),
-        (unet_config, SD1, "resnet_time_scale_shift", "scale_shift"),
-        (unet_config, SD1, "encoder_hid_dim_type", "text_proj"),
-        (unet_config, SD1, "addition_embed_type", "image"),
-        (unet_config, SD1, "class_embed_type", "simple_projection"),
-        (unet_config, SD1, "mid_block_type", "UNetMidBlock2DSimpleCrossAttn"),
-        (unet_config, SD1, "down_block_types", ["AttnDownBlock2D"] * 4),
-        (unet_config, SD1, "up_block_types", None),
-        (unet_config, SD1, "block_out_channels", [320, 640]),
-        (unet_config, SD1, "block_out_channels", 320),
-        (unet_config, SD1, "cross_attention_dim", [768, 1024]),
-        (unet_config, SD1, "in_channels", "4"),
-        (unet_config, SD1, "norm_eps", None),
-        (unet_config, SD1, "layers_per_block", [2, 2]),
-        (unet_config, SD1, "transformer_layers_per_block", [1, [], 1, 1]),
-        (vae_config, VAES["sd1"], "act_fn", "relu"),
-        (vae_config, VAES["sd1"], "latents_mean", [0.1, 0.2, 0.3, 0.4]),
-        (vae_config, VAES["sd1"], "down_block_types", ["AttnDownEncoderBlock2D"]),
-        (vae_config, VAES["sd1"], "block_out_channels", []),
-        (vae_config, VAES["sd1"], "latent_channels", -4),
-        (text_config, {}, "hidden_act", "relu"),
-        (vae_config, VAES["sd1"], "norm_num_groups", 0),
-        (unet_config, SD1, "norm_num_groups", 31),
-        (text_config, {}, "hidden_size", True),
-        (text_config, {}, "num_attention_heads", 7),
-        (vision_config, {}, "num_attention_heads", 0),
-        (vision_config, {}, "image_size", [224, 448]),
+        (UNET.read, SD1, "act_fn", "gelu"),
+        (UNET.read, SD1, "resnet_time_scale_shift", "scale_shift"),
+        (UNET.read, SD1, "encoder_hid_dim_type", "text_proj"),
+        (UNET.read, SD1, "addition_embed_type", "image"),
+        (UNET.read, SD1, "class_embed_type", "simple_projection"),
+        (UNET.read, SD1, "mid_block_type", "UNetMidBlock2DSimpleCrossAttn"),
+        (UNET.read, SD1, "down_block_types", ["AttnDownBlock2D"] * 4),
+        (UNET.read, SD1, "up_block_types", None),
+        (UNET.read, SD1, "block_out_channels", [320, 640]),
+        (UNET.read, SD1, "block_out_channels", 320),
+        (UNET.read, SD1, "cross_attention_dim", [768, 1024]),
+        (UNET.read, SD1, "in_channels", "4"),
+        (UNET.read, SD1, "norm_eps", None),
+        (UNET.read, SD1, "layers_per_block", [2, 2]),
+        (UNET.read, SD1, "transformer_layers_per_block", [1, [], 1, 1]),
+        (AUTOENCODER.read, VAES["sd1"], "act_fn", "relu"),
+        (AUTOENCODER.read, VAES["sd1"], "latents_mean", [0.1, 0.2, 0.3, 0.4]),
+        (AUTOENCODER.read, VAES["sd1"], "down_block_types", ["AttnDownEncoderBlock2D"]),
+        (AUTOENCODER.read, VAES["sd1"], "block_out_channels", []),
+        (AUTOENCODER.read, VAES["sd1"], "latent_channels", -4),
+        (CLIP_TEXT.read, {}, "hidden_act", "relu"),
+        (AUTOENCODER.read, VAES["sd1"], "norm_num_groups", 0),
+        (UNET.read, SD1, "norm_num_groups", 31),
+        (CLIP_TEXT.read, {}, "hidden_size", True),
+        (CLIP_TEXT.read, {}, "num_attention_heads", 7),
+        (CLIP_VISION.read, {}, "num_attention_heads", 0),
+        (CLIP_VISION.read, {}, "image_size", [224, 448]),
     ],
 )
 def test_what_cannot_be_run_is_named(read, base, field, value):
@@ -289,4 +282,4 @@ def test_what_cannot_be_run_is_named(read, base, field, value):
 
 def test_a_record_that_the_file_cannot_say_is_refused():
     with pytest.raises(ModelError, match="mid_transformer_layers = 3"):
-        unet_json(UNetConfig(transformer_layers_per_block=(1, 1, 1, 2), mid_transformer_layers=3))
+        UNET.to_json(UNetConfig(transformer_layers_per_block=(1, 1, 1, 2), mid_transformer_layers=3))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import SD3Transformer2DModel
 
-from darkroom.checkpoint.configs import mmdit_config, mmdit_json
+from darkroom.checkpoint.components import MMDIT
 from darkroom.errors import ModelError
 from darkroom.networks import MMDiT, MMDiTConfig
 
@@ -51,23 +51,23 @@ def layout(network: torch.nn.Module) -> dict[str, torch.Size]:
 @pytest.mark.peer
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_transformers_have_their_peer_s_keys_and_come_back(name):
-    config = mmdit_config(PUBLISHED[name])
+    config = MMDIT.read(PUBLISHED[name])
     with torch.device("meta"):
         ours, theirs = MMDiT(config), SD3Transformer2DModel.from_config(PUBLISHED[name])
-        again = SD3Transformer2DModel.from_config(json.loads(json.dumps(mmdit_json(config))))
+        again = SD3Transformer2DModel.from_config(json.loads(json.dumps(MMDIT.to_json(config))))
     assert layout(ours) == layout(theirs) == layout(again)
-    assert mmdit_config(json.loads(json.dumps(mmdit_json(config)))) == config
-    assert mmdit_config(theirs.config) == config
-    assert mmdit_config(json.loads(theirs.to_json_string())) == config
+    assert MMDIT.read(json.loads(json.dumps(MMDIT.to_json(config)))) == config
+    assert MMDIT.read(theirs.config) == config
+    assert MMDIT.read(json.loads(theirs.to_json_string())) == config
 
 
 def test_values_that_are_easily_misread():
-    assert mmdit_config(MEDIUM) == MMDiTConfig()
-    large, medium = mmdit_config(PUBLISHED["large"]), mmdit_config(PUBLISHED["medium_3_5"])
+    assert MMDIT.read(MEDIUM) == MMDiTConfig()
+    large, medium = MMDIT.read(PUBLISHED["large"]), MMDIT.read(PUBLISHED["medium_3_5"])
     assert (large.width, large.dual_attention_layers, large.qk_norm) == (2432, (), "rms_norm")
     assert (medium.width, medium.dual_attention_layers) == (1536, tuple(range(13)))
-    assert mmdit_config(PUBLISHED["out_as_in"]).out_channels == 32
-    assert mmdit_config({}).pos_embed_max_size == 96
+    assert MMDIT.read(PUBLISHED["out_as_in"]).out_channels == 32
+    assert MMDIT.read({}).pos_embed_max_size == 96
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_values_that_are_easily_misread():
 )
 def test_what_cannot_be_run_is_named(field, value):
     with pytest.raises(ModelError, match=field):
-        mmdit_config({**MEDIUM, field: value})
+        MMDIT.read({**MEDIUM, field: value})

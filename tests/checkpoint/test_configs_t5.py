@@ -10,7 +10,7 @@ import torch
 import transformers
 from diffusers import AutoencoderTiny
 
-from darkroom.checkpoint.configs import t5_config, t5_json, tiny_config, tiny_json
+from darkroom.checkpoint.components import T5, TINY
 from darkroom.errors import ModelError
 from darkroom.networks import T5Config, T5Encoder, TinyVAE, TinyVAEConfig
 
@@ -75,7 +75,7 @@ TAESD = {
     "scaling_factor": 1.0,
     "upsampling_scaling_factor": 2,
 }
-TINY: dict[str, dict[str, Any]] = {
+TINIES: dict[str, dict[str, Any]] = {
     "taesd": TAESD,
     "taesd3": TAESD
     | {
@@ -99,34 +99,34 @@ def through_a_file(data: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.peer
 @pytest.mark.parametrize("name", ENCODERS)
 def test_published_encoders_have_their_peer_s_keys_and_come_back(name):
-    config = t5_config(ENCODERS[name])
+    config = T5.read(ENCODERS[name])
     with torch.device("meta"):
         ours = T5Encoder(config)
         theirs = transformers.T5EncoderModel(transformers.T5Config(**ENCODERS[name]))
-        again = transformers.T5EncoderModel(transformers.T5Config(**through_a_file(t5_json(config))))
+        again = transformers.T5EncoderModel(transformers.T5Config(**through_a_file(T5.to_json(config))))
     twin = {"encoder.embed_tokens.weight": layout(ours)["shared.weight"]}
     assert layout(ours) | twin == layout(theirs) == layout(again)
-    assert t5_config(through_a_file(t5_json(config))) == config
-    assert t5_config(through_a_file(theirs.config.to_dict())) == config
+    assert T5.read(through_a_file(T5.to_json(config))) == config
+    assert T5.read(through_a_file(theirs.config.to_dict())) == config
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", TINIES)
 def test_published_tiny_autoencoders_have_their_peer_s_keys_and_come_back(name):
-    config = tiny_config(TINY[name])
+    config = TINY.read(TINIES[name])
     with torch.device("meta"):
-        ours, theirs = TinyVAE(config), AutoencoderTiny.from_config(TINY[name])
-        again = AutoencoderTiny.from_config(through_a_file(tiny_json(config)))
+        ours, theirs = TinyVAE(config), AutoencoderTiny.from_config(TINIES[name])
+        again = AutoencoderTiny.from_config(through_a_file(TINY.to_json(config)))
     assert layout(ours) == layout(theirs) == layout(again)
-    assert tiny_config(through_a_file(tiny_json(config))) == config
-    assert tiny_config(theirs.config) == config
+    assert TINY.read(through_a_file(TINY.to_json(config))) == config
+    assert TINY.read(theirs.config) == config
 
 
 def test_values_that_are_easily_misread():
-    assert t5_config(XXL) == T5Config()
-    assert t5_config({}).feed_forward_proj == "relu"
-    assert tiny_config(TAESD) == TinyVAEConfig()
-    assert tiny_config(TINY["taesd3"]).latent_channels == 16
+    assert T5.read(XXL) == T5Config()
+    assert T5.read({}).feed_forward_proj == "relu"
+    assert TINY.read(TAESD) == TinyVAEConfig()
+    assert TINY.read(TINIES["taesd3"]).latent_channels == 16
     with torch.device("meta"):
         assert sum(p.numel() for p in T5Encoder(T5Config()).parameters()) == 4_762_310_656
 
@@ -134,20 +134,20 @@ def test_values_that_are_easily_misread():
 @pytest.mark.parametrize(
     ("read", "base", "field", "value"),
     [
-        (t5_config, XXL, "feed_forward_proj", "gated-relu"),
-        (t5_config, XXL, "feed_forward_proj", None),
-        (t5_config, XXL, "model_type", "umt5"),
-        (t5_config, XXL, "d_model", "4096"),
-        (t5_config, XXL, "num_heads", -1),
-        (t5_config, XXL, "relative_attention_num_buckets", 0),
-        (t5_config, XXL, "relative_attention_max_distance", 0),
-        (tiny_config, TAESD, "act_fn", "silu"),
-        (tiny_config, TAESD, "upsample_fn", "bilinear"),
-        (tiny_config, TAESD, "encoder_block_out_channels", [64, 64, 64, 128]),
-        (tiny_config, TAESD, "num_decoder_blocks", [3, 3, 3]),
-        (tiny_config, TAESD, "num_encoder_blocks", 3),
-        (tiny_config, TAESD, "upsampling_scaling_factor", 4),
-        (tiny_config, TAESD, "latent_channels", None),
+        (T5.read, XXL, "feed_forward_proj", "gated-relu"),
+        (T5.read, XXL, "feed_forward_proj", None),
+        (T5.read, XXL, "model_type", "umt5"),
+        (T5.read, XXL, "d_model", "4096"),
+        (T5.read, XXL, "num_heads", -1),
+        (T5.read, XXL, "relative_attention_num_buckets", 0),
+        (T5.read, XXL, "relative_attention_max_distance", 0),
+        (TINY.read, TAESD, "act_fn", "silu"),
+        (TINY.read, TAESD, "upsample_fn", "bilinear"),
+        (TINY.read, TAESD, "encoder_block_out_channels", [64, 64, 64, 128]),
+        (TINY.read, TAESD, "num_decoder_blocks", [3, 3, 3]),
+        (TINY.read, TAESD, "num_encoder_blocks", 3),
+        (TINY.read, TAESD, "upsampling_scaling_factor", 4),
+        (TINY.read, TAESD, "latent_channels", None),
     ],
 )
 def test_what_cannot_be_run_is_named(read, base, field, value):

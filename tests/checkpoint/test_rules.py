@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from darkroom.checkpoint.configs import unet_json, vae_json
-from darkroom.checkpoint.infer import ORIGINAL, networks_in
-from darkroom.checkpoint.rules import original_rules
+from darkroom.checkpoint.components import AUTOENCODER, ORIGINAL, UNET, component_of
+from darkroom.checkpoint.infer import networks_in
 from darkroom.networks import VAE, CLIPText, CLIPTextConfig, MMDiT, MMDiTConfig, UNet, UNetConfig, VAEConfig
 
 UNETS = {
@@ -68,7 +67,7 @@ def weights(network: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def written(network: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    rules = original_rules(network)
+    rules = component_of(type(network)).rules(network, ORIGINAL)
     return {rule.theirs: rule.write([tensors[name] for name in rule.ours]).clone() for rule in rules}
 
 
@@ -117,7 +116,7 @@ def test_what_a_rule_writes_it_reads_back_bit_for_bit(kind, name):
     tensors = weights(network)
     file = written(network, tensors)
     found = {}
-    for rule in original_rules(network):
+    for rule in component_of(type(network)).rules(network, ORIGINAL):
         found |= rule.read(file[rule.theirs])
     same(found, tensors)
     assert all(t.is_contiguous() for t in file.values())
@@ -131,9 +130,8 @@ def test_dimensions_are_inferred_from_either_layout(kind, name):
     ours = {name: tuple(t.shape) for name, t in network.state_dict().items()}
     for prefix, shapes, layout in (("some.prefix.", original, ORIGINAL), ("", ours, "huggingface")):
         (found,) = networks_in({prefix + name: shape for name, shape in shapes.items()})
-        assert (found.kind, found.prefix, found.layout) == (type(network), prefix, layout)
-        with torch.device("meta"):
-            built = found.kind(found.config)
+        assert (found.component, found.prefix, found.layout) == (component_of(type(network)), prefix, layout)
+        built = found.component.build(found.config)
         assert {name: tuple(t.shape) for name, t in built.state_dict().items()} == ours
 
 
@@ -145,7 +143,7 @@ def test_unets_as_diffusers_converts_them(name):
     network = UNet(UNETS[name])
     tensors = weights(network)
     file = {f"model.diffusion_model.{key}": value for key, value in written(network, tensors).items()}
-    same(convert_ldm_unet_checkpoint(file, unet_json(network.config)), tensors)
+    same(convert_ldm_unet_checkpoint(file, UNET.to_json(network.config)), tensors)
 
 
 @pytest.mark.peer
@@ -156,7 +154,7 @@ def test_autoencoders_as_diffusers_converts_them(name):
     network = VAE(VAES[name])
     tensors = weights(network)
     file = {f"first_stage_model.{key}": value for key, value in written(network, tensors).items()}
-    same(convert_ldm_vae_checkpoint(file, vae_json(network.config)), tensors)
+    same(convert_ldm_vae_checkpoint(file, AUTOENCODER.to_json(network.config)), tensors)
 
 
 @pytest.mark.peer

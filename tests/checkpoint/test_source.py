@@ -12,7 +12,8 @@ from torch import nn
 
 import darkroom
 from darkroom.checkpoint.export import convert
-from darkroom.checkpoint.identify import family_of
+from darkroom.checkpoint.family import Shapes
+from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.load import fill, readers
 from darkroom.checkpoint.opening import open_source, with_vae
 from darkroom.errors import InvalidRequest, ModelError
@@ -252,15 +253,14 @@ def test_v_prediction_is_found_said_and_overridden(tmp_path):
 
 
 def test_stable_diffusion_2_is_judged_by_its_weights(tmp_path):
-    from darkroom.checkpoint.identify import Evidence
-
     config = UNetConfig(
         cross_attention_dim=1024, num_attention_heads=(5, 10, 20, 20), use_linear_projection=True
     )
     for spread, kind, native in ((0.2, "v_prediction", 768), (0.03, "epsilon", 512)):
         bias = torch.randn(320, generator=torch.Generator().manual_seed(0)) * spread
         found, notes = family_of(
-            config, True, 1, Evidence({}, "", lambda name, bias=bias: bias if "11.1" in name else None)
+            Shapes(config, True, 1),
+            Evidence({}, "", lambda name, bias=bias: bias if "11.1" in name else None),
         )
         assert (found.process.name, found.native) == (kind, native)
         assert "judged by its weights" in notes[-1]

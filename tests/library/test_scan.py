@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from tests.checkpoint.test_source import AUTOENCODER, ours, single_file
 
-from darkroom.checkpoint.configs import vae_json
+from darkroom.checkpoint import components
 from darkroom.errors import ModelError
 from darkroom.library.kinds import identify
 from darkroom.library.locate import locate
@@ -192,7 +192,7 @@ def test_a_hugging_face_cache(sd1, toy_folder, tmp_path):
     first = hub_snapshot(hub / "models--acme--toy-sd", "a" * 40, toy)
     weights = hub_snapshot(hub / "models--acme--one", "b" * 40, {"xl.safetensors": sd1.read_bytes()})
     plain = put(tmp_path / "p.safetensors", PARTS["vae"]).read_bytes()
-    config = json.dumps(vae_json(AUTOENCODER)).encode()
+    config = json.dumps(components.AUTOENCODER.to_json(AUTOENCODER)).encode()
     component = hub_snapshot(
         hub / "models--acme--vae-fix",
         "c" * 40,

@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch import nn
 
-from darkroom.checkpoint.configs import text_config, text_json, vision_config, vision_json
+from darkroom.checkpoint.components import CLIP_TEXT, CLIP_VISION
 from darkroom.networks import CLIPText, CLIPTextConfig, CLIPVision, CLIPVisionConfig
 
 SMALL = {
@@ -54,7 +54,7 @@ def test_text(variant, projected, randomise, close):
     name = "CLIPTextModelWithProjection" if projected else "CLIPTextModel"
     config = transformers.CLIPTextConfig(**SMALL, **TEXTS[variant], max_position_embeddings=8)
     theirs = getattr(transformers, name)(config)
-    ours = pair(theirs, CLIPText, text_config(as_published(config, name)), "text_model.", randomise)
+    ours = pair(theirs, CLIPText, CLIP_TEXT.read(as_published(config, name)), "text_model.", randomise)
     for ids in (IDS, IDS[:1, :6]):
         got, want = ours(ids), theirs(ids, output_hidden_states=True)
         assert len(got.hidden_states) == len(want.hidden_states) == 4
@@ -95,7 +95,7 @@ def test_vision(act, projected, randomise, close):
     name = "CLIPVisionModelWithProjection" if projected else "CLIPVisionModel"
     config = transformers.CLIPVisionConfig(**SMALL, hidden_act=act, image_size=20, patch_size=4)
     theirs = getattr(transformers, name)(config)
-    ours = pair(theirs, CLIPVision, vision_config(as_published(config, name)), "vision_model.", randomise)
+    ours = pair(theirs, CLIPVision, CLIP_VISION.read(as_published(config, name)), "vision_model.", randomise)
     pixels = torch.randn(3, 3, 20, 20)
     got, want = ours(pixels), theirs(pixels, output_hidden_states=True)
     assert len(got.hidden_states) == len(want.hidden_states) == 4
@@ -149,7 +149,7 @@ WIDE = {
 def test_full_width(name, randomise, relative_error):
     config = WIDE[name]
     text = isinstance(config, CLIPTextConfig)
-    data = text_json(config) if text else vision_json(config)
+    data = CLIP_TEXT.to_json(config) if text else CLIP_VISION.to_json(config)
     kind = transformers.CLIPTextConfig if text else transformers.CLIPVisionConfig
     with torch.device("meta"):
         theirs = getattr(transformers, data["architectures"][0])(kind(**data))

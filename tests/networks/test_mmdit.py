@@ -9,7 +9,7 @@ from diffusers import SD3Transformer2DModel
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import Tensor, nn
 
-from darkroom.checkpoint.configs import mmdit_config, mmdit_json
+from darkroom.checkpoint.components import MMDIT
 from darkroom.errors import ModelError
 from darkroom.networks import MMDiT, MMDiTConfig, attend
 
@@ -55,7 +55,7 @@ def inputs(config: MMDiTConfig, batch: int, rows: int, columns: int, tokens: int
 def pair(variant: str, randomise: Any, seed: int = 0) -> tuple[MMDiT, SD3Transformer2DModel]:
     theirs = randomise(SD3Transformer2DModel(**SMALL | VARIANTS[variant]), seed)
     with torch.device("meta"):
-        ours = MMDiT(mmdit_config(theirs.config))
+        ours = MMDiT(MMDIT.read(theirs.config))
     ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
     return ours.eval().requires_grad_(False), theirs
 
@@ -150,7 +150,7 @@ def test_residuals_land_where_the_peer_s_rounding_puts_them(randomise):
         "caption_projection_dim": 8,
     }
     theirs = randomise(SD3Transformer2DModel(**SMALL | changes))
-    ours = MMDiT(mmdit_config(theirs.config)).eval().requires_grad_(False)
+    ours = MMDiT(MMDIT.read(theirs.config)).eval().requires_grad_(False)
     ours.load_state_dict(theirs.state_dict())
     given = inputs(ours.config, batch=1, rows=2, columns=3)
     residuals = tuple(torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(i)) for i in range(14))
@@ -179,13 +179,13 @@ def test_a_file_without_the_table_of_places_has_it_computed(variant, assign, ran
     state = theirs.state_dict()
     table = state.pop("pos_embed.pos_embed")
     with torch.device("meta" if assign else "cpu"):
-        ours = MMDiT(mmdit_config(theirs.config))
+        ours = MMDiT(MMDIT.read(theirs.config))
     assert ours.state_dict().keys() == theirs.state_dict().keys()
     ours.load_state_dict(state, strict=True, assign=assign)
     assert torch.equal(ours.pos_embed.pos_embed, table)
     half = {key: value.half() for key, value in state.items()}
     with torch.device("meta"):
-        ours = MMDiT(mmdit_config(theirs.config))
+        ours = MMDiT(MMDIT.read(theirs.config))
         ours.load_state_dict(half, strict=True, assign=True)
     assert torch.equal(ours.pos_embed.pos_embed, table.half())
 
@@ -193,10 +193,10 @@ def test_a_file_without_the_table_of_places_has_it_computed(variant, assign, ran
 @pytest.mark.peer
 def test_a_table_in_the_file_is_taken(randomise):
     theirs = randomise(SD3Transformer2DModel(**SMALL))
-    plain = MMDiT(mmdit_config(theirs.config))
+    plain = MMDiT(MMDIT.read(theirs.config))
     plain.load_state_dict(theirs.state_dict())
     theirs.pos_embed.pos_embed = torch.randn(1, 144, 24, generator=torch.Generator().manual_seed(5))
-    ours = MMDiT(mmdit_config(theirs.config))
+    ours = MMDiT(MMDIT.read(theirs.config))
     ours.load_state_dict(theirs.state_dict())
     given = inputs(ours.config, batch=1, rows=3, columns=5)
     with torch.no_grad():
@@ -309,7 +309,7 @@ WIDE = {
 def test_full_width(name, randomise):
     config = WIDE[name]
     with torch.device("meta"):
-        theirs, ours = SD3Transformer2DModel.from_config(mmdit_json(config)), MMDiT(config)
+        theirs, ours = SD3Transformer2DModel.from_config(MMDIT.to_json(config)), MMDiT(config)
     theirs = theirs.to_empty(device="cpu")
     state = randomise(theirs).state_dict()
     del state["pos_embed.pos_embed"]

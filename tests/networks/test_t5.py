@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from darkroom.checkpoint.configs import t5_config, t5_json
+from darkroom.checkpoint.components import T5
 from darkroom.errors import ModelError
 from darkroom.networks import T5Config, T5Encoder
 from darkroom.networks.t5 import FeedForward, relative_buckets
@@ -60,7 +60,7 @@ def some_ids(batch: int, length: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize(("batch", "length", "seed"), [(2, 13, 0), (1, 1, 1), (1, 300, 2)])
 def test_every_module_gives_what_its_peer_gives(variant, batch, length, seed, randomise, compare_modules):
     theirs = peer(SMALL | VARIANTS[variant], randomise, seed)
-    ours = loaded(t5_config(theirs.config.to_dict()), theirs.state_dict())
+    ours = loaded(T5.read(theirs.config.to_dict()), theirs.state_dict())
     ids = some_ids(batch, length, seed)
     out: dict[str, Tensor] = {}
     names = compare_modules(
@@ -80,7 +80,7 @@ def test_every_module_gives_what_its_peer_gives(variant, batch, length, seed, ra
 @pytest.mark.peer
 def test_padding_is_masked_as_the_peer_masks_it(randomise):
     theirs = peer(SMALL | VARIANTS["gated"], randomise)
-    ours = loaded(t5_config(theirs.config.to_dict()), theirs.state_dict())
+    ours = loaded(T5.read(theirs.config.to_dict()), theirs.state_dict())
     ids = some_ids(4, 9)
     mask = torch.tensor([[1] * 9, [1] * 5 + [0] * 4, [0] * 3 + [1] * 6, [0] * 9])
     expected = theirs(ids, attention_mask=mask).last_hidden_state
@@ -169,9 +169,9 @@ def test_buckets_that_tell_no_distances_apart_are_refused():
 @pytest.mark.peer
 @pytest.mark.wide
 def test_full_width(randomise):
-    config = t5_json(T5Config(num_layers=2))
+    config = T5.to_json(T5Config(num_layers=2))
     theirs = peer(config, randomise)
-    ours = loaded(t5_config(config), theirs.state_dict())
+    ours = loaded(T5.read(config), theirs.state_dict())
     ids = torch.randint(0, 32128, (1, 77))
     with torch.inference_mode():
         got, want = ours(ids), theirs(ids).last_hidden_state

@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
-from darkroom.checkpoint.configs import tiny_config
+from darkroom.checkpoint.components import TINY
 from darkroom.errors import ModelError
 from darkroom.networks import VAE, TinyVAE, TinyVAEConfig
 
@@ -48,7 +48,7 @@ def error(ours: Tensor, theirs: Tensor) -> float:
 def pair(variant: str, randomise: Any, seed: int = 0) -> tuple[TinyVAE, AutoencoderTiny]:
     theirs = randomise(AutoencoderTiny(**VARIANTS[variant]), seed)
     with torch.device("meta"):
-        ours = TinyVAE(tiny_config(theirs.config))
+        ours = TinyVAE(TINY.read(theirs.config))
     ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
     return ours.eval().requires_grad_(False), theirs
 

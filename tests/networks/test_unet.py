@@ -11,7 +11,7 @@ from diffusers.pipelines.latent_consistency_models.pipeline_latent_consistency_t
 )
 from torch.nn import functional as F
 
-from darkroom.checkpoint.configs import unet_config, unet_json
+from darkroom.checkpoint.components import UNET
 from darkroom.errors import ModelError
 from darkroom.networks import Added, Residuals, UNet, UNetConfig
 from darkroom.networks.layers import attend, guidance_embedding, timestep_embedding
@@ -106,7 +106,7 @@ def inputs(config: UNetConfig, batch: int = 2, height: int = 12, width: int = 8,
 def pair(variant: str, randomise: Any) -> tuple[UNet, UNet2DConditionModel]:
     theirs = randomise(UNet2DConditionModel(**THREE | VARIANTS[variant]))
     with torch.device("meta"):
-        ours = UNet(unet_config(theirs.config))
+        ours = UNet(UNET.read(theirs.config))
     ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
     return ours.eval().requires_grad_(False), theirs
 
@@ -337,8 +337,8 @@ WIDE = {
 @pytest.mark.parametrize("name", WIDE)
 def test_full_width(name, randomise, relative_error):
     config, size = WIDE[name]
-    data = unet_json(config)
-    assert unet_config(data) == config
+    data = UNET.to_json(config)
+    assert UNET.read(data) == config
     with torch.device("meta"):
         theirs, ours = UNet2DConditionModel.from_config(data), UNet(config)
     theirs = randomise(theirs.to_empty(device="cpu"))

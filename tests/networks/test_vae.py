@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
-from darkroom.checkpoint.configs import vae_config, vae_json
+from darkroom.checkpoint.components import AUTOENCODER
 from darkroom.networks import VAE, VAEConfig
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -38,7 +38,7 @@ def pair(variant: str, randomise: Any) -> tuple[VAE, AutoencoderKL]:
         )
     )
     with torch.device("meta"):
-        ours = VAE(vae_config(theirs.config))
+        ours = VAE(AUTOENCODER.read(theirs.config))
     ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
     return ours.eval().requires_grad_(False), theirs
 
@@ -133,7 +133,7 @@ def test_half_precision(randomise, relative_error):
 def test_full_width(randomise, relative_error):
     config = VAEConfig()
     with torch.device("meta"):
-        theirs, ours = AutoencoderKL.from_config(vae_json(config)), VAE(config)
+        theirs, ours = AutoencoderKL.from_config(AUTOENCODER.to_json(config)), VAE(config)
     theirs = randomise(theirs.to_empty(device="cpu"))
     ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
     image, z = torch.randn(1, 3, 256, 192), torch.randn(1, 4, 32, 24)

@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from darkroom.checkpoint.configs import text_config
+from darkroom.checkpoint.components import CLIP_TEXT
 from darkroom.errors import InvalidRequest
 from darkroom.language import dialect_of
 from darkroom.networks import CLIPText
@@ -51,7 +51,7 @@ def build(width: int, seed: int, pad: str) -> tuple[ClipText, Any]:
     for name, value in peer.named_parameters():
         if "norm" in name:  # As made, states have a mean of 0, which no emphasis can put back.
             torch.nn.init.normal_(value, 0.5, 0.5)
-    ours = CLIPText(text_config({**config.to_dict(), "architectures": ["CLIPTextModelWithProjection"]}))
+    ours = CLIPText(CLIP_TEXT.read({**config.to_dict(), "architectures": ["CLIPTextModelWithProjection"]}))
     state = {
         key if key.startswith(("text_model", "text_projection")) else f"text_model.{key}": value
         for key, value in peer.state_dict().items()

@@ -15,9 +15,9 @@ from darkroom.adapters.groups import Contents, Layered, read_contents
 from darkroom.adapters.names import Place, places, prefixed, spelt
 from darkroom.adapters.patches import Patch, Scaled, converted, outline
 from darkroom.checkpoint.single_file import SD2_LAYER
-from darkroom.checkpoint.source import DENOISERS
 from darkroom.errors import ModelError
 from darkroom.networks import CLIPText
+from darkroom.networks.roles import Role
 from darkroom.weights.hashes import sha256_of
 
 _SHOWN = 3
@@ -34,7 +34,7 @@ class Adapter:
 
     name: str
     sha256: str
-    patches: Mapping[str, Mapping[Place, Layered]]
+    patches: Mapping[Role, Mapping[Place, Layered]]
     embeddings: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     hypernetwork: Mapping[int, tuple[nn.Module, nn.Module]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Fit:
     differ, and how; `broken` those that make no patch, and why; `unused` what is left out without harm, and why.
     """
 
-    patches: dict[str, dict[Place, Layered]]
+    patches: dict[Role, dict[Place, Layered]]
     absent: list[str]
     misshapen: dict[str, str]
     broken: dict[str, str]
@@ -62,7 +62,7 @@ class Fit:
 
 
 def read_adapter(
-    path: Path, networks: Mapping[str, nn.Module], model: str, name: str | None = None
+    path: Path, networks: Mapping[Role, nn.Module], model: str, name: str | None = None
 ) -> Adapter:
     """The adapter in a file, or in a folder of PEFT's, for a model of these networks, by their roles, called `model`.
 
@@ -84,10 +84,12 @@ def read_adapter(
     )
 
 
-def fitted(contents: Contents, networks: Mapping[str, nn.Module]) -> Fit:
+def fitted(contents: Contents, networks: Mapping[Role, nn.Module]) -> Fit:
     """A file's layers beside those of a model's networks."""
-    roles = {("denoiser" if role in DENOISERS else role): role for role in networks}
-    tables = {part: places(networks[role], role) for part, role in roles.items()}
+    tables: dict[str, Mapping[str, Place]] = {}
+    for name, network in networks.items():
+        role = Role(name)
+        tables["denoiser" if role.denoises else role] = places(network, role)
     fit = Fit({}, [], {}, dict.fromkeys(contents.unknown, "the key is of no kind that is known"), {})
     for key, group in contents.groups.items():
         part, rest = prefixed(key)
@@ -123,12 +125,12 @@ def _place(tables: Mapping[str, Mapping[str, Place]], part: str, rest: str) -> P
     return None
 
 
-def _dispensable(part: str, rest: str, networks: Mapping[str, nn.Module]) -> str | None:
+def _dispensable(part: str, rest: str, networks: Mapping[Role, nn.Module]) -> str | None:
     """Why a layer that the model has not may be left out, if it may."""
-    if part == "text_encoder_3" and part not in networks and "transformer" in networks:
+    if part == Role.TEXT_ENCODER_3 and part not in networks and Role.TRANSFORMER in networks:
         return "the model was loaded without T5"
-    encoder = networks.get("text_encoder")
-    if part == "text_encoder" and isinstance(encoder, CLIPText):
+    encoder = networks.get(Role.TEXT_ENCODER)
+    if part == Role.TEXT_ENCODER and isinstance(encoder, CLIPText):
         layers = encoder.config.num_hidden_layers
         last = spelt(f"text_model.encoder.layers.{SD2_LAYER}.")
         if layers == SD2_LAYER and (spelt(rest) + "_").startswith((last, last.removeprefix("text_model_"))):

@@ -26,6 +26,7 @@ from darkroom.adapters.patches import LowRank
 from darkroom.checkpoint.rules import SAME, SPLIT, SWAP
 from darkroom.errors import InvalidRequest
 from darkroom.networks.layers import Attention
+from darkroom.networks.roles import Role
 
 Factor = float | Tensor
 """A strength: the same for all rows, or one for each, (B,)."""
@@ -39,22 +40,22 @@ class TextChanges:
 
     doses: tuple[Dose, ...]
 
-    def of(self, role: str) -> TextChanges | None:
+    def of(self, role: Role) -> TextChanges | None:
         own = tuple(dose for dose in self.doses if role in dose.adapter.patches)
         return TextChanges(own) if own else None
 
-    def during(self, role: str, encoder: nn.Module) -> AbstractContextManager[None]:
+    def during(self, role: Role, encoder: nn.Module) -> AbstractContextManager[None]:
         return applied(encoder, role, [self.doses])
 
 
 @contextmanager
-def applied(network: nn.Module, role: str, rows: Sequence[Sequence[Dose]]) -> Iterator[None]:
+def applied(network: nn.Module, role: Role, rows: Sequence[Sequence[Dose]]) -> Iterator[None]:
     """The network of that role with each row's adapters, for one call."""
     wanted = sorted({dose.adapter for row in rows for dose in row}, key=lambda each: (each.sha256, each.name))
     hooks: list[RemovableHandle] = []
     try:
         for adapter in wanted:
-            if adapter.hypernetwork and role == "unet":
+            if adapter.hypernetwork and role == Role.UNET:
                 hooks += _attached(adapter, network, rows)
             if role not in adapter.patches:
                 continue
@@ -98,7 +99,7 @@ def _together(factors: Sequence[float]) -> Factor:
     return factors[0] if len(set(factors)) == 1 else torch.tensor(factors)
 
 
-def _terms(adapter: Adapter, role: str, network: nn.Module) -> dict[Place, list[Term]]:
+def _terms(adapter: Adapter, role: Role, network: nn.Module) -> dict[Place, list[Term]]:
     """What an adapter adds, by place and there by layer; made once for each network, precision and device."""
     sample = next(network.parameters())
     key = role, id(network), sample.dtype, str(sample.device)

@@ -17,6 +17,7 @@ from darkroom.checkpoint.export import convert
 from darkroom.checkpoint.named import Named
 from darkroom.checkpoint.source import Part, Source
 from darkroom.language.tags import parse_tag
+from darkroom.networks.roles import Role
 from darkroom.weights.writing import Progress
 
 
@@ -36,7 +37,7 @@ def bake(
     return [note for _, adapter in adapters for note in adapter.notes]
 
 
-def baked(source: Source, doses: Mapping[str, Sequence[Dose]]) -> Source:
+def baked(source: Source, doses: Mapping[Role, Sequence[Dose]]) -> Source:
     """A model with adapters in its weights, by network: read like any other, each tensor changed as it is read."""
     parts = {
         role: dataclasses.replace(part, change=_Bake(part, doses[role]).change) if doses.get(role) else part

@@ -17,6 +17,7 @@ from darkroom.language.tags import Tag
 from darkroom.library.locate import locate
 from darkroom.library.records import Library
 from darkroom.networks import CLIPText
+from darkroom.networks.roles import Role
 from darkroom.prompt.vocabulary import Embedding
 from darkroom.weights.hashes import sha256
 from darkroom.weights.opening import open_weights
@@ -33,7 +34,7 @@ Stamp = tuple[str, int, int]
 class Collection:
     """Adapters and embeddings for a model of these networks, by their roles, called `model`."""
 
-    def __init__(self, networks: Mapping[str, nn.Module], model: str) -> None:
+    def __init__(self, networks: Mapping[Role, nn.Module], model: str) -> None:
         self._networks, self._model = dict(networks), model
         self._widths = {
             role: network.config.hidden_size

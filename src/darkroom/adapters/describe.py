@@ -15,6 +15,7 @@ from darkroom.adapters.adapter import Adapter, family_of_adapter, fitted, mismat
 from darkroom.adapters.groups import Contents, read_contents
 from darkroom.adapters.names import prefixed
 from darkroom.adapters.patches import Decomposed, Hadamard, Kronecker, LowRank, Patch
+from darkroom.networks.roles import Role
 from darkroom.weights.hashes import autov3, sha256_of
 
 _MOST_WORDS = 12
@@ -70,7 +71,7 @@ class AdapterDescription:
 
 
 def describe_adapter(
-    path: Path, networks: Mapping[str, nn.Module] | None = None, model: str = ""
+    path: Path, networks: Mapping[Role, nn.Module] | None = None, model: str = ""
 ) -> AdapterDescription:
     """What an adapter's file is, and with `networks` (they need no weights) whether it fits the model that is called
     `model`. Raises ModelError where it cannot be read."""

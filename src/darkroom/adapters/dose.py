@@ -11,6 +11,7 @@ from darkroom.adapters.names import Place
 from darkroom.checkpoint.blocks import block_weights
 from darkroom.errors import InvalidRequest
 from darkroom.language.tags import Tag
+from darkroom.networks.roles import Role
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,18 @@ class Dose:
         return dict(self.blocks)
 
 
-def doses_by_role(adapters: Iterable[tuple[Tag, Adapter]]) -> dict[str, list[Dose]]:
+def doses_by_role(adapters: Iterable[tuple[Tag, Adapter]]) -> dict[Role, list[Dose]]:
     """What tags want of adapters in a model's weights, by network.
 
     Raises InvalidRequest for what weights cannot hold.
     """
-    doses: dict[str, list[Dose]] = {}
+    doses: dict[Role, list[Dose]] = {}
     for tag, adapter in adapters:
         if (tag.start, tag.stop) != (0, 1):
             raise InvalidRequest(f"{tag} is for some steps: give it with the request, not into the weights")
         if adapter.hypernetwork:
             raise InvalidRequest(f"{tag} is a hypernetwork: it changes no weights, give it with the request")
         for role in adapter.patches:
-            dose = Dose(adapter, tag.strength_in(role), block_weights(tag.blocks))
+            dose = Dose(adapter, tag.strength_in(role.reads_text), block_weights(tag.blocks))
             doses.setdefault(role, []).append(dose)
     return doses

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from darkroom.errors import ModelError
+from darkroom.networks.roles import Role
 from darkroom.weights.opening import open_weights
 
 ENCODERS = ("clip_l", "clip_g", "t5xxl")
@@ -41,13 +42,13 @@ def checked(found: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
 
 
 def for_encoders(
-    arrays: Mapping[str, Tensor], widths: Mapping[str, int], where: str, model: str
-) -> dict[str, Tensor]:
+    arrays: Mapping[str, Tensor], widths: Mapping[Role, int], where: str, model: str
+) -> dict[Role, Tensor]:
     """The vectors for each of a model's text encoders, told by how many numbers a vector has there: `widths`, by role.
     Raises ModelError where there are none for one of them."""
     left = [arrays[name] for name in ENCODERS if name in arrays]
     left += [array for name, array in arrays.items() if name not in ENCODERS]
-    chosen: dict[str, Tensor] = {}
+    chosen: dict[Role, Tensor] = {}
     for role, width in widths.items():
         number = next((number for number, array in enumerate(left) if array.shape[1] == width), None)
         if number is None:

@@ -36,7 +36,7 @@ def extract(
     pairs = [
         (role, part, tuned.parts[role])
         for role, part in base.parts.items()
-        if role in tuned.parts and (role == base.denoiser.role or (text and role.startswith("text_encoder")))
+        if role in tuned.parts and (role == base.denoiser.role or (text and role.reads_text))
     ]
     if tuned.denoiser.role != base.denoiser.role:
         raise ModelError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from darkroom.adapters.adapter import Adapter
 from darkroom.errors import ModelError
 from darkroom.networks.layers import Attention
+from darkroom.networks.roles import Role
 from darkroom.weights.hashes import sha256
 from darkroom.weights.mapped import WeightsFile
 from darkroom.weights.opening import open_weights
@@ -26,7 +27,7 @@ def is_hypernetwork(weights: WeightsFile) -> bool:
     return bool(weights.entries) and all(map(_KEY.fullmatch, weights.entries))
 
 
-def read_hypernetwork(path: Path, networks: Mapping[str, nn.Module], model: str) -> Adapter:
+def read_hypernetwork(path: Path, networks: Mapping[Role, nn.Module], model: str) -> Adapter:
     """The hypernetwork in a file by A1111, for a model of these networks, by their roles, called `model`.
 
     Raises ModelError where it cannot be read, or is for layers of other widths than the model's.
@@ -44,8 +45,8 @@ def read_hypernetwork(path: Path, networks: Mapping[str, nn.Module], model: str)
         weights.check()
     widths = sorted({width for width, _ in parts})
     here = (
-        {module.to_k.in_features for module in networks["unet"].modules() if isinstance(module, Attention)}
-        if "unet" in networks
+        {module.to_k.in_features for module in networks[Role.UNET].modules() if isinstance(module, Attention)}
+        if Role.UNET in networks
         else set()
     )
     if absent := [width for width in widths if width not in here]:

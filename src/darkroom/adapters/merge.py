@@ -22,6 +22,7 @@ from darkroom.checkpoint.rules import SAME, SPLIT, SWAP
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.language.tags import Tag, parse_tag
 from darkroom.library.locate import locate
+from darkroom.networks.roles import Role
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ Terms = dict[tuple[str, str], list[tuple[Layered, float]]]
 
 def merge(
     shares: Sequence[Share],
-    networks: Mapping[str, nn.Module] | None = None,
+    networks: Mapping[Role, nn.Module] | None = None,
     size: Size | None = None,
     progress: Progress | None = None,
 ) -> Written:
@@ -67,7 +68,7 @@ def merge(
     for number, ((role, layer), several) in enumerate(terms.items()):
         shape = None
         if networks is not None:
-            weight = networks[role].get_submodule(layer).weight
+            weight = networks[Role(role)].get_submodule(layer).weight
             assert isinstance(weight, Tensor)
             shape = tuple(weight.shape)
         key = f"{prefix_of(role, roles)}{spelt(layer)}"
@@ -91,7 +92,7 @@ def _metadata(shares: Sequence[Share]) -> dict[str, str]:
     return {"darkroom_merged": json.dumps(said)}
 
 
-def _in_networks(shares: Sequence[Share], networks: Mapping[str, nn.Module]) -> Terms:
+def _in_networks(shares: Sequence[Share], networks: Mapping[Role, nn.Module]) -> Terms:
     terms: Terms = {}
     for share in shares:
         contents = share.contents
@@ -103,7 +104,7 @@ def _in_networks(shares: Sequence[Share], networks: Mapping[str, nn.Module]) -> 
                 for layer, own in zip(
                     place.layers, _apart(share.path, layered, place, networks[role]), strict=True
                 ):
-                    terms.setdefault((role, layer), []).append((own, share.tag.strength_in(role)))
+                    terms.setdefault((role, layer), []).append((own, share.tag.strength_in(role.reads_text)))
     return terms
 
 
@@ -144,8 +145,8 @@ def _by_spelling(shares: Sequence[Share]) -> Terms:
                 raise InvalidRequest(
                     f"{share.path} is no plain LoRA ({type(layered.weight).__name__}): say for which model (--model)"
                 )
-            role = part or "denoiser"
-            terms.setdefault((role, spelt(rest)), []).append((layered, share.tag.strength_in(role)))
+            strength = share.tag.strength_in(text=part not in ("", "denoiser"))
+            terms.setdefault((part or "denoiser", spelt(rest)), []).append((layered, strength))
     return terms
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from darkroom.adapters.adapter import deltas
 from darkroom.adapters.dose import Dose
 from darkroom.errors import InvalidRequest
+from darkroom.networks.roles import Role
 
 
 class Merged:
@@ -20,7 +21,7 @@ class Merged:
     where weights come and go and can hold nothing.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module], doses: Mapping[str, Sequence[Dose]]) -> None:
+    def __init__(self, networks: Mapping[Role, nn.Module], doses: Mapping[Role, Sequence[Dose]]) -> None:
         self._kept: list[tuple[nn.Module, str, Tensor]] = []
         try:
             for role, network in networks.items():
@@ -29,7 +30,7 @@ class Merged:
             self.undo()
             raise
 
-    def _merge(self, role: str, network: nn.Module, doses: Sequence[Dose]) -> None:
+    def _merge(self, role: Role, network: nn.Module, doses: Sequence[Dose]) -> None:
         sums: dict[tuple[str, str], Tensor] = {}
         for dose in doses:
             for place, layered in dose.adapter.patches.get(role, {}).items():

@@ -2,7 +2,7 @@
 
 Trainers name a layer after the code that they were written for: as the Hugging Face folders do, or as the model's
 authors do, with dots or with underscores, behind a prefix that says which network. So a table of all spellings is made
-from the network itself, with the rules that read its files (`darkroom.checkpoint.rules`).
+from the network itself, with the rules that read its files (`darkroom.checkpoint.components`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from darkroom.checkpoint.blocks import BASE, blocks_of
-from darkroom.checkpoint.rules import SAME, Change, original_rules
-from darkroom.networks import T5Encoder
+from darkroom.checkpoint.components import ORIGINAL, component_of
+from darkroom.checkpoint.rules import SAME, Change
+from darkroom.networks.roles import Role
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Place:
     """A layer that a file may name: one of a network, or several that the file's author keeps as one (the queries, keys
     and values), and how those are made of it. `role` is the network, `block` where in it, as in IN04, M00, OUT11."""
 
-    role: str
+    role: Role
     layers: tuple[str, ...]
     change: Change = SAME
     block: str = BASE
@@ -38,7 +39,7 @@ PREFIXES: Mapping[str, tuple[str, ...]] = {
         "model.diffusion_model.",
         "diffusion_model.",
     ),
-    "text_encoder": (
+    Role.TEXT_ENCODER: (
         "lora_te_",
         "lora_te1_",
         "text_encoder.",
@@ -49,14 +50,14 @@ PREFIXES: Mapping[str, tuple[str, ...]] = {
         "cond_stage_model.model.",
         "conditioner.embedders.0.transformer.",
     ),
-    "text_encoder_2": (
+    Role.TEXT_ENCODER_2: (
         "lora_te2_",
         "text_encoder_2.",
         "text_encoders.clip_g.transformer.",
         "clip_g.",
         "conditioner.embedders.1.model.",
     ),
-    "text_encoder_3": ("lora_te3_", "text_encoder_3.", "text_encoders.t5xxl.transformer.", "t5."),
+    Role.TEXT_ENCODER_3: ("lora_te3_", "text_encoder_3.", "text_encoders.t5xxl.transformer.", "t5."),
 }
 """What stands before a layer's name, by network; "denoiser" is the U-Net or the MMDiT."""
 
@@ -79,11 +80,11 @@ def spelt(layer: str) -> str:
     return layer.replace(".processor.", ".").replace(".", "_")
 
 
-def places(network: nn.Module, role: str) -> dict[str, Place]:
+def places(network: nn.Module, role: Role) -> dict[str, Place]:
     """The layers of a network by all the names that adapters' files may give them (see `spelt`)."""
     found: dict[str, Place] = {}
     ours = [name for name, module in network.named_modules() if dict(module.named_parameters(recurse=False))]
-    originals = [] if isinstance(network, T5Encoder) else original_rules(network)
+    originals = component_of(type(network)).rules(network, ORIGINAL)
     blocks = blocks_of(network)
     fused: list[tuple[str, tuple[str, ...], Change]] = []
     for rule in originals:

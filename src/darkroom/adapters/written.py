@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,25 +13,26 @@ from torch import Tensor
 
 from darkroom.adapters.truncated import Size, truncated
 from darkroom.errors import InvalidRequest
+from darkroom.networks.roles import Role
 from darkroom.weights.writing import Pending, write_safetensors
 
 Progress = Callable[[int, int], object]
 """Told how many layers of how many are done."""
 
 _PREFIX = {
-    "unet": "lora_unet_",
-    "transformer": "lora_transformer_",
+    Role.UNET: "lora_unet_",
+    Role.TRANSFORMER: "lora_transformer_",
     "denoiser": "lora_unet_",
-    "text_encoder": "lora_te_",
-    "text_encoder_2": "lora_te2_",
-    "text_encoder_3": "lora_te3_",
+    Role.TEXT_ENCODER: "lora_te_",
+    Role.TEXT_ENCODER_2: "lora_te2_",
+    Role.TEXT_ENCODER_3: "lora_te3_",
 }
 """What kohya's files, which every program reads, have before a layer's name."""
 
 
-def prefix_of(role: str, roles: set[str]) -> str:
+def prefix_of(role: str, roles: Set[str]) -> str:
     """What a layer of that network is called before its name, in a file for networks of these roles."""
-    if role == "text_encoder" and roles & {"text_encoder_2", "text_encoder_3"}:
+    if role == Role.TEXT_ENCODER and roles & {Role.TEXT_ENCODER_2, Role.TEXT_ENCODER_3}:
         return "lora_te1_"
     return _PREFIX[role]
 

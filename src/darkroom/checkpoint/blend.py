@@ -55,7 +55,7 @@ def blended(base: Source, others: Sequence[Source], recipe: Recipe) -> Source:
     recipe.checked(len(others))
     parts = dict(base.parts)
     for role, part in base.parts.items():
-        if role != base.denoiser.role and not (recipe.text and role.startswith("text_encoder")):
+        if role != base.denoiser.role and not (recipe.text and role.reads_text):
             continue
         for other in others:
             if role not in other.parts:

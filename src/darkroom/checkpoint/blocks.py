@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from darkroom.checkpoint.rules import original_rules
+from darkroom.checkpoint.components import ORIGINAL, component_of
 from darkroom.errors import InvalidRequest
-from darkroom.networks import MMDiT, UNet
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BASE = "BASE"
 """The block of everything that is in none: embeddings, text encoders."""
@@ -29,11 +30,12 @@ def block_of(original: str) -> str:
 
 def blocks_of(network: nn.Module) -> dict[str, str]:
     """The block of each layer of a network that is in one."""
-    if not isinstance(network, UNet | MMDiT):
+    component = component_of(type(network))
+    if not component.roles[0].denoises:
         return {}
     return {
         name.rpartition(".")[0]: block
-        for rule in original_rules(network)
+        for rule in component.rules(network, ORIGINAL)
         if (block := block_of(rule.theirs)) != BASE
         for name in rule.ours
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darkroom.checkpoint import configs
-from darkroom.checkpoint.infer import HUGGING_FACE, ORIGINAL
-from darkroom.checkpoint.rules import SAME, Rule, original_rules
+from darkroom.checkpoint.components import HUGGING_FACE
+from darkroom.checkpoint.components.component import Place
+from darkroom.checkpoint.rules import Rule
 from darkroom.checkpoint.settings import scheduler_json
 from darkroom.checkpoint.single_file import DARKROOM
 from darkroom.checkpoint.source import Part, Source, leftovers
 from darkroom.errors import InvalidRequest
 from darkroom.files import replacing, write_json
-from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet
-from darkroom.prompt.conditioning import TextUse
+from darkroom.networks.roles import Role
 from darkroom.prompt.tokenizer import Tokenizer
+from darkroom.prompt.use import TextUse
 from darkroom.weights.opening import open_weights
 from darkroom.weights.writing import Pending, Progress, write_safetensors
 
@@ -66,50 +66,24 @@ def _as(row: Pending, dtype: torch.dtype | None) -> Pending:
 # Into a single file
 
 
-# Where the files of each family keep a component, and under whose names.
-_TEXT_PLACES: Mapping[tuple[str, int], tuple[str, str]] = {
-    ("Stable Diffusion 1", 0): ("cond_stage_model.transformer.", HUGGING_FACE),
-    ("Stable Diffusion 2", 0): ("cond_stage_model.model.", ORIGINAL),
-    ("Stable Diffusion XL", 0): ("conditioner.embedders.0.transformer.", HUGGING_FACE),
-    ("Stable Diffusion XL", 1): ("conditioner.embedders.1.model.", ORIGINAL),
-    ("Stable Diffusion XL refiner", 0): ("conditioner.embedders.0.model.", ORIGINAL),
-    ("Stable Diffusion 3", 0): ("text_encoders.clip_l.transformer.", HUGGING_FACE),
-    ("Stable Diffusion 3", 1): ("text_encoders.clip_g.transformer.", HUGGING_FACE),
-}
-_PLACES = {
-    "unet": ("model.diffusion_model.", ORIGINAL),
-    "transformer": ("model.diffusion_model.", ORIGINAL),
-    "vae": ("first_stage_model.", ORIGINAL),
-    "text_encoder_3": ("text_encoders.t5xxl.transformer.", HUGGING_FACE),
-}
-
-
-def _place(source: Source, role: str) -> tuple[str, str]:
-    """The prefix and the layout that a component has in a single file."""
-    if role in _PLACES:
-        return _PLACES[role]
-    if role in source.family.text:
-        number = list(source.family.text).index(role)
-        known = [place for (name, n), place in _TEXT_PLACES.items() if n == number and _is(source, name)]
-        if known:
-            return known[-1]  # The longest name that fits stands last.
-    raise InvalidRequest(
-        f"a single file of {source.family.name} has no place for its {role}: convert without it"
-    )
-
-
-def _is(source: Source, name: str) -> bool:
-    return source.family.name.startswith(name)
+def _place(source: Source, role: Role) -> Place:
+    """Where a single file keeps a component."""
+    place = source.family.places.get(role) or source.parts[role].component.place
+    if place is None:
+        raise InvalidRequest(
+            f"a single file of {source.family.name} has no place for its {role}: convert without it"
+        )
+    return place
 
 
 def _single_file(
-    source: Source, networks: Mapping[str, nn.Module], prune: bool, opened: ExitStack
+    source: Source, networks: Mapping[Role, nn.Module], prune: bool, opened: ExitStack
 ) -> tuple[list[Pending], dict[str, str]]:
     rows: list[Pending] = []
     for role, part in source.parts.items():
-        prefix, layout = _place(source, role)
-        theirs = _their_rules(networks[role], layout)
-        rows += [replace(row, name=prefix + row.name) for row in _renamed(part, networks[role], theirs)]
+        place = _place(source, role)
+        theirs = part.component.rules(networks[role], place.layout)
+        rows += [replace(row, name=place.prefix + row.name) for row in _renamed(part, networks[role], theirs)]
     taken = {row.name for row in rows}
     rows += [row for row in _rest(source, networks, prune, opened) if row.name not in taken]
     return rows, {**source.denoiser.weights.metadata, DARKROOM: json.dumps(_stated(source))}
@@ -119,7 +93,7 @@ def _stated(source: Source) -> dict[str, Any]:
     """What a single file has no place for, for its metadata."""
     stated: dict[str, Any] = {}
     for role, part in source.parts.items():
-        stated[role] = _COMPONENTS[part.kind][3](part.config)
+        stated[role] = part.component.to_json(part.config)
     layers = {role: use.layer for role, use in source.family.text.items()}
     stated["text"] = {"layers": layers, "zero_empty": source.family.zero_empty}
     stated["scheduler"] = scheduler_json(source)
@@ -139,17 +113,11 @@ def _extra(source: Source) -> dict[str, Any]:
     return {**source.extra, **facts}
 
 
-def _tokenizer(source: Source, role: str) -> Tokenizer:
+def _tokenizer(source: Source, role: Role) -> Tokenizer:
     found = source.tokenizers.get(role)
     if found is None:
         return Tokenizer.clip(source.family.text[role].pad)
     return Tokenizer.load(found) if isinstance(found, Path) else found
-
-
-def _their_rules(network: nn.Module, layout: str) -> list[Rule]:
-    if layout == ORIGINAL:
-        return original_rules(network)
-    return [Rule(name, (name,), SAME) for name in network.state_dict()]
 
 
 def _renamed(part: Part, network: nn.Module, target: list[Rule]) -> list[Pending]:
@@ -176,7 +144,9 @@ def _renamed(part: Part, network: nn.Module, target: list[Rule]) -> list[Pending
     return rows
 
 
-def _rest(source: Source, networks: Mapping[str, nn.Module], prune: bool, opened: ExitStack) -> list[Pending]:
+def _rest(
+    source: Source, networks: Mapping[Role, nn.Module], prune: bool, opened: ExitStack
+) -> list[Pending]:
     """What no network needs, under the names it has in single files."""
     if prune:
         return []
@@ -210,36 +180,9 @@ def _plain(dtype: torch.dtype | str) -> torch.dtype:
 # Into a folder
 
 
-_COMPONENTS: Mapping[type[nn.Module], tuple[str, str, str, Callable[[Any], dict[str, Any]]]] = {
-    UNet: ("diffusers", "UNet2DConditionModel", "diffusion_pytorch_model", configs.unet_json),
-    MMDiT: ("diffusers", "SD3Transformer2DModel", "diffusion_pytorch_model", configs.mmdit_json),
-    VAE: ("diffusers", "AutoencoderKL", "diffusion_pytorch_model", configs.vae_json),
-    TinyVAE: ("diffusers", "AutoencoderTiny", "diffusion_pytorch_model", configs.tiny_json),
-    CLIPText: ("transformers", "CLIPTextModel", "model", configs.text_json),
-    CLIPVision: ("transformers", "CLIPVisionModelWithProjection", "model", configs.vision_json),
-    T5Encoder: ("transformers", "T5EncoderModel", "model", configs.t5_json),
-}
-_PIPELINES = (
-    ("Stable Diffusion 3", "StableDiffusion3Pipeline", ("text_encoder", "text_encoder_2", "text_encoder_3")),
-    ("Stable Diffusion XL refiner", "StableDiffusionXLImg2ImgPipeline", ("text_encoder", "text_encoder_2")),
-    (
-        "Stable Diffusion XL inpainting",
-        "StableDiffusionXLInpaintPipeline",
-        ("text_encoder", "text_encoder_2"),
-    ),
-    ("Stable Diffusion XL", "StableDiffusionXLPipeline", ("text_encoder", "text_encoder_2")),
-    ("Stable Diffusion 2 depth", "StableDiffusionDepth2ImgPipeline", ("text_encoder",)),
-    ("Stable Diffusion 2 x4 upscaler", "StableDiffusionUpscalePipeline", ("text_encoder",)),
-    ("Stable Diffusion 2 inpainting", "StableDiffusionInpaintPipeline", ("text_encoder",)),
-    ("Stable Diffusion 1 inpainting", "StableDiffusionInpaintPipeline", ("text_encoder",)),
-    ("Stable Diffusion 1 InstructPix2Pix", "StableDiffusionInstructPix2PixPipeline", ("text_encoder",)),
-    ("", "StableDiffusionPipeline", ("text_encoder",)),
-)
-
-
 def _folder(
     source: Source,
-    networks: Mapping[str, nn.Module],
+    networks: Mapping[Role, nn.Module],
     out: Path,
     dtype: torch.dtype | None,
     prune: bool,
@@ -256,9 +199,10 @@ def _folder(
 
     with replacing(out) as temporary:
         for role, (tensors, config) in rows.items():
-            _, _, stem, to_json = _COMPONENTS[source.parts[role].kind]
-            write_safetensors(temporary / role / f"{stem}.safetensors", tensors, {"format": "pt"}, told)
-            write_json(temporary / role / "config.json", to_json(config))
+            component = source.parts[role].component
+            file = temporary / role / f"{component.weights_stem}.safetensors"
+            write_safetensors(file, tensors, {"format": "pt"}, told)
+            write_json(temporary / role / "config.json", component.to_json(config))
             done += sum(row.nbytes for row in tensors)
         rest = _unplaced(source, networks, rows, prune, opened)
         if rest:
@@ -267,11 +211,12 @@ def _folder(
 
 
 def _component_rows(
-    source: Source, role: str, network: nn.Module, dtype: torch.dtype | None
+    source: Source, role: Role, network: nn.Module, dtype: torch.dtype | None
 ) -> tuple[list[Pending], Any]:
     """A component's tensors under our names, and its dimensions as the folder is to have them."""
     part = source.parts[role]
-    rows = [_as(row, dtype) for row in _renamed(part, network, _their_rules(network, HUGGING_FACE))]
+    ours = part.component.rules(network, HUGGING_FACE)
+    rows = [_as(row, dtype) for row in _renamed(part, network, ours)]
     config = part.config
     if _drops_last_layer(source.family.text.get(role)):
         # diffusers takes the last layer there is: the one after the layer in use must go.
@@ -286,7 +231,11 @@ def _drops_last_layer(use: TextUse | None) -> bool:
 
 
 def _unplaced(
-    source: Source, networks: Mapping[str, nn.Module], rows: Mapping[str, Any], prune: bool, opened: ExitStack
+    source: Source,
+    networks: Mapping[Role, nn.Module],
+    rows: Mapping[Role, Any],
+    prune: bool,
+    opened: ExitStack,
 ) -> list[Pending]:
     """What a folder has no place for: what no network needs, and dropped layers, under their single-file names."""
     if prune:
@@ -295,48 +244,42 @@ def _unplaced(
     for role, (kept, _) in rows.items():
         names = {row.name for row in kept}
         if len(names) < len(networks[role].state_dict()) and _drops_last_layer(source.family.text.get(role)):
-            prefix, layout = _place(source, role)
-            part = source.parts[role]
-            for row in _renamed(part, networks[role], _their_rules(networks[role], layout)):
-                rule = next(r for r in _their_rules(networks[role], layout) if r.theirs == row.name)
-                if not names & set(rule.ours):
-                    rest.append(replace(row, name=prefix + row.name))
+            place, part = _place(source, role), source.parts[role]
+            theirs = {rule.theirs: rule for rule in part.component.rules(networks[role], place.layout)}
+            for row in _renamed(part, networks[role], list(theirs.values())):
+                if not names & set(theirs[row.name].ours):
+                    rest.append(replace(row, name=place.prefix + row.name))
     return rest
 
 
 def _write_settings(source: Source, out: Path) -> None:
     """model_index.json, the scheduler's settings and the tokenizers."""
     family = source.family
-    _, pipeline, slots = next(row for row in _PIPELINES if family.name.startswith(row[0]))
-    index: dict[str, Any] = {"_class_name": pipeline}
-    for role in (*slots, *(slot.replace("text_encoder", "tokenizer") for slot in slots)):
-        index[role] = [None, None]
+    index: dict[str, Any] = {"_class_name": family.pipeline}
+    index |= {name: [None, None] for role in family.encoders for name in (role, role.tokenizer)}
     for role, part in source.parts.items():
-        library, name, _, _ = _COMPONENTS[part.kind]
-        projected = part.kind is CLIPText and part.config.projection_dim is not None
-        index[role] = [library, name + "WithProjection" if projected else name]
+        index[role] = [part.component.library, part.component.class_for(part.config)]
     index["scheduler"] = ["diffusers", scheduler_json(source)["_class_name"]]
     write_json(out / "scheduler/scheduler_config.json", scheduler_json(source))
     for role in family.text:
-        folder = role.replace("text_encoder", "tokenizer")
         own = source.tokenizers.get(role)
         if isinstance(own, Path):
-            shutil.copytree(own, out / folder)
+            shutil.copytree(own, out / role.tokenizer)
         else:
-            _tokenizer(source, role).save(out / folder)
-        index[folder] = ["transformers", "CLIPTokenizer"]
-    if "text_encoder_3" in source.parts:
-        if isinstance(own := source.tokenizers.get("text_encoder_3"), Path):
-            shutil.copytree(own, out / "tokenizer_3")
-            index["tokenizer_3"] = ["transformers", "T5TokenizerFast"]
+            _tokenizer(source, role).save(out / role.tokenizer)
+        index[role.tokenizer] = ["transformers", "CLIPTokenizer"]
+    if (t5 := Role.TEXT_ENCODER_3) in source.parts:
+        if isinstance(own := source.tokenizers.get(t5), Path):
+            shutil.copytree(own, out / t5.tokenizer)
+            index[t5.tokenizer] = ["transformers", "T5TokenizerFast"]
         else:
             # Without its tokenizer T5 is of no use: say that there is none, as diffusers needs both or neither.
-            index["text_encoder_3"] = [None, None]
+            index[t5] = [None, None]
     if family.sizes:
         index["force_zeros_for_empty_prompt"] = family.zero_empty
     if family.sizes == "refiner":
         index["requires_aesthetics_score"] = True
-    if pipeline in ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"):
+    if family.pipeline in ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"):
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
         index["requires_safety_checker"] = False
     write_json(out / "model_index.json", index)

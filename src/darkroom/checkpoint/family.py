@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from darkroom.checkpoint.components.component import Place
 from darkroom.diffusion import NoiseSchedule, Process
-from darkroom.prompt.conditioning import TextUse
+from darkroom.networks.configs import MMDiTConfig, UNetConfig
+from darkroom.networks.roles import Role
+from darkroom.prompt.use import TextUse
 
 
 @dataclass(frozen=True)
@@ -24,35 +28,69 @@ class Preferences:
 
 
 @dataclass(frozen=True)
+class Shapes:
+    """What shapes tell of a model: the dimensions of its denoising network, whether a text encoder in the file is
+    OpenCLIP's, and how many CLIP text encoders there are."""
+
+    network: UNetConfig | MMDiTConfig
+    openclip: bool
+    encoders: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A family's networks with more channels in, for something else than text to image: what is added to the family's
+    id and name, what it needs in words, and the class of its pipeline."""
+
+    id: str
+    name: str
+    needs: str
+    pipeline: str
+
+
+@dataclass(frozen=True)
 class Family:
     """How a model's networks are to be used.
 
-    `latent_channels` and `factor` are those of its autoencoder; `native` is the side in pixels of the
-    square pictures it was trained on. `preview` holds, where it is known, the rows of the affine map
-    from a latent's channels (and 1) to RGB in [-1, 1]: a picture of an unfinished latent for next to
-    nothing. `text` says how each CLIP encoder is used, by the name of its component. `sizes` says which numbers it is
-    told beside the text: "" none, "base" original size, crop and target size (SDXL), "refiner" original size, crop
-    and an aesthetic score. `zero_empty`: an empty negative prompt is a row of zeros. `embeds_guidance`: the network is
-    told the guidance scale and runs no negative row. `patch`: the sides of latents are multiples of it, of
-    `most_patches` at most where there is a limit. `needs`: what it cannot be without besides text, in words (""
-    nothing).
+    `id` is for programs, `name` for people. `latent_channels` and `factor` are those of its autoencoder, `scaling` and
+    `shift` how its latents are scaled where no config.json says it; `native` is the side in pixels of the square
+    pictures it was trained on. `preview` holds, where it is known, the rows of the affine map from a latent's channels
+    (and 1) to RGB in [-1, 1]: a picture of an unfinished latent for next to nothing. `text` says how each CLIP encoder
+    is used. `sizes` says which numbers it is told beside the text: "" none, "base" original size, crop and target size
+    (SDXL), "refiner" original size, crop and an aesthetic score. `zero_empty`: an empty negative prompt is a row of
+    zeros. `embeds_guidance`: the network is told the guidance scale and runs no negative row. `patch`: the sides of
+    latents are multiples of it, of `most_patches` at most where there is a limit. `needs`: what it cannot be without
+    besides text, in words ("" nothing).
+
+    How others write it: `places`, where single files keep each CLIP encoder; `pipeline` and `scheduler`, diffusers'
+    classes; `encoders`, the text encoders that this pipeline knows, present or not.
+    `recognised`: whether a model's shapes are the family's; `variants`: by the channels that the network takes.
     """
 
+    id: str
     name: str
     process: Process
     schedule: NoiseSchedule
     latent_channels: int = 4
     factor: int = 8
+    scaling: float = 0.18215
+    shift: float = 0.0
     native: int = 512
     preferences: Preferences = field(default_factory=Preferences)
     preview: tuple[tuple[float, ...], ...] | None = None
-    text: dict[str, TextUse] = field(default_factory=lambda: {"text_encoder": TextUse()})
+    text: dict[Role, TextUse] = field(default_factory=lambda: {Role.TEXT_ENCODER: TextUse()})
     sizes: str = ""
     zero_empty: bool = False
     embeds_guidance: bool = False
     patch: int = 1
     most_patches: int | None = None
     needs: str = ""
+    places: Mapping[Role, Place] = field(default_factory=dict)
+    pipeline: str = "StableDiffusionPipeline"
+    scheduler: str = "PNDMScheduler"
+    encoders: tuple[Role, ...] = (Role.TEXT_ENCODER,)
+    recognised: Callable[[Shapes], bool] = lambda shapes: False
+    variants: Mapping[int, Variant] = field(default_factory=dict)
 
     @property
     def unit(self) -> int:
@@ -63,3 +101,15 @@ class Family:
     def largest(self) -> int | None:
         """The longest side of a picture in pixels, where there is a limit."""
         return None if self.most_patches is None else self.most_patches * self.unit
+
+    def with_channels(self, channels: int) -> Family:
+        """The family's variant whose network takes so many channels, or itself."""
+        if (variant := self.variants.get(channels)) is None:
+            return self
+        return replace(
+            self,
+            id=f"{self.id}-{variant.id}",
+            name=f"{self.name} {variant.name}",
+            needs=variant.needs,
+            pipeline=variant.pipeline,
+        )

@@ -8,16 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from darkroom.checkpoint import configs
-from darkroom.checkpoint.family import Family
+from darkroom.checkpoint.components import CLIP_TEXT, Component, component_for
+from darkroom.checkpoint.family import Family, Shapes
 from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.settings import read_json, scheduled, with_extra
-from darkroom.checkpoint.source import DENOISERS, ROLES, Part, Source, part_of
+from darkroom.checkpoint.source import Part, Source, part_of
 from darkroom.errors import DarkroomError, ModelError
-from darkroom.networks import CLIPText, TinyVAE
+from darkroom.networks.roles import DENOISERS, Role
 from darkroom.weights.mapped import WeightsFile
 from darkroom.weights.names import INDEX
 from darkroom.weights.opening import weights_at
@@ -29,17 +27,16 @@ def open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source:
     Raises ModelError where a component is missing, or a setting cannot be used.
     """
     index = read_json(folder / INDEX)
-    parts: dict[str, Part] = {}
-    for role, (kind, config) in ROLES.items():
+    parts: dict[Role, Part] = {}
+    for role in Role:
         named = index.get(role)
         if not named or named[0] is None:
             continue
         if not (folder / role).is_dir():
             raise ModelError(f"{folder / role} is missing: the model folder is incomplete")
-        if named[-1] == "AutoencoderTiny":
-            kind, config = TinyVAE, configs.tiny_config
+        component = component_for(role, str(named[-1]))
         weights = opened.enter_context(weights_at(folder / role, variant))
-        parts[role] = component_at(role, folder / role, kind, config, weights)
+        parts[role] = component_at(role, folder / role, component, weights)
     if not any(role in parts for role in DENOISERS):
         raise ModelError(
             f"{folder / INDEX} lists no unet and no transformer: it is no Stable Diffusion model"
@@ -50,40 +47,41 @@ def open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source:
     )
     family, notes = _folder_family(folder, index, parts, scheduler, extra)
     tokenizers = {
-        role: folder / role.replace("text_encoder", "tokenizer")
+        role: folder / role.tokenizer
         for role in parts
-        if role.startswith("text_encoder") and (folder / role.replace("text_encoder", "tokenizer")).is_dir()
+        if role.reads_text and (folder / role.tokenizer).is_dir()
     }
     return Source(folder, parts, family, tokenizers, notes, scheduler, extra)
 
 
-def component_at(role: str, folder: Path, kind: type[nn.Module], config: Any, weights: WeightsFile) -> Part:
+def component_at(role: Role, folder: Path, component: Component, weights: WeightsFile) -> Part:
     """A component by its config.json, or by its shapes where there is none."""
     file = folder / "config.json"
     if file.is_file():
         try:
-            return Part(role, kind, config(read_json(file)), weights, described=file)
+            return Part(role, component, component.read(read_json(file)), weights, described=file)
         except DarkroomError as error:
             raise ModelError(f"{file}: {error}") from error
-    found = [each for each in networks_in(weights.shapes) if each.kind is kind]
+    found = [each for each in networks_in(weights.shapes) if each.component is component]
     if not found:
-        raise ModelError(f"{folder} has no config.json, and {weights.path.name} holds no {kind.__name__}")
+        raise ModelError(f"{folder} has no config.json, and {weights.path.name} holds no {component.label}")
     return part_of(role, found[0], weights)
 
 
 def _folder_family(
     folder: Path,
     index: Mapping[str, Any],
-    parts: Mapping[str, Part],
+    parts: Mapping[Role, Part],
     scheduler: Mapping[str, Any],
     extra: Mapping[str, Any],
 ) -> tuple[Family, list[str]]:
     """The family that the networks are of, as the folder's own settings change it."""
     denoiser = next(parts[role] for role in DENOISERS if role in parts)
-    encoders = sum(part.kind is CLIPText for part in parts.values())
-    openclip = "text_encoder" in parts and getattr(parts["text_encoder"].config, "hidden_act", "") == "gelu"
+    encoders = sum(part.component is CLIP_TEXT for part in parts.values())
+    first = parts.get(Role.TEXT_ENCODER)
+    openclip = first is not None and getattr(first.config, "hidden_act", "") == "gelu"
     called = Evidence({}, "", lambda name: None, file=_called(folder, index))
-    family, notes = family_of(denoiser.config, openclip and encoders == 1, encoders, called)
+    family, notes = family_of(Shapes(denoiser.config, openclip and encoders == 1, encoders), called)
     # A folder's encoder of Stable Diffusion 2 was saved without the layer that is not used.
     text = {
         role: replace(use, layer=-1) if use.normed else use
@@ -91,7 +89,7 @@ def _folder_family(
         if role in parts
     }
     try:
-        vae = parts["vae"].config if "vae" in parts else None
+        vae = parts[Role.VAE].config if Role.VAE in parts else None
         native = denoiser.config.sample_size * (vae.factor if vae else family.factor)
         family = replace(
             family,

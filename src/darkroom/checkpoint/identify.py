@@ -9,63 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from darkroom.checkpoint.families import FAMILIES, SD2
+from darkroom.checkpoint.family import Family, Preferences, Shapes
+from darkroom.diffusion import Discrete, process
+from darkroom.networks.configs import MMDiTConfig
 
-from darkroom.checkpoint.family import Family, Preferences
-from darkroom.diffusion import Discrete, FlowSchedule, process
-from darkroom.networks import MMDiTConfig, UNetConfig
-from darkroom.prompt.conditioning import TextUse
-
-PAD_OPENCLIP = "!"
-SD1 = Family("Stable Diffusion 1", process("epsilon"), Discrete())
-SD2 = replace(
-    SD1,
-    name="Stable Diffusion 2",
-    # Trained to use the last layer but one, through the final norm.
-    text={"text_encoder": TextUse(layer=-2, pad=PAD_OPENCLIP)},
-)
-SDXL = replace(
-    SD1,
-    name="Stable Diffusion XL",
-    native=1024,
-    preferences=Preferences(steps=25, guidance=6.0),
-    text={
-        "text_encoder": TextUse(layer=-2, normed=False),
-        "text_encoder_2": TextUse(layer=-2, normed=False, pooled=True, pad=PAD_OPENCLIP),
-    },
-    sizes="base",
-    zero_empty=True,
-)
-REFINER = replace(
-    SDXL,
-    name="Stable Diffusion XL refiner",
-    text={"text_encoder_2": SDXL.text["text_encoder_2"]},
-    sizes="refiner",
-    zero_empty=False,
-)
-SD3 = Family(
-    "Stable Diffusion 3",
-    process("flow"),
-    FlowSchedule(3.0),
-    latent_channels=16,
-    native=1024,
-    preferences=Preferences(steps=28, guidance=5.0, sampler="euler", schedule="simple"),
-    text={
-        "text_encoder": TextUse(layer=-2, normed=False, pooled=True),
-        "text_encoder_2": TextUse(layer=-2, normed=False, pooled=True, pad=PAD_OPENCLIP),
-    },
-)
-SCALING = {"Stable Diffusion XL": 0.13025, "Stable Diffusion XL refiner": 0.13025}
-"""How latents are scaled where no config.json says it; 0.18215 elsewhere, SD 3 in its own way."""
-
-# Per number of input channels: what it is for, what it needs.
-_INPUTS_1 = {9: ("inpainting", "a picture and a mask"), 8: ("InstructPix2Pix", "a picture")}
-_INPUTS_2 = {
-    9: ("inpainting", "a picture and a mask"),
-    5: ("depth", "a picture and its depth"),
-    7: ("x4 upscaler", "a picture"),
-}
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -80,41 +32,16 @@ class Evidence:
     file: str = ""
 
 
-def family_of(
-    network: UNetConfig | MMDiTConfig, openclip: bool, encoders: int, evidence: Evidence
-) -> tuple[Family, list[str]]:
-    """The family of a model by its denoising network, whether an encoder in the file is OpenCLIP's, and how many there
-    are; with notes on what was assumed."""
+def family_of(shapes: Shapes, evidence: Evidence) -> tuple[Family, list[str]]:
+    """The family of a model by its shapes, with what the evidence says; and notes on what was assumed."""
+    family = next(each for each in FAMILIES if each.recognised(shapes))
+    network = shapes.network
     if isinstance(network, MMDiTConfig):
-        newer = network.qk_norm is not None
-        name = "Stable Diffusion 3.5" if newer else SD3.name
-        size = " medium" if network.dual_attention_layers or not newer else " large"
-        family = replace(
-            SD3, name=name + size, patch=network.patch_size, most_patches=network.pos_embed_max_size
-        )
-        return family, []
-    family = _unet_family(network, openclip, encoders)
+        return replace(family, patch=network.patch_size, most_patches=network.pos_embed_max_size), []
+    family = family.with_channels(network.in_channels)
     if network.time_cond_proj_dim is not None:
         family = replace(family, embeds_guidance=True, preferences=_TOLD_GUIDANCE)
-    return _with_prediction(_with_speed(family, evidence), network, evidence)
-
-
-def _unet_family(network: UNetConfig, openclip: bool, encoders: int) -> Family:
-    if network.addition_embed_type == "text_time":
-        refiner = encoders == 1 or (not encoders and network.cross_attention_dim == 1280)
-        return _for_inputs(REFINER if refiner else SDXL, network, _INPUTS_1)
-    if not openclip and network.cross_attention_dim != 1024:
-        return _for_inputs(SD1, network, _INPUTS_1)
-    if network.class_embed_type == "projection":
-        return replace(SD2, name="Stable Diffusion 2 unCLIP", native=768, needs="a picture to vary")
-    return _for_inputs(SD2, network, _INPUTS_2)
-
-
-def _for_inputs(family: Family, network: UNetConfig, known: Mapping[int, tuple[str, str]]) -> Family:
-    if network.in_channels not in known:
-        return family
-    use, needs = known[network.in_channels]
-    return replace(family, name=f"{family.name} {use}", needs=needs)
+    return _with_prediction(_with_speed(family, evidence), evidence)
 
 
 # A latent consistency model that is told the guidance scale (LCM Dreamshaper and its kin).
@@ -140,7 +67,7 @@ def _with_speed(family: Family, evidence: Evidence) -> Family:
     return family
 
 
-def _with_prediction(family: Family, network: UNetConfig, evidence: Evidence) -> tuple[Family, list[str]]:
+def _with_prediction(family: Family, evidence: Evidence) -> tuple[Family, list[str]]:
     """The family with what its network predicts, and how that was found."""
     notes = []
     if family.preferences in [preferences for _, preferences in _DISTILLED]:
@@ -151,7 +78,7 @@ def _with_prediction(family: Family, network: UNetConfig, evidence: Evidence) ->
         return family, notes
     notes.append(f"predicts {found}: {why}")
     family = replace(family, process=process(found))
-    if found == "v_prediction" and family.name == SD2.name:
+    if found == "v_prediction" and family.id == SD2.id:
         family = replace(family, native=768)
     if _zero_snr(evidence):
         family = replace(family, schedule=Discrete(zero_terminal_snr=True))
@@ -171,7 +98,7 @@ def _prediction(family: Family, evidence: Evidence) -> tuple[str | None, str]:
             return "epsilon", f"its metadata says so ({key})"
     if "v_pred" in evidence.names:
         return "v_prediction", "it holds the mark 'v_pred'"
-    if family.name != SD2.name:
+    if family.id != SD2.id:
         return None, ""
     steps = {"875000": "epsilon", "220000": "epsilon", "110000": "v_prediction", "140000": "v_prediction"}
     if (step := evidence.metadata.get("global_step", "")) in steps:

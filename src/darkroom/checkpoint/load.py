@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from darkroom.checkpoint.rules import Rule
 from darkroom.checkpoint.source import Part, Source, leftovers
 from darkroom.errors import ModelError
+from darkroom.networks.roles import Role
 
 Progress = Callable[[str, int, int], None]
 """Told (role, bytes read so far, bytes in all) as tensors are read."""
@@ -87,8 +88,8 @@ class Reader:
 
 
 def readers(
-    source: Source, device: torch.device, dtype: torch.dtype, roles: Iterable[str] | None = None
-) -> dict[str, Reader]:
+    source: Source, device: torch.device, dtype: torch.dtype, roles: Iterable[Role] | None = None
+) -> dict[Role, Reader]:
     """A reader for each network of a model, or for those of some roles; text encoders first, as they are needed first.
 
     In float16 an autoencoder that overflows there (`force_upcast`) is read in float32. Raises ModelError where a
@@ -99,9 +100,9 @@ def readers(
         raise ModelError(
             f"{source.path} holds no {', '.join(missing)}: give the file that does (load(..., others=[...]), --with)"
         )
-    found: dict[str, Reader] = {}
+    found: dict[Role, Reader] = {}
     claimed: dict[Path, set[str]] = {}
-    for role in sorted(source.parts, key=lambda role: (not role.startswith("text_encoder"), role)):
+    for role in sorted(source.parts, key=lambda role: (not role.reads_text, role)):
         part = source.parts[role]
         upcast = dtype == torch.float16 and getattr(part.config, "force_upcast", False)
         reader = Reader(part, device, torch.float32 if upcast else dtype)
@@ -112,13 +113,13 @@ def readers(
     return found
 
 
-def fill(by_role: Mapping[str, Reader], progress: Progress | None = None) -> dict[str, nn.Module]:
+def fill(by_role: Mapping[Role, Reader], progress: Progress | None = None) -> dict[Role, nn.Module]:
     """The networks of some readers, filled: two at a time, so that one is read while another is converted."""
     told = threading.Lock()
     for reader in by_role.values():
         reader.part.weights.prefetch()
 
-    def one(role: str, reader: Reader) -> nn.Module:
+    def one(role: Role, reader: Reader) -> nn.Module:
         def read(done: int) -> None:
             if progress is not None:
                 with told:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from darkroom.checkpoint import configs
+from darkroom.checkpoint.components import component_for
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.folder import component_at, open_folder
 from darkroom.checkpoint.infer import networks_in
@@ -15,7 +15,7 @@ from darkroom.checkpoint.single_file import open_file, said_of, scaled
 from darkroom.checkpoint.source import Part, Source, part_of
 from darkroom.diffusion import Discrete, process
 from darkroom.errors import InvalidRequest, ModelError
-from darkroom.networks import VAE, TinyVAE
+from darkroom.networks.roles import Role
 from darkroom.weights.names import INDEX
 from darkroom.weights.opening import weights_at
 
@@ -62,14 +62,14 @@ def _overridden(source: Source, prediction: str | None, zero_snr: bool | None) -
 
 def _without_t5(source: Source, wanted: bool) -> Source:
     """The model with a note where its text goes without T5, which reads the long and the exact."""
-    role = "text_encoder_3"
+    role = Role.TEXT_ENCODER_3
     if not wanted and role in source.parts:
         parts = {name: part for name, part in source.parts.items() if name != role}
         if all(part.weights is not source.parts[role].weights for part in parts.values()):
             source.parts[role].weights.close()
         note = "reads prompts with its two CLIPs alone: as asked for"
         return replace(source, parts=parts, notes=[*source.notes, note])
-    if "transformer" not in source.parts or (role in source.parts and role in source.tokenizers):
+    if Role.TRANSFORMER not in source.parts or (role in source.parts and role in source.tokenizers):
         return source
     why = (
         "its T5 encoder has no tokenizer, which only folders hold"
@@ -91,20 +91,23 @@ def with_vae(source: Source, path: Path) -> Source:
                 f"{path} makes latents of {part.config.latent_channels} channels, {source.family.name} needs {wanted}"
             )
         opened.pop_all()
-    if (own := source.parts.get("vae")) and sum(p.weights is own.weights for p in source.parts.values()) == 1:
+    if (own := source.parts.get(Role.VAE)) and sum(
+        p.weights is own.weights for p in source.parts.values()
+    ) == 1:
         own.weights.close()
     family = replace(source.family, factor=part.config.factor)
-    return replace(source, parts={**source.parts, "vae": part}, family=family)
+    return replace(source, parts={**source.parts, Role.VAE: part}, family=family)
 
 
 def _vae_of(path: Path, family: Family, opened: ExitStack) -> Part | None:
     if (path / INDEX).is_file():
-        return opened.enter_context(open_source(path)).parts.get("vae")
+        return opened.enter_context(open_source(path)).parts.get(Role.VAE)
     weights = opened.enter_context(weights_at(path))
     if path.is_dir():
-        return component_at("vae", path, VAE, configs.vae_config, weights)
-    found = [each for each in networks_in(weights.shapes) if each.kind in (VAE, TinyVAE)]
-    part = part_of("vae", found[0], weights, said_of(weights)) if found else None
-    if part is None or part.kind is not VAE or "vae" in said_of(weights):
-        return part
-    return replace(part, config=scaled(part.config, family))
+        return component_at(Role.VAE, path, component_for(Role.VAE), weights)
+    found = [each for each in networks_in(weights.shapes) if Role.VAE in each.component.roles]
+    if not found:
+        return None
+    said = said_of(weights)
+    part = part_of(Role.VAE, found[0], weights, said)
+    return part if Role.VAE in said else scaled(part, family)

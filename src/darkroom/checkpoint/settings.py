@@ -79,9 +79,10 @@ def scheduler_json(source: Source) -> dict[str, Any]:
                 "rescale_betas_zero_snr": schedule.zero_terminal_snr,
             }
         return kept
+    named = {"_class_name": family.scheduler}
     if isinstance(schedule, FlowSchedule):
         return {
-            "_class_name": "FlowMatchEulerDiscreteScheduler",
+            **named,
             "num_train_timesteps": schedule.count,
             "shift": schedule.shift,
         }
@@ -95,10 +96,10 @@ def scheduler_json(source: Source) -> dict[str, Any]:
         "rescale_betas_zero_snr": isinstance(schedule, Discrete) and schedule.zero_terminal_snr,
     }
     if family.sizes:
-        return {"_class_name": "EulerDiscreteScheduler", **common, "timestep_spacing": "leading"}
+        return {**named, **common, "timestep_spacing": "leading"}
     # PNDM knows no zero terminal SNR.
     del common["rescale_betas_zero_snr"]
-    return {"_class_name": "PNDMScheduler", **common, "skip_prk_steps": True, "set_alpha_to_one": False}
+    return {**named, **common, "skip_prk_steps": True, "set_alpha_to_one": False}
 
 
 def _rows(matrix: Any) -> tuple[tuple[float, ...], ...] | None:

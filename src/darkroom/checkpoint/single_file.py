@@ -9,15 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
-from darkroom.checkpoint.family import Family
-from darkroom.checkpoint.identify import SCALING, Evidence, family_of
-from darkroom.checkpoint.infer import HUGGING_FACE, Found, networks_in
+from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, HUGGING_FACE
+from darkroom.checkpoint.family import Family, Shapes
+from darkroom.checkpoint.identify import Evidence, family_of
+from darkroom.checkpoint.infer import Found, networks_in
 from darkroom.checkpoint.settings import scheduled, with_extra
-from darkroom.checkpoint.source import DENOISERS, Part, Source, part_of
+from darkroom.checkpoint.source import Part, Source, part_of
 from darkroom.errors import ModelError
-from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet, VAEConfig
+from darkroom.networks.roles import DENOISERS, Role
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.weights.mapped import WeightsFile
 from darkroom.weights.opening import open_weights
@@ -31,13 +30,13 @@ def open_file(path: Path, others: Sequence[Path], opened: ExitStack) -> Source:
     """The model in a file, with what it lacks from others; `opened` takes the files that are opened. Raises ModelError
     where they hold no denoising network."""
     files = [opened.enter_context(open_weights(each)) for each in (path, *others)]
-    parts: dict[str, Part] = {}
+    parts: dict[Role, Part] = {}
     texts: list[tuple[Found, WeightsFile]] = []
     said = said_of(files[0])
     for weights in files:
         for found in networks_in(weights.shapes):
-            role = _FILE_ROLES[found.kind]
-            if found.kind is CLIPText:
+            role = found.component.roles[0]
+            if found.component is CLIP_TEXT:  # Which of several it is depends on the family.
                 texts.append((found, weights))
             else:
                 parts.setdefault(role, part_of(role, found, weights, said))
@@ -46,18 +45,18 @@ def open_file(path: Path, others: Sequence[Path], opened: ExitStack) -> Source:
     if denoiser is None:
         raise ModelError(_not_whole(path, parts, texts))
     openclip = any(found.layout != HUGGING_FACE for found, _ in texts)
-    family, notes = family_of(denoiser.config, openclip, len(texts), _evidence(denoiser))
+    family, notes = family_of(Shapes(denoiser.config, openclip, len(texts)), _evidence(denoiser))
     for role, (found, weights) in zip(family.text, texts, strict=False):
         parts[role] = part_of(role, found, weights, said)
     family = _without_the_unused_layer(family, parts)
-    if "vae" in parts and parts["vae"].kind is VAE and "vae" not in said:
-        parts["vae"] = replace(parts["vae"], config=scaled(parts["vae"].config, family))
-    if isinstance(vae := parts.get("vae"), Part):
+    if vae := parts.get(Role.VAE):
+        if Role.VAE not in said:
+            parts[Role.VAE] = vae = scaled(vae, family)
         family = replace(family, latent_channels=vae.config.latent_channels, factor=vae.config.factor)
     if family.largest is not None:
         family = replace(family, native=min(family.native, family.largest))
     family, notes = _as_said(family, notes, said)
-    tokenizers = {role: Tokenizer.from_dict(each) for role, each in said.get("tokenizers", {}).items()}
+    tokenizers = {Role(role): Tokenizer.from_dict(each) for role, each in said.get("tokenizers", {}).items()}
     return Source(path, parts, family, tokenizers, notes, said.get("scheduler", {}), said.get("extra", {}))
 
 
@@ -65,7 +64,7 @@ SD2_LAYER = 23
 """The layer of OpenCLIP-H whose state Stable Diffusion 2 was trained on, of 24."""
 
 
-def _without_the_unused_layer(family: Family, parts: Mapping[str, Part]) -> Family:
+def _without_the_unused_layer(family: Family, parts: Mapping[Role, Part]) -> Family:
     """The family as its encoder is used in a file made from a folder: these have no layer after the one used."""
     text = {
         role: replace(use, layer=-1)
@@ -98,17 +97,6 @@ def _as_said(family: Family, notes: list[str], said: Mapping[str, Any]) -> tuple
     return replace(family, text=text, zero_empty=bool(told.get("zero_empty", family.zero_empty))), notes
 
 
-_FILE_ROLES: Mapping[type[nn.Module], str] = {
-    UNet: "unet",
-    MMDiT: "transformer",
-    VAE: "vae",
-    TinyVAE: "vae",
-    CLIPText: "text_encoder",
-    CLIPVision: "image_encoder",
-    T5Encoder: "text_encoder_3",
-}
-
-
 def _rank(found: Found, said: Mapping[str, Any]) -> tuple[int, int]:
     """CLIP's encoders in the order that a model takes them: as the file numbers them, else the smaller one first."""
     place = next((i for i, marks in enumerate(_NUMBERED) if any(m in found.prefix for m in marks)), 0)
@@ -118,19 +106,19 @@ def _rank(found: Found, said: Mapping[str, Any]) -> tuple[int, int]:
 _NUMBERED = (("embedders.0.", "clip_l."), ("embedders.1.", "clip_g."))
 
 
-def scaled(vae: VAEConfig, family: Family) -> VAEConfig:
-    """How the family's latents are scaled, which no shape tells."""
-    if vae.latent_channels == 16:
-        return replace(vae, scaling_factor=1.5305, shift_factor=0.0609, sample_size=family.native)
-    scaling = next((value for name, value in SCALING.items() if family.name.startswith(name)), 0.18215)
-    return replace(vae, scaling_factor=scaling, sample_size=family.native)
+def scaled(vae: Part, family: Family) -> Part:
+    """An autoencoder that scales latents as the family's does, which no shape tells; a tiny one needs nothing."""
+    if vae.component is not AUTOENCODER:
+        return vae
+    facts = {"scaling_factor": family.scaling, "shift_factor": family.shift, "sample_size": family.native}
+    return replace(vae, config=replace(vae.config, **facts))
 
 
 def _evidence(part: Part) -> Evidence:
     """What a single file, and a configuration of the same name beside it, say besides shapes."""
     path, weights = part.weights.path, part.weights
 
-    def read(name: str) -> Tensor | None:
+    def read(name: str) -> Any:
         whole = part.prefix + name
         return weights.get(whole) if whole in weights.entries else None
 
@@ -143,9 +131,9 @@ def _evidence(part: Part) -> Evidence:
     return Evidence(said, beside, read, list(weights.entries), path.name)
 
 
-def _not_whole(path: Path, parts: Mapping[str, Part], texts: Sequence[tuple[Found, WeightsFile]]) -> str:
+def _not_whole(path: Path, parts: Mapping[Role, Part], texts: Sequence[tuple[Found, WeightsFile]]) -> str:
     """Why a file without U-Net and MMDiT is no model, and what to do with it."""
-    if "vae" in parts:
+    if Role.VAE in parts:
         return f"{path} is an autoencoder alone: give it as --vae beside a model"
     if texts or parts:
         return f"{path} holds {', '.join(parts) or 'a text encoder'} alone: give it beside a model (--with)"

@@ -10,30 +10,29 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
-
-from darkroom.checkpoint import configs
+from darkroom.checkpoint.components import HUGGING_FACE, Component
 from darkroom.checkpoint.family import Family
-from darkroom.checkpoint.infer import HUGGING_FACE, Found, within
-from darkroom.checkpoint.rules import SAME, Rule, original_rules
+from darkroom.checkpoint.infer import Found, within
+from darkroom.checkpoint.rules import Rule
 from darkroom.errors import ModelError
-from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet, unfilled
+from darkroom.networks.roles import DENOISERS, Role
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.weights.mapped import WeightsFile
 
-DENOISERS = ("unet", "transformer")
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Part:
-    """One network of a model: its class and dimensions (`described` is the file that gives them, if any), and the file
-    that holds its tensors, whose names begin with `prefix` and are of a layout. `change` makes others of them, given
-    the network's name of each, as they are read."""
+    """One network of a model: what it is, its dimensions (`described` is the file that gives them, if any), and the
+    file that holds its tensors, whose names begin with `prefix` and are of a layout. `change` makes others of them,
+    given the network's name of each, as they are read."""
 
-    role: str
-    kind: type[nn.Module]
+    role: Role
+    component: Component
     config: Any
     weights: WeightsFile
     prefix: str = ""
@@ -44,8 +43,7 @@ class Part:
     def build(self) -> nn.Module:
         """The network on the meta device, where it costs nothing."""
         try:
-            with unfilled():
-                return self.kind(self.config)
+            return self.component.build(self.config)
         except Exception as error:
             # Numbers that fit no network surface wherever torch first stumbles over them.
             where = self.described or self.weights.path
@@ -58,12 +56,12 @@ class Part:
     def rules(self, network: nn.Module) -> list[Rule]:
         """How each of the network's tensors comes from one of the file's. Raises ModelError naming what is missing."""
         own = within(self.weights.entries, self.prefix)
+        rules = self.component.rules(network, self.layout)
         if self.layout == HUGGING_FACE:
-            names = {today(name, self.kind): name for name in own}
-            rules = [Rule(names.get(name, name), (name,), SAME) for name in network.state_dict()]
-        else:
-            rules = original_rules(network)
-        missing = [rule.theirs for rule in rules if rule.theirs not in own and not _computed(rule.ours[0])]
+            names = {self.component.today(name): name for name in own}
+            rules = [Rule(names.get(rule.theirs, rule.theirs), rule.ours, rule.change) for rule in rules]
+        computed = self.component.computed
+        missing = [rule.theirs for rule in rules if rule.theirs not in own and rule.ours[0] not in computed]
         if missing:
             raise ModelError(
                 f"{self.weights.path} lacks {', '.join(self.prefix + name for name in sorted(missing)[:3])} "
@@ -85,9 +83,9 @@ class Source:
     notes: what was assumed, in words; scheduler, extra: what scheduler_config.json and darkroom.json hold, if any."""
 
     path: Path
-    parts: dict[str, Part]
+    parts: dict[Role, Part]
     family: Family
-    tokenizers: Mapping[str, Path | Tokenizer] = field(default_factory=dict)
+    tokenizers: Mapping[Role, Path | Tokenizer] = field(default_factory=dict)
     notes: Sequence[str] = ()
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -112,16 +110,16 @@ class Source:
         raise ModelError(f"{self.path} holds no U-Net and no MMDiT: it is {', '.join(self.parts)} alone")
 
     @property
-    def expert_roles(self) -> list[str]:
+    def expert_roles(self) -> list[Role]:
         """The networks that make latents: all that is needed of a refiner."""
-        t5 = [role for role in ("text_encoder_3",) if role in self.parts and role in self.tokenizers]
+        t5 = [role for role in (Role.TEXT_ENCODER_3,) if role in self.parts and role in self.tokenizers]
         return [self.denoiser.role, *self.family.text, *t5]
 
-    def build(self) -> dict[str, nn.Module]:
+    def build(self) -> dict[Role, nn.Module]:
         """Its networks by their roles, on the meta device (see `Part.build`)."""
         return {role: part.build() for role, part in self.parts.items()}
 
-    def files(self) -> dict[str, list[Path]]:
+    def files(self) -> dict[Role, list[Path]]:
         """The weights files of each part: one, or the shards."""
         return {role: part.files() for role, part in self.parts.items()}
 
@@ -159,45 +157,11 @@ def leftovers(source: Source, claimed: Mapping[Path, set[str]]) -> dict[str, lis
     return found
 
 
-_OLD_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-
-def today(name: str, kind: type[nn.Module]) -> str:
-    """Today's name of a tensor in the Hugging Face layout: newer transformers drop `text_model.`, older autoencoders
-    say `query`, T5's table of tokens has two names."""
-    if kind is CLIPText and name.startswith(("embeddings.", "encoder.", "final_layer_norm.")):
-        return f"text_model.{name}"
-    if kind is CLIPVision and name.startswith("vision_model.vision_model."):
-        return name.removeprefix("vision_model.")
-    if kind is VAE and ".attentions." in name:
-        return ".".join(_OLD_VAE_NAMES.get(word, word) for word in name.split("."))
-    if kind is T5Encoder and name == "encoder.embed_tokens.weight":
-        return "shared.weight"
-    return name
-
-
-def _computed(name: str) -> bool:
-    """Whether a tensor may be missing because the network knows how to make it."""
-    return name == "pos_embed.pos_embed"
-
-
-ROLES: Mapping[str, tuple[type[nn.Module], Any]] = {
-    "unet": (UNet, configs.unet_config),
-    "transformer": (MMDiT, configs.mmdit_config),
-    "vae": (VAE, configs.vae_config),
-    "text_encoder": (CLIPText, configs.text_config),
-    "text_encoder_2": (CLIPText, configs.text_config),
-    "text_encoder_3": (T5Encoder, configs.t5_config),
-    "image_encoder": (CLIPVision, configs.vision_config),
-}
-READERS: Mapping[type[nn.Module], Any] = dict(ROLES.values()) | {TinyVAE: configs.tiny_config}
-
-
-def part_of(role: str, found: Found, weights: WeightsFile, said: Mapping[str, Any] | None = None) -> Part:
+def part_of(role: Role, found: Found, weights: WeightsFile, said: Mapping[str, Any] | None = None) -> Part:
     """A network that was found, with the dimensions that its file states, else those of its shapes."""
     stated = (said or {}).get(role)
     try:
-        config = found.config if stated is None else READERS[found.kind](stated)
+        config = found.config if stated is None else found.component.read(stated)
     except ModelError as error:
         raise ModelError(f"{weights.path}: the dimensions of its {role} make no sense: {error}") from error
-    return Part(role, found.kind, config, weights, found.prefix, found.layout)
+    return Part(role, found.component, config, weights, found.prefix, found.layout)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.cli.progress import byte_bar
 from darkroom.errors import InvalidRequest
+from darkroom.networks.roles import Role
 
 if TYPE_CHECKING:
     from torch import nn
@@ -255,7 +256,7 @@ def _path(name: str) -> Path:
 
 
 @contextmanager
-def _networks(model: str | None) -> Iterator[dict[str, nn.Module] | None]:
+def _networks(model: str | None) -> Iterator[dict[Role, nn.Module] | None]:
     """A model's networks without their weights."""
     if model is None:
         yield None

@@ -14,6 +14,7 @@ from darkroom.engine.devices import Placement, keep_freed_memory, return_freed_m
 from darkroom.engine.memory import MODES, Memory, Room, seated
 from darkroom.engine.networks import Expert, LatentDiffusion
 from darkroom.networks import CLIPText, T5Encoder
+from darkroom.networks.roles import Role
 from darkroom.prompt import ClipText, T5Text, T5Tokenizer, TextConditioner, Tokenizer
 
 
@@ -34,22 +35,22 @@ def networks_of(
         _tune_allocator(memory)
     room = Room()
 
-    def seat(source: Source, roles: Sequence[str]) -> dict[str, Any]:
+    def seat(source: Source, roles: Sequence[Role]) -> dict[Role, Any]:
         return dict(seated(readers(source, placement.device, placement.dtype, roles), memory, room, progress))
 
-    networks = seat(source, [*source.expert_roles, "vae"])
+    networks = seat(source, [*source.expert_roles, Role.VAE])
     experts = [_expert(source, networks, placement)]
     experts += [_expert(each, seat(each, each.expert_roles), placement) for each in members]
     if refiner is not None:
         experts.append(_expert(refiner, seat(refiner, refiner.expert_roles), placement))
-    return LatentDiffusion(tuple(experts), networks["vae"], placement, memory)
+    return LatentDiffusion(tuple(experts), networks[Role.VAE], placement, memory)
 
 
-def _expert(source: Source, networks: Mapping[str, Any], placement: Placement) -> Expert:
+def _expert(source: Source, networks: Mapping[Role, Any], placement: Placement) -> Expert:
     return Expert(conditioner_of(source, networks, placement.device), networks[source.denoiser.role])
 
 
-def conditioner_of(source: Source, networks: Mapping[str, Any], device: torch.device) -> TextConditioner:
+def conditioner_of(source: Source, networks: Mapping[Role, Any], device: torch.device) -> TextConditioner:
     """What turns texts into what a model's network is told, with its networks by their roles."""
     clips = []
     for role, use in source.family.text.items():
@@ -59,7 +60,7 @@ def conditioner_of(source: Source, networks: Mapping[str, Any], device: torch.de
         tokenizer = Tokenizer.load(own) if isinstance(own, Path) else own or Tokenizer.clip(use.pad)
         clips.append(ClipText(tokenizer, encoder, use, role))
     joint = getattr(source.denoiser.config, "joint_attention_dim", None)
-    t5, folder = networks.get("text_encoder_3"), source.tokenizers.get("text_encoder_3")
+    t5, folder = networks.get(Role.TEXT_ENCODER_3), source.tokenizers.get(Role.TEXT_ENCODER_3)
     if isinstance(t5, T5Encoder) and isinstance(folder, Path):
         return TextConditioner(clips, joint, T5Text(T5Tokenizer.load(folder), t5), device)
     return TextConditioner(clips, joint, device=device)

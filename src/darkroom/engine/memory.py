@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.checkpoint.load import Progress, Reader, fill
-from darkroom.checkpoint.source import DENOISERS
 from darkroom.engine.devices import give_back_memory
 from darkroom.errors import InvalidRequest, nearest
+from darkroom.networks.roles import Role
 
 Stay = Literal["keep", "turns", "stream"]
 """Always there; there until another network needs the room; there layer by layer."""
@@ -36,6 +36,10 @@ class Memory:
     others: Stay = "keep"
     denoiser: Stay = "keep"
     tiled: bool = False
+
+    def of(self, role: Role) -> Stay:
+        """The stay of the network of that role."""
+        return self.denoiser if role.denoises else self.others
 
     @property
     def comes_and_goes(self) -> bool:
@@ -124,13 +128,13 @@ class Room:
 
 
 def seated(
-    by_role: Mapping[str, Reader], memory: Memory, room: Room, progress: Progress | None = None
-) -> dict[str, nn.Module]:
+    by_role: Mapping[Role, Reader], memory: Memory, room: Room, progress: Progress | None = None
+) -> dict[Role, nn.Module]:
     """The networks of some readers, with the weights that are to be kept; the others come when they are needed.
 
     On a GPU those rest in the machine's memory; on the CPU in their files, which must stay open.
     """
-    stays = {role: memory.denoiser if role in DENOISERS else memory.others for role in by_role}
+    stays = {role: memory.of(role) for role in by_role}
     networks = fill({role: reader for role, reader in by_role.items() if stays[role] == "keep"}, progress)
     for role, reader in by_role.items():
         if stays[role] == "turns":

@@ -19,6 +19,7 @@ from darkroom.generation.work import Row
 from darkroom.networks import VAE, Added, MMDiT, TinyVAE, UNet
 from darkroom.networks.altered import altered, attention_layers, blocks
 from darkroom.networks.freeu import places
+from darkroom.networks.roles import Role
 from darkroom.pixels import Pixels, to_images, to_pixels
 from darkroom.prompt.conditioning import Conditioning, Prompt, TextConditioner
 
@@ -48,17 +49,17 @@ class Expert:
     denoiser: UNet | MMDiT
 
     @property
-    def networks(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[Role, nn.Module]:
         """By their roles."""
-        found: dict[str, nn.Module] = {clip.role: clip.encoder for clip in self.text.clips}
+        found: dict[Role, nn.Module] = {clip.role: clip.encoder for clip in self.text.clips}
         if self.text.t5 is not None:
             found[self.text.t5.role] = self.text.t5.encoder
         return found | {self.role: self.denoiser}
 
     @property
-    def role(self) -> str:
-        """What the denoiser is called in a model's folder."""
-        return "transformer" if isinstance(self.denoiser, MMDiT) else "unet"
+    def role(self) -> Role:
+        """What the denoiser is in a model."""
+        return Role.TRANSFORMER if isinstance(self.denoiser, MMDiT) else Role.UNET
 
     def check(self, request: Request) -> None:
         """Raises InvalidRequest for a request that these networks cannot fulfil."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.load import readers
-from darkroom.checkpoint.source import DENOISERS, Source
+from darkroom.checkpoint.source import Source
 from darkroom.engine.devices import Placement
 from darkroom.engine.engine import ROWS
 from darkroom.engine.memory import MODES, Memory, memory_mode, stays_anyway
@@ -25,6 +25,7 @@ from darkroom.forecast.speed import Speed
 from darkroom.generation.job import passes
 from darkroom.generation.request import Request
 from darkroom.networks import VAE, Added, MMDiT, T5Encoder, UNet
+from darkroom.networks.roles import Role
 from darkroom.prompt.conditioning import T5_LENGTH
 from darkroom.weights.mapped import WINDOW
 
@@ -38,6 +39,16 @@ _CPU_BASE = 450 << 20
 _SCRATCH = 0.1
 
 
+class Seat(NamedTuple):
+    """A network's place in what makes a picture: its role, in the model of that name ("" the first one)."""
+
+    role: Role
+    model: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.role}".lstrip()
+
+
 @dataclass(frozen=True)
 class Phase:
     """One kind of work: how often it is done for a picture, by which network, and what one call costs. tiled: whether
@@ -45,7 +56,7 @@ class Phase:
 
     name: str
     calls: int
-    role: str
+    seat: Seat
     cost: Cost
     tiled: bool | None = None
 
@@ -78,24 +89,24 @@ class Forecaster:
     ) -> None:
         self.placement = placement
         self._base = _base(placement)
-        self._networks: dict[str, Any] = {}
+        self._networks: dict[Seat, Any] = {}
         self._phases: list[Phase] = []
-        self._add("", source, [*source.expert_roles, "vae"], request)
+        self._add("", source, [*source.expert_roles, Role.VAE], request)
         if refiner is not None:
-            self._add("refiner ", refiner, refiner.expert_roles, request)
-        self.weights = {role: _nbytes(network) for role, network in self._networks.items()}
+            self._add("refiner", refiner, refiner.expert_roles, request)
+        self.weights = {seat: _nbytes(network) for seat, network in self._networks.items()}
 
-    def _add(self, prefix: str, source: Source, roles: Sequence[str], request: Request) -> None:
+    def _add(self, model: str, source: Source, roles: Sequence[Role], request: Request) -> None:
         by_role = readers(source, self.placement.device, self.placement.dtype, roles)
         networks = {role: reader.network for role, reader in by_role.items()}
-        self._networks |= {prefix + role: network for role, network in networks.items()}
-        self._phases += _phases(networks, source.family, request, prefix)
+        self._networks |= {Seat(role, model): network for role, network in networks.items()}
+        self._phases += _phases(networks, source.family, request, model)
 
     def forecast(self, mode: str, speed: Speed | None = None) -> Forecast:
         """What pictures take in a memory mode, by its name."""
         memory = memory_mode(mode)
         phases = [phase for phase in self._phases if phase.tiled in (None, memory.tiled)]
-        always = sum(size for role, size in self.weights.items() if _stay(role, memory) == "keep")
+        always = sum(size for seat, size in self.weights.items() if memory.of(seat.role) == "keep")
         working = {phase.name: self._working(phase) for phase in phases}
         peak = (
             self._base + always + max(self._beside(phase, memory) + working[phase.name] for phase in phases)
@@ -103,7 +114,8 @@ class Forecaster:
         if self.placement.device.type == "cpu":
             peak += WINDOW  # Of the file that weights are read from.
         seconds = {} if speed is None else {p.name: p.calls * self._seconds(p, memory, speed) for p in phases}
-        return Forecast(mode, peak, self.weights, working, seconds)
+        weights = {str(seat): size for seat, size in self.weights.items()}
+        return Forecast(mode, peak, weights, working, seconds)
 
     def fitting(self, limit: int) -> Forecast:
         """The forecast of the fastest mode that fits into `limit` bytes. Raises InvalidRequest if none does."""
@@ -118,48 +130,44 @@ class Forecaster:
 
     def _beside(self, phase: Phase, memory: Memory) -> int:
         """The weights that are there in a phase besides those that always are."""
-        stay, network = _stay(phase.role, memory), self._networks[phase.role]
+        stay, network = memory.of(phase.seat.role), self._networks[phase.seat]
         if stay == "turns":
-            return self.weights[phase.role]
+            return self.weights[phase.seat]
         # A layer, and its tensor while it is brought into the network's precision.
         return 2 * _largest_layer(network) + stays_anyway(network) if stay == "stream" else 0
 
     def _working(self, phase: Phase) -> int:
-        return int(phase.cost.peak * (1 + _SCRATCH)) + _largest_layer(self._networks[phase.role])
+        return int(phase.cost.peak * (1 + _SCRATCH)) + _largest_layer(self._networks[phase.seat])
 
     def _seconds(self, phase: Phase, memory: Memory, speed: Speed) -> float:
         """One call's, with the time to bring weights that do not stay."""
-        brought = self.weights[phase.role] if _stay(phase.role, memory) == "stream" else 0
+        brought = self.weights[phase.seat] if memory.of(phase.seat.role) == "stream" else 0
         return speed.seconds(phase.cost) + 2 * brought / speed.bandwidth
 
 
-def _stay(role: str, memory: Memory) -> str:
-    return memory.denoiser if role.split()[-1] in DENOISERS else memory.others
-
-
-def _phases(networks: Mapping[str, Any], family: Family, request: Request, prefix: str) -> list[Phase]:
-    """What a picture takes, from text to pixels; `networks` are on the meta device, `prefix` is put to their roles."""
+def _phases(networks: Mapping[Role, Any], family: Family, request: Request, model: str) -> list[Phase]:
+    """What a picture takes of the model of that name, from text to pixels; `networks` are on the meta device."""
     phases: list[Phase] = []
 
-    def add(name: str, calls: int, role: str, call: Callable[[], object], tiled: bool | None = None) -> None:
-        phases.append(Phase(prefix + name, calls, prefix + role, cost_of(call), tiled))
+    def add(name: str, calls: int, role: Role, call: Callable[[], object], tiled: bool | None = None) -> None:
+        phases.append(Phase(f"{model} {name}".lstrip(), calls, Seat(role, model), cost_of(call), tiled))
 
     for role, network in networks.items():
-        if role.startswith("text_encoder"):
+        if role.reads_text:
             length = T5_LENGTH if isinstance(network, T5Encoder) else CLIP_LENGTH
             add(f"encode {role}", 2, role, partial(_encode, network, length))
-    denoiser = next(role for role in DENOISERS if role in networks)
-    vae: Any = networks.get("vae")  # A refiner has none of its own.
+    denoiser = next(role for role in networks if role.denoises)
+    vae: Any = networks.get(Role.VAE)  # A refiner has none of its own.
     ways = () if vae is None else (False, True)
     for number, each in enumerate(passes(request, family)):
         size = f"{each.width}x{each.height}"
         latent = (family.latent_channels, each.height // family.factor, each.width // family.factor)
         for tiled in ways if number else ():
             picture = 3, each.height, each.width
-            add(f"prepare {size}", 1, "vae", partial(_prepare, vae, picture, tiled), tiled)
+            add(f"prepare {size}", 1, Role.VAE, partial(_prepare, vae, picture, tiled), tiled)
         add(f"denoise {size}", each.calls, denoiser, partial(_denoise, networks[denoiser], latent, family))
         for tiled in ways:
-            add(f"decode {size}", 1, "vae", partial(_decode, vae, latent, tiled), tiled)
+            add(f"decode {size}", 1, Role.VAE, partial(_decode, vae, latent, tiled), tiled)
     return phases
 
 

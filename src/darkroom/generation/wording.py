@@ -53,19 +53,19 @@ class Wording:
         self.says_no = any(negatives)
         """Whether there is a negative prompt."""
 
-    def doses(self, moment: Moment, role: str = "denoiser") -> tuple[Dose, ...]:
-        """How much of each adapter there is at a step in the denoising network, or in the one of that role."""
+    def doses(self, moment: Moment, text: bool = False) -> tuple[Dose, ...]:
+        """How much of each adapter there is at a step in the denoising network or, `text`, in the text encoders."""
         share = moment.step / moment.steps
         return tuple(
             Dose(self.extras.adapters[tag], strength, self._blocks[tag])
             for tag in self.tags
-            if tag.start <= share < tag.stop and (strength := tag.strength_in(role))
+            if tag.start <= share < tag.stop and (strength := tag.strength_in(text))
         )
 
     def prompt(self, row: str, moment: Moment, adapted: bool = True) -> Prompt:
         """What that row is told at a step, equal where it is the same; not `adapted`: by encoders without adapters."""
         request = self.request
-        doses = self.doses(moment, "text_encoder") if adapted else ()
+        doses = self.doses(moment, text=True) if adapted else ()
         return Prompt(
             tuple(script.at(moment) for script in self._scripts[row]),
             request.dialect,

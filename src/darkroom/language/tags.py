@@ -32,11 +32,9 @@ class Tag:
     blocks: str = ""
     kind: str = "lora"
 
-    def strength_in(self, role: str) -> float:
-        """How much of what it changes in the network of that role there is to be."""
-        if self.text_strength is None or not role.startswith("text_encoder"):
-            return self.strength
-        return self.text_strength
+    def strength_in(self, text: bool) -> float:
+        """How much there is to be of what it changes in the denoising network or, `text`, in a text encoder."""
+        return self.strength if self.text_strength is None or not text else self.text_strength
 
     def __str__(self) -> str:
         """In the form that `parse_tag` reads."""

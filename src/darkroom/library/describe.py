@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from darkroom.checkpoint.infer import Found, networks_in
+from darkroom.checkpoint.components.component import NO_WEIGHT
+from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.opening import open_source
-from darkroom.checkpoint.source import DENOISERS, Part, Source
+from darkroom.checkpoint.source import Part, Source, part_of
 from darkroom.errors import ModelError
 from darkroom.library.kinds import kind_by_names
-from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet, unfilled
+from darkroom.networks.roles import DENOISERS, Role
 from darkroom.weights.hashes import sha256
 from darkroom.weights.mapped import WeightsFile
 from darkroom.weights.names import INDEX
 from darkroom.weights.opening import open_weights
 
 PRECISIONS = {"float32": 4, "bfloat16": 2, "float16": 2}
-_NAMES: Mapping[type[nn.Module], str] = {
-    UNet: "U-Net",
-    MMDiT: "MMDiT",
-    VAE: "autoencoder",
-    TinyVAE: "tiny autoencoder",
-    CLIPText: "CLIP text encoder",
-    CLIPVision: "CLIP image encoder",
-    T5Encoder: "T5 text encoder",
-}
-_CLIPS = {768: "ViT-L/14", 1024: "OpenCLIP ViT-H/14", 1280: "OpenCLIP ViT-bigG/14"}
 
 
 @dataclass(frozen=True)
 class Network:
-    """One network: its role in the model, what it is, its numbers, and their precisions in the file."""
+    """One network: its role in the model, what it is, its numbers as the file has them, and their precisions."""
 
     role: str
     what: str
@@ -87,8 +77,8 @@ def describe(path: Path, hashes: bool = False) -> Description:
 
 def _of_model(source: Source, hashes: bool) -> Description:
     parts = source.parts
-    needed = [source.denoiser.role, *source.family.text, "vae"]
-    networks = [_network(role, part.kind, part.config, part) for role, part in parts.items()]
+    needed = [source.denoiser.role, *source.family.text, Role.VAE]
+    networks = [_network(role, part, parts.values()) for role, part in parts.items()]
     files = {part.weights.path: part.weights for part in parts.values()}
     form = (
         f"folder of {len(files)} files"
@@ -118,7 +108,8 @@ def _of_model(source: Source, hashes: bool) -> Description:
 def _of_one_file(path: Path, hashes: bool) -> Description:
     """A file that is no whole model: parts of one, or something else that goes with one."""
     with open_weights(path) as weights:
-        networks = [_found(found, weights) for found in networks_in(weights.shapes)]
+        parts = [part_of(found.component.roles[0], found, weights) for found in networks_in(weights.shapes)]
+        networks = [_network(part.component.label, part, parts) for part in parts]
         what = None if networks else kind_by_names(weights.entries)
         if not networks and what is None:
             raise ModelError(
@@ -139,46 +130,27 @@ def _of_one_file(path: Path, hashes: bool) -> Description:
         )
 
 
-def _network(role: str, kind: type[nn.Module], config: Any, part: Part) -> Network:
-    network = part.build()
-    names = [part.prefix + rule.theirs for rule in part.rules(network)]
-    return Network(role, _what(kind, config), _numbers(network), _precisions(part.weights, names))
-
-
-def _found(found: Found, weights: WeightsFile) -> Network:
-    with unfilled():
-        network = found.kind(found.config)
-    names = [name for name in weights.entries if name.startswith(found.prefix)]
+def _network(role: str, part: Part, beside: Iterable[Part]) -> Network:
+    """A network from its entries in the file's header; `beside`: all that the model or file holds."""
+    inner = [
+        each.prefix
+        for each in beside
+        if each.weights is part.weights and each.prefix.startswith(part.prefix) and each is not part
+    ]
+    own = {
+        part.component.today(name.removeprefix(part.prefix)): entry
+        for name, entry in part.weights.entries.items()
+        if name.startswith(part.prefix) and not name.startswith(tuple(inner)) and not NO_WEIGHT.search(name)
+    }
+    precisions: Counter[str] = Counter()
+    for entry in own.values():
+        precisions[str(entry.dtype).removeprefix("torch.")] += entry.nbytes
     return Network(
-        _NAMES[found.kind], _what(found.kind, found.config), _numbers(network), _precisions(weights, names)
+        role,
+        part.component.described(part.config),
+        sum(math.prod(entry.shape) for entry in own.values()),
+        tuple(name for name, _ in precisions.most_common()),
     )
-
-
-def _numbers(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _what(kind: type[nn.Module], config: Any) -> str:
-    name = _NAMES[kind]
-    if kind is CLIPText:
-        return f"CLIP text encoder {_CLIPS.get(config.hidden_size, f'of width {config.hidden_size}')}"
-    if kind is UNet:
-        return f"{name}, {config.in_channels} channels in, {config.cross_attention_dim} wide text"
-    if kind is MMDiT:
-        return f"{name}, {config.num_layers} blocks of width {config.width}"
-    if kind in (VAE, TinyVAE):
-        channels = f"{config.latent_channels} latent channels at 1/{config.factor}"
-        return f"{name}, {channels}, scaled by {config.scaling_factor}"
-    return name
-
-
-def _precisions(weights: WeightsFile, names: Sequence[str]) -> tuple[str, ...]:
-    """The types of the numbers, the commonest first."""
-    counted: Counter[str] = Counter()
-    for name in names:
-        entry = weights.entries[name]
-        counted[str(entry.dtype).removeprefix("torch.")] += entry.nbytes
-    return tuple(name for name, _ in counted.most_common())
 
 
 def _memory(networks: Sequence[Network]) -> dict[str, int]:

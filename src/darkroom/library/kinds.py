@@ -10,13 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
+from darkroom.checkpoint.components import COMPONENTS
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.source import Source
 from darkroom.errors import ModelError
-from darkroom.networks import VAE, CLIPText, CLIPVision, MMDiT, T5Encoder, TinyVAE, UNet
 from darkroom.weights.names import INDEX, TEXTS
 from darkroom.weights.opening import weights_at
 
@@ -30,16 +28,7 @@ _BY_NAMES: Mapping[str, str] = {
     "hypernetwork": r"\d+\.[kv]\.linear\.?\d+\.(weight|bias)$",
     "upscaler": r".*\b(rdb1\.conv1|RDB1\.conv1|residual_group\.blocks)\b|model\.1\.sub\.0\.",
 }
-_BY_NETWORK: Mapping[type[nn.Module], str] = {
-    UNet: "model",
-    MMDiT: "model",
-    VAE: "vae",
-    TinyVAE: "vae",
-    CLIPText: "text-encoder",
-    T5Encoder: "text-encoder",
-    CLIPVision: "image-encoder",
-}
-KINDS = tuple(dict.fromkeys([*_BY_NETWORK.values(), *_BY_NAMES]))
+KINDS = tuple(dict.fromkeys([*(component.kind for component in COMPONENTS), *_BY_NAMES]))
 """Every kind of thing that the library can hold."""
 
 
@@ -86,7 +75,7 @@ def kind_by_names(names: Iterable[str]) -> str | None:
 
 
 def _kind(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    kinds = {_BY_NETWORK[found.kind] for found in networks_in(shapes)}
+    kinds = {found.component.kind for found in networks_in(shapes)}
     return kind_by_names(shapes) or next((kind for kind in KINDS if kind in kinds), None)
 
 
@@ -94,7 +83,7 @@ def _folder_files(source: Source) -> Iterable[str]:
     """The files of a model folder that Darkroom uses: weights of its networks, and all that is text beside them."""
     used = {file for files in source.files().values() for file in files}
     folders = {source.path / "scheduler", *(source.path / role for role in source.parts)}
-    folders |= {source.path / role.replace("text_encoder", "tokenizer") for role in source.parts}
+    folders |= {source.path / role.tokenizer for role in source.parts if role.reads_text}
     texts = {
         file for folder in folders if folder.is_dir() for file in folder.iterdir() if file.suffix in TEXTS
     }

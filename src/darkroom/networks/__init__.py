@@ -1,13 +1,30 @@
-"""The networks: plain `torch` modules whose attribute names are the keys of the published files."""
+"""The networks: plain `torch` modules whose attribute names are the keys of the published files.
 
-from darkroom.networks.clip import CLIPOutput, CLIPText, CLIPTextConfig, CLIPVision, CLIPVisionConfig
-from darkroom.networks.layers import Attend, attend
-from darkroom.networks.mmdit import MMDiT, MMDiTConfig
-from darkroom.networks.t5 import T5Config, T5Encoder
-from darkroom.networks.tiny import TinyVAE, TinyVAEConfig
-from darkroom.networks.unet import Added, Residuals, UNet, UNetConfig
-from darkroom.networks.unfilled import unfilled
-from darkroom.networks.vae import VAE, VAEConfig
+Names are imported when first used: the dimensions (`darkroom.networks.configs`) are read without torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from darkroom.lazy import lazily
+
+if TYPE_CHECKING:
+    from darkroom.networks.clip import CLIPOutput, CLIPText, CLIPVision
+    from darkroom.networks.configs import (
+        CLIPTextConfig,
+        CLIPVisionConfig,
+        MMDiTConfig,
+        T5Config,
+        TinyVAEConfig,
+        UNetConfig,
+        VAEConfig,
+    )
+    from darkroom.networks.layers import Attend, attend
+    from darkroom.networks.mmdit import MMDiT
+    from darkroom.networks.t5 import T5Encoder
+    from darkroom.networks.tiny import TinyVAE
+    from darkroom.networks.unet import Added, Residuals, UNet
+    from darkroom.networks.unfilled import unfilled
+    from darkroom.networks.vae import VAE
 
 __all__ = [
     "VAE",
@@ -31,3 +48,18 @@ __all__ = [
     "attend",
     "unfilled",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "clip": "CLIPOutput CLIPText CLIPVision",
+        "configs": "CLIPTextConfig CLIPVisionConfig MMDiTConfig T5Config TinyVAEConfig UNetConfig VAEConfig",
+        "layers": "Attend attend",
+        "mmdit": "MMDiT",
+        "t5": "T5Encoder",
+        "tiny": "TinyVAE",
+        "unet": "Added Residuals UNet",
+        "unfilled": "unfilled",
+        "vae": "VAE",
+    },
+)

@@ -2,61 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from darkroom.networks.layers import attend, merge_heads, require_divisor, split_heads
+from darkroom.networks.configs import CLIPTextConfig, CLIPVisionConfig
+from darkroom.networks.layers import attend, merge_heads, split_heads
 
 LEGACY_EOS = 2  # What early configs claim the end token to be; it means "the token with the highest id".
-
-
-@dataclass(frozen=True, slots=True)
-class CLIPTextConfig:
-    """Dimensions of a text encoder; the defaults are Stable Diffusion 1's. Names are `config.json`'s.
-
-    `projection_dim` is None where the file holds no projection (`CLIPTextModel`). `hidden_act` is
-    "quick_gelu" (OpenAI's weights) or "gelu" (OpenCLIP's).
-    """
-
-    vocab_size: int = 49408
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    max_position_embeddings: int = 77
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
-    projection_dim: int | None = None
-    eos_token_id: int = 49407
-
-    def __post_init__(self) -> None:
-        require_divisor("CLIP text config: num_attention_heads", self.num_attention_heads, self.hidden_size)
-
-
-@dataclass(frozen=True, slots=True)
-class CLIPVisionConfig:
-    """Dimensions of an image encoder; the defaults are ViT-L/14's. Names are `config.json`'s.
-
-    `projection_dim` is None where the file holds no projection (`CLIPVisionModel`).
-    """
-
-    hidden_size: int = 1024
-    intermediate_size: int = 4096
-    num_hidden_layers: int = 24
-    num_attention_heads: int = 16
-    num_channels: int = 3
-    image_size: int = 224
-    patch_size: int = 14
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
-    projection_dim: int | None = 768
-
-    def __post_init__(self) -> None:
-        require_divisor("CLIP vision config: num_attention_heads", self.num_attention_heads, self.hidden_size)
 
 
 class CLIPOutput(NamedTuple):

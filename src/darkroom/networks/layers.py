@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from darkroom.errors import ModelError
-
 Attend = Callable[[Tensor, Tensor, Tensor, str], Tensor]
 """Takes queries (B, heads, N, d), keys and values (B, heads, M, d) and the name of the attention layer
 (its key in the state dict, such as `mid_block.attentions.0.transformer_blocks.0.attn1`); returns what
@@ -56,12 +54,6 @@ def split_heads(tokens: Tensor, heads: int) -> Tensor:
 def merge_heads(tokens: Tensor) -> Tensor:
     """(B, heads, N, d) to (B, N, heads*d)."""
     return tokens.transpose(1, 2).flatten(2)
-
-
-def require_divisor(what: str, divisor: int, width: int) -> None:
-    """ModelError unless `divisor` parts a number of channels evenly, as heads and norm groups must."""
-    if divisor < 1 or width % divisor:
-        raise ModelError(f"{what} = {divisor} must divide {width}, the number of channels")
 
 
 def zeroed(module: AnyModule) -> AnyModule:

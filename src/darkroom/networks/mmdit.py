@@ -8,7 +8,6 @@ block. A vector made of time and pooled text shifts, scales and gates each layer
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from darkroom.errors import ModelError
+from darkroom.networks.configs import MMDiTConfig
 from darkroom.networks.layers import (
     Attend,
     Attention,
@@ -30,42 +30,6 @@ from darkroom.networks.layers import (
 
 TIME_WIDTH = 256
 EPS = 1e-6  # Of every norm.
-
-
-@dataclass(frozen=True, slots=True)
-class MMDiTConfig:
-    """Dimensions of an MMDiT; the defaults are Stable Diffusion 3 medium's. Names are `config.json`'s.
-
-    `sample_size` is the native side of a latent, `pos_embed_max_size` the largest, in patches. Blocks in
-    `dual_attention_layers` attend to the picture a second time. `qk_norm` is None or "rms_norm".
-    """
-
-    sample_size: int = 128
-    patch_size: int = 2
-    in_channels: int = 16
-    num_layers: int = 24
-    attention_head_dim: int = 64
-    num_attention_heads: int = 24
-    joint_attention_dim: int = 4096
-    caption_projection_dim: int = 1536
-    pooled_projection_dim: int = 2048
-    out_channels: int = 16
-    pos_embed_max_size: int = 192
-    dual_attention_layers: tuple[int, ...] = ()
-    qk_norm: str | None = None
-
-    def __post_init__(self) -> None:
-        product = f"num_attention_heads * attention_head_dim = {self.width}"
-        if self.caption_projection_dim != self.width:
-            raise ModelError(
-                f"MMDiT config: caption_projection_dim = {self.caption_projection_dim} must equal {product}"
-            )
-        if self.width % 4:  # Sine and cosine of column and row.
-            raise ModelError(f"MMDiT config: {product} must be a multiple of 4")
-
-    @property
-    def width(self) -> int:
-        return self.num_attention_heads * self.attention_head_dim
 
 
 def position_table(config: MMDiTConfig, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,43 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from darkroom.errors import ModelError
+from darkroom.networks.configs import T5Config
 from darkroom.networks.layers import merge_heads, split_heads
 
-FEED_FORWARDS: Mapping[str, Callable[[Tensor], Tensor]] = {
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gated-gelu": partial(F.gelu, approximate="tanh"),
     "gated-silu": F.silu,
 }
-"""The feed-forward layers there are, as `feed_forward_proj` names them, and their activations."""
-
-
-@dataclass(frozen=True, slots=True)
-class T5Config:
-    """Dimensions of a T5 encoder; the defaults are T5 v1.1 XXL's. Names are `config.json`'s.
-
-    `d_kv` is the width of a head: all heads together may be wider or narrower than `d_model`.
-    `feed_forward_proj` is one of `FEED_FORWARDS`.
-    """
-
-    vocab_size: int = 32128
-    d_model: int = 4096
-    d_kv: int = 64
-    d_ff: int = 10240
-    num_layers: int = 24
-    num_heads: int = 64
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    layer_norm_epsilon: float = 1e-6
-    feed_forward_proj: str = "gated-gelu"
-
-    def __post_init__(self) -> None:
-        buckets, furthest = self.relative_attention_num_buckets, self.relative_attention_max_distance
-        if not 1 <= buckets // 4 < furthest:
-            raise ModelError(
-                f"T5 config: relative_attention_num_buckets = {buckets} must be at least 4, and a quarter of it "
-                f"less than relative_attention_max_distance = {furthest}"
-            )
 
 
 def relative_buckets(config: T5Config, length: int, device: torch.device) -> Tensor:
@@ -109,7 +79,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.activation = FEED_FORWARDS[config.feed_forward_proj]
+        self.activation = _ACTIVATIONS[config.feed_forward_proj]
         self.gated = config.feed_forward_proj.startswith("gated-")
         if self.gated:
             self.wi_0 = nn.Linear(config.d_model, config.d_ff, bias=False)

@@ -2,63 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from darkroom.errors import ModelError
+from darkroom.networks.configs import TinyVAEConfig
 from darkroom.networks.vae import VAE
 
 LIMIT = 3.0  # What z is kept within before it is decoded.
-
-
-@dataclass(frozen=True, slots=True)
-class TinyVAEConfig:
-    """Dimensions of a tiny autoencoder; the defaults are TAESD's and TAESDXL's. Names are `config.json`'s.
-
-    It was trained on latents as the U-Net has them, so `scaling_factor` and `shift_factor` change nothing.
-    `latent_magnitude` and `latent_shift` say how to store a latent in [0, 1], z / (2 * magnitude) + shift;
-    neither network uses them.
-    """
-
-    in_channels: int = 3
-    out_channels: int = 3
-    encoder_block_out_channels: tuple[int, ...] = (64, 64, 64, 64)
-    decoder_block_out_channels: tuple[int, ...] = (64, 64, 64, 64)
-    latent_channels: int = 4
-    upsampling_scaling_factor: int = 2
-    num_encoder_blocks: tuple[int, ...] = (1, 3, 3, 3)
-    num_decoder_blocks: tuple[int, ...] = (3, 3, 3, 1)
-    latent_magnitude: float = 3.0
-    latent_shift: float = 0.5
-    scaling_factor: float = 1.0
-    shift_factor: float = 0.0
-    # Of `VAEConfig`, and the same in every tiny one.
-    sample_size: ClassVar[int] = 512
-    force_upcast: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        for side in ("encoder", "decoder"):
-            widths, blocks = getattr(self, f"{side}_block_out_channels"), getattr(self, f"num_{side}_blocks")
-            if len(set(widths)) != 1 or len(widths) != len(blocks):
-                raise ModelError(
-                    f"tiny autoencoder config: {side}_block_out_channels = {widths} must be one number, "
-                    f"as often as num_{side}_blocks = {blocks} has levels"
-                )
-        growth = self.upsampling_scaling_factor ** (len(self.num_decoder_blocks) - 1)
-        if growth != self.factor:
-            raise ModelError(
-                f"tiny autoencoder config: upsampling_scaling_factor = {self.upsampling_scaling_factor} makes a "
-                f"picture {growth} times the size of its latent, the encoder one of 1/{self.factor}"
-            )
-
-    @property
-    def factor(self) -> int:
-        """How many pixels, each way, one latent pixel stands for."""
-        return 1 << (len(self.num_encoder_blocks) - 1)
 
 
 class Block(nn.Module):

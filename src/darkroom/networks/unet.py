@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from darkroom.errors import ModelError
+from darkroom.networks.configs import Depths, Level, UNetConfig
 from darkroom.networks.layers import (
     Attend,
     Attention,
@@ -21,95 +21,9 @@ from darkroom.networks.layers import (
     Upsample,
     attend,
     guidance_embedding,
-    require_divisor,
     timestep_embedding,
     zeroed,
 )
-
-Depths = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class UNetConfig:
-    """Dimensions of a U-Net; the defaults are Stable Diffusion 1's. Names are `config.json`'s where they fit.
-
-    Tuples have one entry per level, the finest first; `level` says what each comes to.
-    `transformer_layers_per_block` counts transformer blocks after each ResNet block, 0 where a level
-    has none; an entry may list them ResNet block by ResNet block. `up_transformer_layers_per_block`
-    (finest first too) is for networks whose way up differs from the way down. The middle has
-    `mid_transformer_layers`: 0 leaves one ResNet block, None no middle at all.
-    `num_attention_heads` is what `config.json` calls `attention_head_dim`.
-    """
-
-    in_channels: int = 4
-    out_channels: int = 4
-    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    layers_per_block: int | tuple[int, ...] = 2
-    transformer_layers_per_block: tuple[int | Depths, ...] = (1, 1, 1, 0)
-    up_transformer_layers_per_block: tuple[int | Depths, ...] | None = None
-    mid_transformer_layers: int | None = 1
-    num_attention_heads: int | tuple[int, ...] = 8
-    cross_attention_dim: int = 768
-    only_cross_attention: bool | tuple[bool, ...] = False
-    use_linear_projection: bool = False
-    norm_num_groups: int = 32
-    norm_eps: float = 1e-5
-    class_embed_type: str | None = None
-    num_class_embeds: int | None = None
-    addition_embed_type: str | None = None
-    addition_time_embed_dim: int | None = None
-    projection_class_embeddings_input_dim: int | None = None
-    time_cond_proj_dim: int | None = None
-    sample_size: int = 64
-
-    def __post_init__(self) -> None:
-        for index in range(len(self.block_out_channels)):
-            self.level(index)
-
-    @property
-    def time_width(self) -> int:
-        return 4 * self.block_out_channels[0]
-
-    def level(self, index: int) -> Level:
-        """What the level of that index comes to; ModelError names a field that makes no sense."""
-        width, layers, heads, down, up, only_cross = (
-            self._at(name, index)
-            for name in (
-                "block_out_channels",
-                "layers_per_block",
-                "num_attention_heads",
-                "transformer_layers_per_block",
-                "up_transformer_layers_per_block",
-                "only_cross_attention",
-            )
-        )
-        down, up = _per_resnet(down, layers), _per_resnet(down if up is None else up, layers + 1)
-        require_divisor("U-Net config: num_attention_heads", heads, width)
-        require_divisor("U-Net config: norm_num_groups", self.norm_num_groups, width)
-        return Level(width, heads, only_cross, down, up)
-
-    def _at(self, name: str, index: int) -> Any:
-        value, levels = getattr(self, name), len(self.block_out_channels)
-        if isinstance(value, tuple) and len(value) != levels:
-            raise ModelError(f"U-Net config: {name} = {value} needs {levels} entries, one per level")
-        return value[index] if isinstance(value, tuple) else value
-
-
-def _per_resnet(depth: int | Depths, layers: int) -> Depths:
-    depths = depth if isinstance(depth, tuple) else (depth,) * layers
-    if len(depths) != layers:
-        raise ModelError(f"U-Net config: transformer layers {depths} of one level need {layers} entries")
-    return depths
-
-
-class Level(NamedTuple):
-    """One resolution: width, heads, and the transformer depth after each ResNet block, down and up."""
-
-    width: int
-    heads: int
-    only_cross: bool
-    down: Depths
-    up: Depths
 
 
 class Added(NamedTuple):

@@ -4,57 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from darkroom.networks.configs import VAEConfig
 from darkroom.networks.layers import (
     Attention,
     Downsample,
     ResnetBlock,
     Upsample,
-    require_divisor,
     to_image,
     to_tokens,
 )
 
 EPS = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class VAEConfig:
-    """Dimensions of an autoencoder; the defaults are Stable Diffusion 1's. Names are `config.json`'s.
-
-    The U-Net's latents are (z - shift_factor) * scaling_factor for the encoder's z. `sample_size` is
-    the side in pixels of the pictures it was trained on; `force_upcast` says that half precision
-    overflows in it.
-    """
-
-    in_channels: int = 3
-    out_channels: int = 3
-    latent_channels: int = 4
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2
-    norm_num_groups: int = 32
-    mid_block_add_attention: bool = True
-    use_quant_conv: bool = True
-    use_post_quant_conv: bool = True
-    scaling_factor: float = 0.18215
-    shift_factor: float = 0.0
-    force_upcast: bool = True
-    sample_size: int = 512
-
-    def __post_init__(self) -> None:
-        for width in self.block_out_channels:
-            require_divisor("VAE config: norm_num_groups", self.norm_num_groups, width)
-
-    @property
-    def factor(self) -> int:
-        """How many pixels, each way, one latent pixel stands for."""
-        return 1 << (len(self.block_out_channels) - 1)
 
 
 class SpatialAttention(Attention):

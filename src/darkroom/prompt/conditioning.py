@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
@@ -17,10 +17,12 @@ from darkroom.errors import InvalidRequest
 from darkroom.language import IGNORE, ORIGINAL, Mixture, Span, dialect_of
 from darkroom.language.mixture import in_one
 from darkroom.networks import CLIPOutput, CLIPText, T5Encoder
+from darkroom.networks.roles import Role
 from darkroom.prompt.chunks import Chunk, Token, chunks, framed
 from darkroom.prompt.emphasis import emphasised
 from darkroom.prompt.t5_tokenizer import T5Tokenizer
 from darkroom.prompt.tokenizer import Tokenizer
+from darkroom.prompt.use import TextUse
 from darkroom.prompt.vocabulary import Embeddings, Vocabulary
 
 T5_LENGTH = 256  # What Stable Diffusion 3 was trained on.
@@ -32,11 +34,11 @@ class Changes(Protocol):
 
     def __hash__(self) -> int: ...
 
-    def of(self, role: str) -> Changes | None:
+    def of(self, role: Role) -> Changes | None:
         """What of it concerns the encoder of that role, None where nothing does."""
         ...
 
-    def during(self, role: str, encoder: nn.Module) -> AbstractContextManager[None]:
+    def during(self, role: Role, encoder: nn.Module) -> AbstractContextManager[None]:
         """Within which the encoder is changed."""
         ...
 
@@ -76,27 +78,13 @@ class Conditioning:
 
 
 @dataclass(frozen=True)
-class TextUse:
-    """What a model takes of one CLIP text encoder.
-
-    layer: which of the encoder's states, -1 the last; normed: through the final norm; pooled: whether its projected end
-    state is part of the pooled vector; pad: the sign that fills a text up to its length.
-    """
-
-    layer: int = -1
-    normed: bool = True
-    pooled: bool = False
-    pad: str = "<|endoftext|>"
-
-
-@dataclass(frozen=True)
 class ClipText:
     """A CLIP text encoder, its tokenizer, and what a model takes of it."""
 
     tokenizer: Tokenizer
     encoder: CLIPText
-    use: TextUse = TextUse()
-    role: str = "text_encoder"
+    use: TextUse = field(default_factory=TextUse)
+    role: Role = Role.TEXT_ENCODER
 
     def states(
         self,
@@ -136,7 +124,7 @@ class T5Text:
 
     tokenizer: T5Tokenizer
     encoder: T5Encoder
-    role: str = "text_encoder_3"
+    role: Role = Role.TEXT_ENCODER_3
 
     def states(self, ids: tuple[int, ...], device: torch.device) -> Tensor:
         """A sequence's states (1, tokens, width)."""
@@ -340,7 +328,7 @@ class TextConditioner:
             return t5.states(ids, self.device)
 
 
-def _concerning(role: str, prompt: Prompt) -> Changes | None:
+def _concerning(role: Role, prompt: Prompt) -> Changes | None:
     return None if prompt.changes is None else prompt.changes.of(role)
 
 

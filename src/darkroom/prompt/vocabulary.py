@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from darkroom.networks.roles import Role
 from darkroom.prompt.tokenizer import Tokenizer
 
 Group = tuple[int, ...]
@@ -21,7 +22,7 @@ Group = tuple[int, ...]
 class Embedding:
     """What a word of its own stands for: vectors (n, width) for each text encoder, by role; `sha256` is the file's."""
 
-    arrays: Mapping[str, Tensor]
+    arrays: Mapping[Role, Tensor]
     sha256: str = ""
 
 

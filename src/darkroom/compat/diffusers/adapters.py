@@ -18,6 +18,7 @@ from darkroom.adapters.merged import Merged
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.library.locate import locate
 from darkroom.networks import CLIPText
+from darkroom.networks.roles import Role
 from darkroom.prompt.vocabulary import Embedding, Embeddings
 
 _UNNAMED = ("*", "emb_params", *ENCODERS)
@@ -34,7 +35,7 @@ class Adapted:
     _adapters: dict[str, Adapter]
     _weights: dict[str, Mapping[str, float] | float]
     _active: list[str]
-    _fused: list[tuple[Merged, dict[str, list[Dose]]]]
+    _fused: list[tuple[Merged, dict[Role, list[Dose]]]]
     _words: dict[str, Embedding]
     _enabled: bool
 
@@ -144,7 +145,7 @@ class Adapted:
         **_: Any,
     ) -> None:
         """Write the active LoRAs, or those named, into the weights, until `unfuse_lora`."""
-        doses: dict[str, list[Dose]] = {}
+        doses: dict[Role, list[Dose]] = {}
         for name in self._active if adapter_names is None else adapter_names:
             adapter = self._known(name)
             for role in adapter.patches:
@@ -162,7 +163,7 @@ class Adapted:
     def num_fused_loras(self) -> int:
         return len({dose.adapter for _, doses in self._fused for own in doses.values() for dose in own})
 
-    def _doses(self, role: str, scale: float) -> tuple[Dose, ...]:
+    def _doses(self, role: Role, scale: float) -> tuple[Dose, ...]:
         """What a network gets of each LoRA that is used and not in its weights."""
         if not self._enabled:
             return ()
@@ -229,7 +230,7 @@ class Adapted:
         return tuple(self._words.items())
 
 
-def _of(weight: Mapping[str, float] | float, role: str) -> float:
+def _of(weight: Mapping[str, float] | float, role: Role) -> float:
     """A weight for one network; those that a mapping does not name have 1."""
     return float(weight.get(role, 1.0)) if isinstance(weight, Mapping) else float(weight)
 

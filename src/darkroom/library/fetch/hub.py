@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from darkroom.checkpoint.source import DENOISERS
 from darkroom.errors import InvalidRequest, ModelError, nearest
 from darkroom.library.fetch.origin import Hub, hub_endpoint
 from darkroom.library.fetch.remote import Listing, Remote, check_path, check_url
+from darkroom.networks.roles import Role
 from darkroom.weights.names import INDEX, SUFFIXES, TEXTS, weights_name
 
 
@@ -72,7 +72,7 @@ def needed(files: Collection[str], variant: str | None = None) -> list[str]:
         texts = [name for name in names if name.endswith(TEXTS) and ".index." not in name]
         if folder.startswith("tokenizer") or folder == "scheduler":
             chosen += [f"{folder}/{name}" for name in texts]
-        elif folder in (*DENOISERS, "vae", "image_encoder") or folder.startswith("text_encoder"):
+        elif folder in list(Role):
             chosen += [f"{folder}/{name}" for name in {*texts, *_weights(names, variant)}]
     return sorted(chosen)
 
