@@ -52,7 +52,7 @@ class Variant:
 class Family:
     """How a model's networks are to be used.
 
-    `id` is for programs, `name` for people. `latent_channels` and `factor` are those of its autoencoder, `scaling` and
+    `name` is for people, `id` for programs. `latent_channels` and `factor` are those of its autoencoder, `scaling` and
     `shift` how its latents are scaled where no config.json says it; `native` is the side in pixels of the square
     pictures it was trained on. `preview` holds, where it is known, the rows of the affine map from a latent's channels
     (and 1) to RGB in [-1, 1]: a picture of an unfinished latent for next to nothing. `text` says how each CLIP encoder
@@ -67,10 +67,10 @@ class Family:
     `recognised`: whether a model's shapes are the family's; `variants`: by the channels that the network takes.
     """
 
-    id: str
     name: str
     process: Process
     schedule: NoiseSchedule
+    id: str = ""
     latent_channels: int = 4
     factor: int = 8
     scaling: float = 0.18215

@@ -94,7 +94,8 @@ class Forecaster:
         self._add("", source, [*source.expert_roles, Role.VAE], request)
         if refiner is not None:
             self._add("refiner", refiner, refiner.expert_roles, request)
-        self.weights = {seat: _nbytes(network) for seat, network in self._networks.items()}
+        self._sizes = {seat: _nbytes(network) for seat, network in self._networks.items()}
+        self.weights = {str(seat): size for seat, size in self._sizes.items()}
 
     def _add(self, model: str, source: Source, roles: Sequence[Role], request: Request) -> None:
         by_role = readers(source, self.placement.device, self.placement.dtype, roles)
@@ -106,7 +107,7 @@ class Forecaster:
         """What pictures take in a memory mode, by its name."""
         memory = memory_mode(mode)
         phases = [phase for phase in self._phases if phase.tiled in (None, memory.tiled)]
-        always = sum(size for seat, size in self.weights.items() if memory.of(seat.role) == "keep")
+        always = sum(size for seat, size in self._sizes.items() if memory.of(seat.role) == "keep")
         working = {phase.name: self._working(phase) for phase in phases}
         peak = (
             self._base + always + max(self._beside(phase, memory) + working[phase.name] for phase in phases)
@@ -114,8 +115,7 @@ class Forecaster:
         if self.placement.device.type == "cpu":
             peak += WINDOW  # Of the file that weights are read from.
         seconds = {} if speed is None else {p.name: p.calls * self._seconds(p, memory, speed) for p in phases}
-        weights = {str(seat): size for seat, size in self.weights.items()}
-        return Forecast(mode, peak, weights, working, seconds)
+        return Forecast(mode, peak, self.weights, working, seconds)
 
     def fitting(self, limit: int) -> Forecast:
         """The forecast of the fastest mode that fits into `limit` bytes. Raises InvalidRequest if none does."""
@@ -132,7 +132,7 @@ class Forecaster:
         """The weights that are there in a phase besides those that always are."""
         stay, network = memory.of(phase.seat.role), self._networks[phase.seat]
         if stay == "turns":
-            return self.weights[phase.seat]
+            return self._sizes[phase.seat]
         # A layer, and its tensor while it is brought into the network's precision.
         return 2 * _largest_layer(network) + stays_anyway(network) if stay == "stream" else 0
 
@@ -141,7 +141,7 @@ class Forecaster:
 
     def _seconds(self, phase: Phase, memory: Memory, speed: Speed) -> float:
         """One call's, with the time to bring weights that do not stay."""
-        brought = self.weights[phase.seat] if memory.of(phase.seat.role) == "stream" else 0
+        brought = self._sizes[phase.seat] if memory.of(phase.seat.role) == "stream" else 0
         return speed.seconds(phase.cost) + 2 * brought / speed.bandwidth
 
 

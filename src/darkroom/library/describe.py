@@ -78,6 +78,8 @@ def describe(path: Path, hashes: bool = False) -> Description:
 def _of_model(source: Source, hashes: bool) -> Description:
     parts = source.parts
     needed = [source.denoiser.role, *source.family.text, Role.VAE]
+    for part in parts.values():
+        part.rules(part.build())  # Raises where a tensor is missing.
     networks = [_network(role, part, parts.values()) for role, part in parts.items()]
     files = {part.weights.path: part.weights for part in parts.values()}
     form = (

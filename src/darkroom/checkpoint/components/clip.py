@@ -150,7 +150,7 @@ def _today_vision(name: str) -> str:
 
 
 def _text_in_words(config: CLIPTextConfig) -> str:
-    return f" {_TOWERS.get(config.hidden_size, f'of width {config.hidden_size}')}"
+    return _TOWERS.get(config.hidden_size, f"{config.hidden_size} wide")
 
 
 CLIP_TEXT = Component(

@@ -135,9 +135,4 @@ class Component:
 
     def described(self, config: Any) -> str:
         """What it is, in words."""
-        detail = self.detail(config)
-        return (
-            f"{self.label}{detail}"
-            if detail.startswith(" ")
-            else ", ".join(filter(None, (self.label, detail)))
-        )
+        return ", ".join(filter(None, (self.label, self.detail(config))))
