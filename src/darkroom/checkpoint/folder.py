@@ -13,9 +13,9 @@ from darkroom.checkpoint.family import Family, Shapes
 from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.settings import read_json, scheduled, with_extra
-from darkroom.checkpoint.source import Part, Source, part_of
+from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
 from darkroom.errors import DarkroomError, ModelError
-from darkroom.networks.roles import DENOISERS, Role
+from darkroom.networks.roles import Role
 from darkroom.weights.mapped import WeightsFile
 from darkroom.weights.names import INDEX
 from darkroom.weights.opening import weights_at
@@ -37,7 +37,8 @@ def open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source:
         component = component_for(role, str(named[-1]))
         weights = opened.enter_context(weights_at(folder / role, variant))
         parts[role] = component_at(role, folder / role, component, weights)
-    if not any(role in parts for role in DENOISERS):
+    denoiser = denoiser_of(parts)
+    if denoiser is None:
         raise ModelError(
             f"{folder / INDEX} lists no unet and no transformer: it is no Stable Diffusion model"
         )
@@ -45,7 +46,7 @@ def open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source:
         read_json(folder / name) if (folder / name).exists() else {}
         for name in ("scheduler/scheduler_config.json", "darkroom.json")
     )
-    family, notes = _folder_family(folder, index, parts, scheduler, extra)
+    family, notes = _folder_family(folder, index, denoiser, parts, scheduler, extra)
     tokenizers = {
         role: folder / role.tokenizer
         for role in parts
@@ -71,12 +72,12 @@ def component_at(role: Role, folder: Path, component: Component, weights: Weight
 def _folder_family(
     folder: Path,
     index: Mapping[str, Any],
+    denoiser: Part,
     parts: Mapping[Role, Part],
     scheduler: Mapping[str, Any],
     extra: Mapping[str, Any],
 ) -> tuple[Family, list[str]]:
     """The family that the networks are of, as the folder's own settings change it."""
-    denoiser = next(parts[role] for role in DENOISERS if role in parts)
     encoders = sum(part.component is CLIP_TEXT for part in parts.values())
     first = parts.get(Role.TEXT_ENCODER)
     openclip = first is not None and getattr(first.config, "hidden_act", "") == "gelu"

@@ -79,14 +79,14 @@ def scheduler_json(source: Source) -> dict[str, Any]:
                 "rescale_betas_zero_snr": schedule.zero_terminal_snr,
             }
         return kept
-    named = {"_class_name": family.scheduler}
     if isinstance(schedule, FlowSchedule):
         return {
-            **named,
+            "_class_name": family.scheduler,
             "num_train_timesteps": schedule.count,
             "shift": schedule.shift,
         }
     common = {
+        "_class_name": family.scheduler,
         "beta_schedule": "scaled_linear",
         "beta_start": 0.00085,
         "beta_end": 0.012,
@@ -96,10 +96,10 @@ def scheduler_json(source: Source) -> dict[str, Any]:
         "rescale_betas_zero_snr": isinstance(schedule, Discrete) and schedule.zero_terminal_snr,
     }
     if family.sizes:
-        return {**named, **common, "timestep_spacing": "leading"}
+        return {**common, "timestep_spacing": "leading"}
     # PNDM knows no zero terminal SNR.
     del common["rescale_betas_zero_snr"]
-    return {**named, **common, "skip_prk_steps": True, "set_alpha_to_one": False}
+    return {**common, "skip_prk_steps": True, "set_alpha_to_one": False}
 
 
 def _rows(matrix: Any) -> tuple[tuple[float, ...], ...] | None:

@@ -14,9 +14,9 @@ from darkroom.checkpoint.family import Family, Shapes
 from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.infer import Found, networks_in
 from darkroom.checkpoint.settings import scheduled, with_extra
-from darkroom.checkpoint.source import Part, Source, part_of
+from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
 from darkroom.errors import ModelError
-from darkroom.networks.roles import DENOISERS, Role
+from darkroom.networks.roles import Role
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.weights.mapped import WeightsFile
 from darkroom.weights.opening import open_weights
@@ -41,7 +41,7 @@ def open_file(path: Path, others: Sequence[Path], opened: ExitStack) -> Source:
             else:
                 parts.setdefault(role, part_of(role, found, weights, said))
     texts.sort(key=lambda each: _rank(each[0], said))
-    denoiser = next((parts[role] for role in DENOISERS if role in parts), None)
+    denoiser = denoiser_of(parts)
     if denoiser is None:
         raise ModelError(_not_whole(path, parts, texts))
     openclip = any(found.layout != HUGGING_FACE for found, _ in texts)

@@ -104,10 +104,9 @@ class Source:
     @property
     def denoiser(self) -> Part:
         """The U-Net or the MMDiT."""
-        for role in DENOISERS:
-            if role in self.parts:
-                return self.parts[role]
-        raise ModelError(f"{self.path} holds no U-Net and no MMDiT: it is {', '.join(self.parts)} alone")
+        if (found := denoiser_of(self.parts)) is None:
+            raise ModelError(f"{self.path} holds no U-Net and no MMDiT: it is {', '.join(self.parts)} alone")
+        return found
 
     @property
     def expert_roles(self) -> list[Role]:
@@ -122,6 +121,11 @@ class Source:
     def files(self) -> dict[Role, list[Path]]:
         """The weights files of each part: one, or the shards."""
         return {role: part.files() for role, part in self.parts.items()}
+
+
+def denoiser_of(parts: Mapping[Role, Part]) -> Part | None:
+    """The U-Net or the MMDiT among some parts, if there is one."""
+    return next((parts[role] for role in DENOISERS if role in parts), None)
 
 
 # Tensors of single files that no network needs, by what they are.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darkroom.checkpoint.components.component import NO_WEIGHT
+from torch import nn
+
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.source import Part, Source, part_of
@@ -26,7 +26,7 @@ PRECISIONS = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Network:
-    """One network: its role in the model, what it is, its numbers as the file has them, and their precisions."""
+    """One network: its role in the model, what it is, its numbers, and their precisions in the file."""
 
     role: str
     what: str
@@ -78,9 +78,11 @@ def describe(path: Path, hashes: bool = False) -> Description:
 def _of_model(source: Source, hashes: bool) -> Description:
     parts = source.parts
     needed = [source.denoiser.role, *source.family.text, Role.VAE]
-    for part in parts.values():
-        part.rules(part.build())  # Raises where a tensor is missing.
-    networks = [_network(role, part, parts.values()) for role, part in parts.items()]
+    networks = []
+    for role, part in parts.items():
+        network = part.build()
+        used = [part.prefix + rule.theirs for rule in part.rules(network)]
+        networks.append(_network(role, part, network, used))
     files = {part.weights.path: part.weights for part in parts.values()}
     form = (
         f"folder of {len(files)} files"
@@ -111,7 +113,15 @@ def _of_one_file(path: Path, hashes: bool) -> Description:
     """A file that is no whole model: parts of one, or something else that goes with one."""
     with open_weights(path) as weights:
         parts = [part_of(found.component.roles[0], found, weights) for found in networks_in(weights.shapes)]
-        networks = [_network(part.component.label, part, parts) for part in parts]
+        networks = [
+            _network(
+                part.component.label,
+                part,
+                part.build(),
+                [name for name in weights.entries if name.startswith(part.prefix)],
+            )
+            for part in parts
+        ]
         what = None if networks else kind_by_names(weights.entries)
         if not networks and what is None:
             raise ModelError(
@@ -132,25 +142,16 @@ def _of_one_file(path: Path, hashes: bool) -> Description:
         )
 
 
-def _network(role: str, part: Part, beside: Iterable[Part]) -> Network:
-    """A network from its entries in the file's header; `beside`: all that the model or file holds."""
-    inner = [
-        each.prefix
-        for each in beside
-        if each.weights is part.weights and each.prefix.startswith(part.prefix) and each is not part
-    ]
-    own = {
-        part.component.today(name.removeprefix(part.prefix)): entry
-        for name, entry in part.weights.entries.items()
-        if name.startswith(part.prefix) and not name.startswith(tuple(inner)) and not NO_WEIGHT.search(name)
-    }
+def _network(role: str, part: Part, network: nn.Module, names: Iterable[str]) -> Network:
+    """A network in words; `names` are those of its tensors in the file."""
     precisions: Counter[str] = Counter()
-    for entry in own.values():
+    for name in names:
+        entry = part.weights.entries[name]
         precisions[str(entry.dtype).removeprefix("torch.")] += entry.nbytes
     return Network(
         role,
         part.component.described(part.config),
-        sum(math.prod(entry.shape) for entry in own.values()),
+        sum(parameter.numel() for parameter in network.parameters()),
         tuple(name for name, _ in precisions.most_common()),
     )
 

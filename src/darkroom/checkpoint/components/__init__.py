@@ -47,5 +47,8 @@ def component_for(role: Role, class_name: str = "") -> Component:
 
 def component_of(network: type[nn.Module]) -> Component:
     """The component whose networks are of a class, or of one that it is derived from."""
-    names = [f"{kind.__module__}:{kind.__qualname__}" for kind in network.__mro__]
-    return next(each for name in names for each in COMPONENTS if each.network == name)
+    by_name = {each.network: each for each in COMPONENTS}
+    for kind in network.__mro__:
+        if found := by_name.get(f"{kind.__module__}:{kind.__qualname__}"):
+            return found
+    raise AssertionError(f"no component's networks are of class {network.__qualname__}")

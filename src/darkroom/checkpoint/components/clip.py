@@ -12,10 +12,9 @@ from darkroom.checkpoint.components.component import (
     HUGGING_FACE,
     ORIGINAL,
     Component,
-    Json,
     Names,
 )
-from darkroom.checkpoint.components.fields import Config, known, one_of, record, single
+from darkroom.checkpoint.components.fields import Config, Json, known, one_of, record, single
 from darkroom.checkpoint.rules import AS_IT_IS, SAME, SPLIT, TRANSPOSE, Block, Leaf
 from darkroom.networks.configs import CLIPTextConfig, CLIPVisionConfig
 from darkroom.networks.roles import Role

@@ -6,11 +6,11 @@ A record names its network's class and imports it when one is built, so that loo
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from darkroom.checkpoint.components.fields import Json
 from darkroom.checkpoint.rules import SAME, Block, Rule, generated
 from darkroom.errors import ModelError
 from darkroom.networks.roles import Role
@@ -18,13 +18,9 @@ from darkroom.networks.roles import Role
 if TYPE_CHECKING:
     from torch import nn
 
-Json = Mapping[str, Any]
 Shape = tuple[int, ...]
 HUGGING_FACE, ORIGINAL = "huggingface", "original"
 HEAD_WIDTH = 64  # Of every attention in Stable Diffusion's networks but the U-Net of version 1.
-
-NO_WEIGHT = re.compile(r"(^|\.)(position_ids|attn_mask|logit_scale)$")
-"""What some files keep among a network's weights that is none."""
 
 
 class Names:

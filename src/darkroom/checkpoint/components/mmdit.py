@@ -12,11 +12,10 @@ from darkroom.checkpoint.components.component import (
     HUGGING_FACE,
     ORIGINAL,
     Component,
-    Json,
     Names,
     Place,
 )
-from darkroom.checkpoint.components.fields import known, one_of, record
+from darkroom.checkpoint.components.fields import Json, known, one_of, record
 from darkroom.checkpoint.rules import AS_IT_IS, SAME, SPLIT, SWAP, Block, Leaf
 from darkroom.networks.configs import MMDiTConfig
 from darkroom.networks.roles import Role

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from darkroom.checkpoint.components.component import HUGGING_FACE, Component, Json, Names, Place
-from darkroom.checkpoint.components.fields import known, one_of, record
+from darkroom.checkpoint.components.component import HUGGING_FACE, Component, Names, Place
+from darkroom.checkpoint.components.fields import Json, known, one_of, record
 from darkroom.networks.configs import FEED_FORWARDS, T5Config
 from darkroom.networks.roles import Role
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from darkroom.checkpoint.components.component import HUGGING_FACE, ORIGINAL, Component, Json, Names, Place
-from darkroom.checkpoint.components.fields import fixed, known, record
+from darkroom.checkpoint.components.component import HUGGING_FACE, ORIGINAL, Component, Names, Place
+from darkroom.checkpoint.components.fields import Json, fixed, known, record
 from darkroom.checkpoint.components.vae import latents_in_words
 from darkroom.checkpoint.rules import AS_IT_IS, Block
 from darkroom.networks.configs import TinyVAEConfig

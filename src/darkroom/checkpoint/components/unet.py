@@ -11,12 +11,11 @@ from darkroom.checkpoint.components.component import (
     HUGGING_FACE,
     ORIGINAL,
     Component,
-    Json,
     Names,
     Place,
     Shape,
 )
-from darkroom.checkpoint.components.fields import all_of, fixed, frozen, known, one_of, record, single
+from darkroom.checkpoint.components.fields import Json, all_of, fixed, frozen, known, one_of, record, single
 from darkroom.checkpoint.rules import AS_IT_IS, SAME, Block, Leaf
 from darkroom.errors import ModelError
 from darkroom.networks.configs import UNetConfig

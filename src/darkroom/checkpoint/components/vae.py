@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from darkroom.checkpoint.components.component import HUGGING_FACE, ORIGINAL, Component, Json, Names, Place
-from darkroom.checkpoint.components.fields import all_of, fixed, known, record, single
+from darkroom.checkpoint.components.component import HUGGING_FACE, ORIGINAL, Component, Names, Place
+from darkroom.checkpoint.components.fields import Json, all_of, fixed, known, record, single
 from darkroom.checkpoint.rules import AS_IT_IS, SAME, SQUEEZE, Block, Leaf
 from darkroom.errors import ModelError
 from darkroom.networks.configs import TinyVAEConfig, VAEConfig
