@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -248,3 +249,11 @@ def test_again_loads_a_model_as_it_was_loaded(folder, tmp_path, monkeypatch, cap
         assert "the same, pixel for pixel" in capsys.readouterr().out
     assert main(["again", "out/2-a-boat.png"]) == 1
     assert "there is no vae 'vae'" in capsys.readouterr().err
+
+
+def test_every_command_in_the_help_has_its_own(run):
+    words = re.findall(r"^    (\w+)  ", run("--help")[1], re.MULTILINE)
+    assert len(words) > 10
+    for word in words:
+        status, out, _ = run(word, "--help")
+        assert (status, out.split()[:3]) == (0, ["usage:", "darkroom", word])

@@ -22,9 +22,9 @@ ORDER = {
         beta brownian philox points noise process schedule spacing run training
         guidance samplers multistep plusplus solvers catalogue registry
     """,
-    "networks": "roles configs layers unfilled unet vae tiny clip t5 mmdit freeu altered",
+    "networks": "roles configs parameters layers unfilled unet vae tiny clip t5 mmdit freeu altered",
     "weights": """
-        names hashes mapped ggml archives gguf safe_tensors scaled unpickled pickles torch_files opening writing
+        names hashes dtypes mapped ggml archives gguf safe_tensors scaled unpickled pickles torch_files opening writing
     """,
     "checkpoint": """
         rules components family families infer blocks identify source named load settings folder single_file opening
@@ -126,6 +126,8 @@ def test_no_file_or_package_is_too_long():
         "import darkroom",
         "import darkroom.cli; darkroom.cli.parser().format_help()",
         "import darkroom.world",
+        "import darkroom.cli; darkroom.cli.main(['models'])",
+        "import darkroom.cli; darkroom.cli.main(['inspect', 'pocket'])",
     ],
 )
 def test_torch_waits_until_a_model_is_loaded(code):

@@ -260,7 +260,7 @@ def test_stable_diffusion_2_is_judged_by_its_weights(tmp_path):
         bias = torch.randn(320, generator=torch.Generator().manual_seed(0)) * spread
         found, notes = family_of(
             Shapes(config, True, 1),
-            Evidence({}, "", lambda name, bias=bias: bias if "11.1" in name else None),
+            Evidence({}, "", lambda name, bias=bias: bias.numpy() if "11.1" in name else None),
         )
         assert (found.process.name, found.native) == (kind, native)
         assert "judged by its weights" in notes[-1]

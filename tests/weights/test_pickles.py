@@ -24,6 +24,7 @@ from tests.weights.canaries import bounded_memory, refused, text
 from torch import nn
 
 from darkroom.errors import ModelError
+from darkroom.weights.dtypes import dtype_name
 from darkroom.weights.opening import open_weights
 
 # What honest writers write.
@@ -89,7 +90,7 @@ def test_tensors_are_those_of_torch_load(tmp_path, protocol, new):
         for name, tensor in theirs.items():
             same(file.get(name), tensor)
             entry = file.entries[name]
-            assert (entry.dtype, entry.shape) == (tensor.dtype, tuple(tensor.shape))
+            assert (entry.dtype, entry.shape) == (dtype_name(tensor.dtype), tuple(tensor.shape))
             assert entry.nbytes == tensor.numel() * tensor.itemsize
             assert not file.get(name).requires_grad
 

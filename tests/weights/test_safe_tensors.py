@@ -10,12 +10,14 @@ import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.weights.canaries import bounded_memory, refused
 
 from darkroom.errors import ModelError
+from darkroom.weights.dtypes import FLOATS, SIZES, dtype_name, torch_dtype
 from darkroom.weights.mapped import Entry
 from darkroom.weights.opening import open_shards, open_weights
 from darkroom.weights.safe_tensors import LONGEST_HEADER
@@ -54,7 +56,9 @@ def test_tensors_are_those_of_the_library(tmp_path):
         assert set(file.entries) == set(theirs)
         for name, tensor in theirs.items():
             got = file.get(name)
-            assert file.entries[name] == Entry(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes)
+            assert file.entries[name] == Entry(
+                name, dtype_name(tensor.dtype), tuple(tensor.shape), tensor.nbytes
+            )
             assert (got.dtype, got.shape) == (tensor.dtype, tensor.shape)
             assert torch.equal(got.flatten().view(torch.uint8), tensor.flatten().view(torch.uint8))
 
@@ -341,3 +345,18 @@ for opened, path in ((open_weights, {str(tmp_path / "bad.ckpt")!r}), (open_shard
         archive.writestr("archive/data.pkl", b"\x80\x02cos\nsystem\n.")
     indexed(shards.parent, {"a": "model-1.safetensors", "z": "model-2.bin"})
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_types_of_numbers_are_torch_s():
+    for name, size in SIZES.items():
+        assert torch_dtype(name).itemsize == size
+        assert dtype_name(torch_dtype(name)) == name
+        assert torch_dtype(name).is_floating_point == (name in FLOATS)
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_numbers_as_floats_are_what_torch_makes_of_them(name, tmp_path):
+    tensor = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).to(torch_dtype(name))
+    save_file({"w": tensor}, tmp_path / "a.safetensors")
+    with open_weights(tmp_path / "a.safetensors") as file:
+        assert np.array_equal(file.floats("w"), tensor.float().numpy())

@@ -28,6 +28,7 @@ from darkroom.files import replacing, write_json
 from darkroom.networks.roles import Role
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.prompt.use import TextUse
+from darkroom.weights.dtypes import SIZES, torch_dtype
 from darkroom.weights.opening import open_weights
 from darkroom.weights.writing import Pending, Progress, write_safetensors
 
@@ -172,9 +173,9 @@ def _pending(weights: Any, name: str) -> Pending:
     return Pending(name, entry.shape, _plain(entry.dtype), lambda: weights.get(name))
 
 
-def _plain(dtype: torch.dtype | str) -> torch.dtype:
+def _plain(dtype: str) -> torch.dtype:
     """What a tensor is written as: quantised ones as the float16 that they unfold to."""
-    return dtype if isinstance(dtype, torch.dtype) else torch.float16
+    return torch_dtype(dtype) if dtype in SIZES else torch.float16
 
 
 # Into a folder

@@ -9,25 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from darkroom.checkpoint.families import FAMILIES, SD2
 from darkroom.checkpoint.family import Family, Preferences, Shapes
 from darkroom.diffusion import Discrete, process
 from darkroom.networks.configs import MMDiTConfig
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 @dataclass(frozen=True)
 class Evidence:
     """What is known of a file besides shapes. metadata: its own, as text; beside: the text of a configuration file of
-    the same name; read: a tensor by its name in the file's U-Net, or None; names: all tensors; file: its name."""
+    the same name; read: the numbers of a tensor of its U-Net, or None; names: all tensors; file: its own."""
 
     metadata: Mapping[str, str]
     beside: str
-    read: Callable[[str], Tensor | None]
+    read: Callable[[str], NDArray[np.float32] | None]
     names: Sequence[str] = ()
     file: str = ""
 
@@ -112,7 +111,7 @@ def _prediction_by_weights(evidence: Evidence) -> tuple[str | None, str]:
     for name in ("output_blocks.11.1", "up_blocks.3.attentions.2"):
         bias = evidence.read(f"{name}.transformer_blocks.0.norm1.bias")
         if bias is not None:
-            spread = bias.float().std().item()
+            spread = bias.std(ddof=1)
             kind = "v_prediction" if spread > 0.09 else "epsilon"
             return (
                 kind,

@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, HUGGING_FACE
 from darkroom.checkpoint.family import Family, Shapes
 from darkroom.checkpoint.identify import Evidence, family_of
@@ -118,9 +121,9 @@ def _evidence(part: Part) -> Evidence:
     """What a single file, and a configuration of the same name beside it, say besides shapes."""
     path, weights = part.weights.path, part.weights
 
-    def read(name: str) -> Any:
+    def read(name: str) -> NDArray[np.float32] | None:
         whole = part.prefix + name
-        return weights.get(whole) if whole in weights.entries else None
+        return weights.floats(whole) if whole in weights.entries else None
 
     beside = ""
     for suffix in (".yaml", ".yml", ".json"):

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,12 +44,44 @@ class Part:
 
     def build(self) -> nn.Module:
         """The network on the meta device, where it costs nothing."""
-        try:
+        with self._sensible():
             return self.component.build(self.config)
+
+    def parameters(self) -> int:
+        """How many the network has by its dimensions, whatever the file holds."""
+        with self._sensible():
+            return self.component.parameters(self.config)
+
+    @contextmanager
+    def _sensible(self) -> Iterator[None]:
+        """A ModelError where the dimensions fit no network, which shows wherever something first stumbles over it."""
+        try:
+            yield
         except Exception as error:
-            # Numbers that fit no network surface wherever torch first stumbles over them.
             where = self.described or self.weights.path
             raise ModelError(f"{where} describes no {self.role} that can be built: {error}") from error
+
+    def stored(self) -> list[str]:
+        """The names in the file of all that lies under the prefix and has a place in a network: each tensor once."""
+        found: dict[str, str] = {}
+        for name in within(self.weights.entries, self.prefix):
+            if not any(re.match(pattern, name) for pattern in _AMONG.values()):
+                found[self.component.today(name) if self.layout == HUGGING_FACE else name] = (
+                    self.prefix + name
+                )
+        return list(found.values())
+
+    def names(self) -> list[str]:
+        """The names in the file of all that the network is made of. Raises ModelError naming what is missing.
+
+        Imports torch only where what is stored does not come to what a network of these dimensions has.
+        """
+        names, computed = self.stored(), {self.prefix + name for name in self.component.computed}
+        if self.parameters() == sum(
+            math.prod(self.weights.entries[name].shape) for name in names if name not in computed
+        ):
+            return names
+        return [self.prefix + rule.theirs for rule in self.rules(self.build())]
 
     def files(self) -> list[Path]:
         """The files of its weights: one, or the shards."""
@@ -128,13 +162,16 @@ def denoiser_of(parts: Mapping[Role, Part]) -> Part | None:
     return next((parts[role] for role in DENOISERS if role in parts), None)
 
 
-# Tensors of single files that no network needs, by what they are.
-_LEFT_ALONE = {
+# What lies among a network's tensors and is none of them, by what it is.
+_AMONG = {
+    "position numbers": r".*\b(position_ids|attn_mask)$",
+    "the scale of CLIP's training": r".*\blogit_scale$",
+}
+# Tensors of single files that no network needs.
+_LEFT_ALONE = _AMONG | {
     "averages of training": r"model_ema\.",
     "the noise schedule": r"(alphas|betas|log_one_minus|sqrt_|posterior_|logvar|lvlb_weights|denoiser\.|scale_factor)",
     "marks": r"(v_pred|ztsnr|edm_mean|edm_std|edm_vpred\.sigma_)",
-    "position numbers": r".*\.(position_ids|attn_mask)$",
-    "the scale of CLIP's training": r".*logit_scale$",
     "the unused last layer of OpenCLIP": r".*\.transformer\.resblocks\.\d+\.",
     "training state": r"(optimizer|lr_scheduler|loss|cond_stage_model\.(model\.)?visual|global_step)",
     "the image side of unCLIP": r"(noise_augmentor|embedder)\.",

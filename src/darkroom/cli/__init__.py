@@ -11,25 +11,27 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 from typing import NoReturn
 
-from darkroom.cli import (
-    again,
-    checkpoints,
-    evaluate,
-    generate,
-    lora,
-    merge,
-    models,
-    plan,
-    prompt,
-    show,
-    train,
-)
 from darkroom.errors import DarkroomError, InvalidRequest
 
 INTERRUPTED = 130
+# The modules here with the commands that each adds, in the order of the help.
+_COMMANDS = {
+    "generate": "generate",
+    "again": "again",
+    "prompt": "prompt",
+    "plan": "plan",
+    "models": "models",
+    "lora": "lora",
+    "merge": "merge",
+    "checkpoints": "inspect convert",
+    "show": "samplers guides info doctor",
+    "evaluate": "evaluate",
+    "train": "train",
+}
 
 _EXAMPLES = """\
 examples:
@@ -47,8 +49,8 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(word: str | None = None) -> argparse.ArgumentParser:
+    """The command line: of the command that is named, which is quicker, or whole where none is."""
     top = Parser(
         prog="darkroom",
         description="Darkroom develops pictures from prompts: a complete Stable Diffusion system.",
@@ -58,15 +60,17 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"darkroom {version('darkroom')}")
     top.add_argument("--debug", action="store_true", help="show where an error came from")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (generate, again, prompt, plan, models, lora, merge, checkpoints, show, evaluate, train):
-        command.add(commands)
+    own = [module for module, names in _COMMANDS.items() if word in names.split()]
+    for module in own or _COMMANDS:
+        import_module(f"darkroom.cli.{module}").add(commands)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 0 done, 1 failed, 2 a mistake in what was asked
     for, 130 interrupted."""
-    args = parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = parser(next((word for word in arguments if not word.startswith("-")), None)).parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.DEBUG if args.debug else logging.WARNING)
     try:
         return int(args.run(args) or 0)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.source import Part, Source, part_of
@@ -78,11 +76,7 @@ def describe(path: Path, hashes: bool = False) -> Description:
 def _of_model(source: Source, hashes: bool) -> Description:
     parts = source.parts
     needed = [source.denoiser.role, *source.family.text, Role.VAE]
-    networks = []
-    for role, part in parts.items():
-        network = part.build()
-        used = [part.prefix + rule.theirs for rule in part.rules(network)]
-        networks.append(_network(role, part, network, used))
+    networks = [_network(role, part, part.names()) for role, part in parts.items()]
     files = {part.weights.path: part.weights for part in parts.values()}
     form = (
         f"folder of {len(files)} files"
@@ -113,15 +107,7 @@ def _of_one_file(path: Path, hashes: bool) -> Description:
     """A file that is no whole model: parts of one, or something else that goes with one."""
     with open_weights(path) as weights:
         parts = [part_of(found.component.roles[0], found, weights) for found in networks_in(weights.shapes)]
-        networks = [
-            _network(
-                part.component.label,
-                part,
-                part.build(),
-                [name for name in weights.entries if name.startswith(part.prefix)],
-            )
-            for part in parts
-        ]
+        networks = [_network(part.component.label, part, part.stored()) for part in parts]
         what = None if networks else kind_by_names(weights.entries)
         if not networks and what is None:
             raise ModelError(
@@ -142,16 +128,16 @@ def _of_one_file(path: Path, hashes: bool) -> Description:
         )
 
 
-def _network(role: str, part: Part, network: nn.Module, names: Iterable[str]) -> Network:
+def _network(role: str, part: Part, names: Iterable[str]) -> Network:
     """A network in words; `names` are those of its tensors in the file."""
     precisions: Counter[str] = Counter()
     for name in names:
         entry = part.weights.entries[name]
-        precisions[str(entry.dtype).removeprefix("torch.")] += entry.nbytes
+        precisions[entry.dtype] += entry.nbytes
     return Network(
         role,
         part.component.described(part.config),
-        sum(parameter.numel() for parameter in network.parameters()),
+        part.parameters(),
         tuple(name for name, _ in precisions.most_common()),
     )
 

@@ -77,8 +77,8 @@ def bad_tensors(path: Path) -> Iterator[str]:
 
 def _used(source: Source) -> Iterator[tuple[WeightsFile, str]]:
     for part in source.parts.values():
-        for rule in part.rules(part.build()):
-            yield part.weights, part.prefix + rule.theirs
+        for name in part.names():
+            yield part.weights, name
 
 
 def _not_finite(tensor: Tensor) -> str:

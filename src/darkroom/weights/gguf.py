@@ -9,8 +9,9 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import torch
+from numpy.typing import NDArray
 
+from darkroom.weights.dtypes import SIZES
 from darkroom.weights.ggml import BY_NAME, QUANTISATIONS, dequantised
 from darkroom.weights.mapped import MOST_TENSORS, Entry, Mapped, WeightsFile, count, short, whole
 
@@ -18,14 +19,14 @@ _MOST_TEXT = 64_000_000  # In bytes as Python keeps them: a tokenizer's vocabula
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _TEXT, _ARRAY = 8, 9
 _PLAIN = {
-    0: torch.float32,
-    1: torch.float16,
-    24: torch.int8,
-    25: torch.int16,
-    26: torch.int32,
-    27: torch.int64,
-    28: torch.float64,
-    30: torch.bfloat16,
+    0: "float32",
+    1: "float16",
+    24: "int8",
+    25: "int16",
+    26: "int32",
+    27: "int64",
+    28: "float64",
+    30: "bfloat16",
 }
 
 
@@ -64,12 +65,12 @@ def read_gguf(file: Mapped) -> WeightsFile:
             f"lacks its last {begin + end - file.size} bytes: the download is incomplete, fetch it anew"
         )
 
-    def read(entry: Entry) -> torch.Tensor:
-        if isinstance(entry.dtype, torch.dtype):
-            return file.tensor(starts[entry.name], entry.dtype, entry.shape)
+    def read(entry: Entry) -> NDArray[Any]:
+        if entry.dtype not in BY_NAME:
+            return file.array(starts[entry.name], entry.dtype, entry.shape)
         quantisation = BY_NAME[entry.dtype]
-        raw = file.tensor(starts[entry.name], torch.uint8, (entry.nbytes,)).numpy()
-        return torch.from_numpy(dequantised(raw.view(quantisation.block), quantisation)).reshape(entry.shape)
+        raw = file.array(starts[entry.name], "uint8", (entry.nbytes,))
+        return dequantised(raw.view(quantisation.block), quantisation).reshape(entry.shape)
 
     words = {key: str(value) for key, value in metadata.items() if not isinstance(value, tuple | None)}
     return WeightsFile(file.path, "gguf", {entry.name: entry for _, entry in found}, (file,), read, words)
@@ -129,7 +130,7 @@ class _Reader:
         if not isinstance(original, tuple) or count(original) != number or not whole(start):
             raise ValueError(f"{short(name)} of shape {short(shape)}")
         if kind in _PLAIN:
-            return start, Entry(name, _PLAIN[kind], original, number * _PLAIN[kind].itemsize)
+            return start, Entry(name, _PLAIN[kind], original, number * SIZES[_PLAIN[kind]])
         if kind not in QUANTISATIONS:
             raise self.file.error(
                 f"has {short(name)} in GGUF's type {kind}, which is not supported: get it as Q8_0, Q5_K or Q4_K"

@@ -15,12 +15,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
 
 from darkroom.errors import ModelError
+from darkroom.weights.dtypes import as_floats, as_tensor, bits_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Far more than any model has, and few enough to be listed in a moment.
 MOST_TENSORS = 100_000
@@ -34,12 +39,12 @@ _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python names it from 3.13
 class Entry:
     """One tensor of a file, as its header describes it.
 
-    `dtype` is torch's type, or the name of a GGUF quantisation ("Q4_K"), which `WeightsFile.get` turns into float32.
-    `nbytes` is what the numbers take: of a quantised tensor, in the file.
+    `dtype` is one of `SIZES`, or the name of what `WeightsFile.get` turns into float32: a GGUF quantisation ("Q4_K"),
+    "float8_e4m3fn, scaled". `nbytes` is what the numbers take: of a quantised tensor, in the file.
     """
 
     name: str
-    dtype: torch.dtype | str
+    dtype: str
     shape: tuple[int, ...]
     nbytes: int
 
@@ -106,25 +111,25 @@ class Mapped:
         if now != {self._identity}:
             raise self.error("has changed since it was opened: load it again when it is complete")
 
-    def tensor(
-        self, start: int, dtype: torch.dtype, shape: Sequence[int], strides: Sequence[int] | None = None
-    ) -> Tensor:
-        """The tensor whose first number begins at byte `start`; strides are in numbers, None where it is dense.
+    def array(
+        self, start: int, dtype: str, shape: Sequence[int], strides: Sequence[int] | None = None
+    ) -> NDArray[Any]:
+        """The tensor whose first number begins at byte `start`; strides are in numbers, None where it is dense. Types
+        that NumPy lacks come as their bits.
 
         A view of the file, unless its numbers lie across the boundaries of their type (as in torch's old format):
         processors need not be able to read those, so they are copied.
         """
+        kind = np.dtype(bits_of(dtype))
         if 0 in shape:
-            return torch.empty(tuple(shape), dtype=dtype)
+            return np.empty(shape, kind)
         if strides is None:
             strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
         count = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-        if start % dtype.itemsize:
-            raw = torch.frombuffer(self.data, dtype=torch.uint8, count=count * dtype.itemsize, offset=start)
-            flat = raw.clone().view(dtype)
-        else:
-            flat = torch.frombuffer(self.data, dtype=dtype, count=count, offset=start)
-        return flat.as_strided(tuple(shape), tuple(strides))
+        flat = np.frombuffer(self.data, kind, count, start)
+        if start % kind.itemsize:
+            flat = flat.copy()
+        return as_strided(flat, shape, [stride * kind.itemsize for stride in strides])
 
     def advise(self, advice: str) -> None:
         """Tell the system, where it listens, that the file will be read soon ("MADV_WILLNEED"), or that what was read
@@ -144,14 +149,15 @@ class WeightsFile:
     """The tensors of one file, or of one that is stored in several.
 
     `format` is "safetensors", "torch", "torch-legacy" or "gguf". `metadata` is the text a file says about itself;
-    `extra` the plain values that torch files hold beside their tensors ("global_step", "epoch").
+    `extra` the plain values that torch files hold beside their tensors ("global_step", "epoch"). `read` gives a
+    tensor's numbers as `Mapped.array` does, or as float32 where they are stored as something else than numbers.
     """
 
     path: Path
     format: str
     entries: dict[str, Entry]
     files: tuple[Mapped, ...]
-    read: Callable[[Entry], Tensor] = field(repr=False)
+    read: Callable[[Entry], NDArray[Any]] = field(repr=False)
     metadata: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     _spent: int = field(default=0, init=False, repr=False)
@@ -162,10 +168,18 @@ class WeightsFile:
         return {name: entry.shape for name, entry in self.entries.items()}
 
     def get(self, name: str) -> Tensor:
-        """A tensor by name, on the CPU: a view of the file (see `Mapped.tensor`), or float32 if it was quantised.
+        """A tensor by name, on the CPU: a view of the file (see `Mapped.array`), or float32 if it was quantised.
 
         Raises ModelError where the file has no such tensor or has changed since it was opened.
         """
+        return as_tensor(self._numbers(name), self.entries[name].dtype)
+
+    def floats(self, name: str) -> NDArray[np.float32]:
+        """The numbers of a tensor of some floating-point type, for a look at them without importing torch. Raises as
+        `get` does."""
+        return as_floats(self._numbers(name), self.entries[name].dtype)
+
+    def _numbers(self, name: str) -> NDArray[Any]:
         if name not in self.entries:
             raise self.files[0].error(f"has no tensor {short(name)}: it is another model's")
         self.check()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-import torch
+from numpy.typing import NDArray
 
 from darkroom.errors import ModelError
 from darkroom.weights.gguf import read_gguf
@@ -74,7 +75,7 @@ def open_shards(index: Path | str) -> WeightsFile:
                 )
         opened.pop_all()
 
-    def read(entry: Entry) -> torch.Tensor:
+    def read(entry: Entry) -> NDArray[Any]:
         return shards[names[entry.name]].read(entry)
 
     entries = {name: shards[shard].entries[name] for name, shard in names.items()}

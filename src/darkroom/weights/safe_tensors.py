@@ -10,8 +10,9 @@ import json
 from itertools import chain
 from typing import Any
 
-import torch
+from numpy.typing import NDArray
 
+from darkroom.weights.dtypes import SIZES
 from darkroom.weights.mapped import MOST_TENSORS, Entry, Mapped, WeightsFile, count, short, whole
 
 # The format allows headers of 100 MB. Those of real models stay below one, and what a larger one unfolds to in memory
@@ -20,25 +21,25 @@ LONGEST_HEADER = 16_000_000
 _MOST_PARTS = 500_000
 
 DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "U16": torch.uint16,
-    "I16": torch.int16,
-    "U32": torch.uint32,
-    "I32": torch.int32,
-    "U64": torch.uint64,
-    "I64": torch.int64,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
-    "F8_E5M2": torch.float8_e5m2,
-    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-    "F8_E8M0": torch.float8_e8m0fnu,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "C64": torch.complex64,
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "U16": "uint16",
+    "I16": "int16",
+    "U32": "uint32",
+    "I32": "int32",
+    "U64": "uint64",
+    "I64": "int64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "C64": "complex64",
 }
 
 
@@ -67,9 +68,8 @@ def read_safetensors(file: Mapped) -> WeightsFile:
     if missing < 0:
         raise file.error(f"has {-missing} bytes that belong to no tensor: it is damaged, fetch it anew")
 
-    def read(entry: Entry) -> torch.Tensor:
-        assert isinstance(entry.dtype, torch.dtype)
-        return file.tensor(begin + starts[entry.name], entry.dtype, entry.shape)
+    def read(entry: Entry) -> NDArray[Any]:
+        return file.array(begin + starts[entry.name], entry.dtype, entry.shape)
 
     return WeightsFile(file.path, "safetensors", entries, (file,), read, metadata)
 
@@ -118,7 +118,7 @@ def _tensors(header: dict[str, Any]) -> tuple[dict[str, Entry], dict[str, int], 
                 raise ValueError(f"{short(name)} has no dtype, shape and data_offsets")
         if kind not in DTYPES:
             raise ValueError(f"{short(name)} is of the unknown type {short(kind)}")
-        nbytes = count(shape) * DTYPES[kind].itemsize
+        nbytes = count(shape) * SIZES[DTYPES[kind]]
         if not (whole(start) and whole(stop) and stop - start == nbytes):
             raise ValueError(f"{short(name)} of {nbytes} bytes lies from {short(start)} to {short(stop)}")
         entries[name] = Entry(name, DTYPES[kind], tuple(shape), nbytes)

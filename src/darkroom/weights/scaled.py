@@ -7,16 +7,18 @@ scales of what a layer is given (`scale_input`, `input_scale`) are for arithmeti
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
+from darkroom.weights.dtypes import FLOATS, as_floats
 from darkroom.weights.mapped import Entry, WeightsFile, short
 
 _SCALES = (".scale_weight", ".weight_scale")
 _BESIDE = (*_SCALES, ".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
-_EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
+_EIGHT_BITS = ("float8_e4m3fn", "float8_e5m2")
 
 
 def unscaled(weights: WeightsFile) -> WeightsFile:
@@ -32,20 +34,19 @@ def unscaled(weights: WeightsFile) -> WeightsFile:
     if not scales:
         return weights
     entries = {
-        name: replace(entry, dtype=f"{str(entry.dtype).removeprefix('torch.')}, scaled")
-        if name in scales
-        else entry
+        name: replace(entry, dtype=f"{entry.dtype}, scaled") if name in scales else entry
         for name, entry in weights.entries.items()
         if not name.endswith(_BESIDE)
     }
     stored, read = weights.entries, weights.read
 
-    def meant(entry: Entry) -> Tensor:
-        tensor = read(stored[entry.name])
+    def meant(entry: Entry) -> NDArray[Any]:
+        array = read(stored[entry.name])
         if entry.name not in scales:
-            return tensor
-        scale = read(scales[entry.name]).float()
-        return tensor.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1) if scale.numel() > 1 else ())
+            return array
+        scale = as_floats(read(scales[entry.name]), scales[entry.name].dtype)
+        rows = (-1, *[1] * (array.ndim - 1)) if scale.size > 1 else ()
+        return as_floats(array, stored[entry.name].dtype) * scale.reshape(rows)
 
     return WeightsFile(
         weights.path, weights.format, entries, weights.files, meant, weights.metadata, weights.extra
@@ -55,7 +56,7 @@ def unscaled(weights: WeightsFile) -> WeightsFile:
 def _checked(weights: WeightsFile, name: str, suffix: str) -> str:
     """The name of the weight that a scale is of."""
     weight, scale = weights.entries.get(f"{name.removesuffix(suffix)}.weight"), weights.entries[name]
-    count = torch.Size(scale.shape).numel()
+    count = math.prod(scale.shape)
     if (
         weight is None
         or weight.dtype not in _EIGHT_BITS
@@ -63,6 +64,6 @@ def _checked(weights: WeightsFile, name: str, suffix: str) -> str:
         or count not in (1, weight.shape[0])
     ):
         raise weights.files[0].error(f"has a scale {short(name)} that fits no 8-bit weight: fetch it anew")
-    if not isinstance(scale.dtype, torch.dtype) or not scale.dtype.is_floating_point:
+    if scale.dtype not in FLOATS:
         raise weights.files[0].error(f"has a scale {short(name)} that is no number: fetch it anew")
     return weight.name

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-import torch
+from numpy.typing import NDArray
 
 from darkroom.weights.archives import contents, offset, read_members
+from darkroom.weights.dtypes import SIZES
 from darkroom.weights.mapped import MOST_TENSORS, Entry, Mapped, WeightsFile, short
 from darkroom.weights.pickles import Machine
 from darkroom.weights.unpickled import STORAGES, Opaque, Storage, StoredTensor
@@ -89,7 +90,7 @@ def read_legacy(file: Mapped) -> WeightsFile:
         kind, key, nbytes, view = _reference(reference)
         if kind not in STORAGES:
             raise file.error(f"has numbers of the unsupported type {short(kind)}: convert it to safetensors")
-        width = STORAGES[kind].itemsize
+        width = SIZES[STORAGES[kind]]
         known, _ = sizes.setdefault(key, (nbytes, width))
         if known != nbytes:
             raise ValueError(f"the storage {short(key)} has two sizes")
@@ -143,7 +144,7 @@ def _reference(reference: Any) -> tuple[str, str, int, Any]:
     """What a pickle says of a storage: the name of its type, its key, its size in bytes, and the part it views."""
     match reference:
         case ("storage", Opaque(name=kind), str(key), _, int(number), *rest) if 0 <= number < 2**60:
-            nbytes = number * (STORAGES[kind].itemsize if kind in STORAGES else 1)
+            nbytes = number * (SIZES[STORAGES[kind]] if kind in STORAGES else 1)
             return kind, key, nbytes, rest[0] if rest else None
     raise ValueError(f"a reference to {short(reference)}")
 
@@ -158,14 +159,14 @@ def _weights(file: Mapped, kind: str, value: Any, start: Callable[[str], int]) -
     if len(tensors) > MOST_TENSORS:
         raise file.error(f"holds {len(tensors)} tensors, more than any model has")
     entries = {
-        name: Entry(name, tensor.dtype, tensor.shape, math.prod(tensor.shape) * tensor.dtype.itemsize)
+        name: Entry(name, tensor.dtype, tensor.shape, math.prod(tensor.shape) * SIZES[tensor.dtype])
         for name, tensor in tensors.items()
     }
 
-    def read(entry: Entry) -> torch.Tensor:
+    def read(entry: Entry) -> NDArray[Any]:
         tensor = tensors[entry.name]
         begin = start(tensor.key) if entry.nbytes else 0
-        return file.tensor(begin + tensor.start, tensor.dtype, tensor.shape, tensor.strides)
+        return file.array(begin + tensor.start, tensor.dtype, tensor.shape, tensor.strides)
 
     budget = iter(range(_MOST_SHOWN))
     rest = {

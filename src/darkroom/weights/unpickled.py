@@ -11,28 +11,25 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from darkroom.weights.dtypes import SIZES
 from darkroom.weights.mapped import count, short, whole
 
-_FLOATS = "float64 float32 float16 bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu"
-_OTHERS = "int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool complex64 complex128"
-DTYPES = {f"torch.{name}": getattr(torch, name) for name in f"{_FLOATS} {_OTHERS}".split()}
+DTYPES = {f"torch.{name}": name for name in SIZES}
 STORAGES = {
-    "torch.DoubleStorage": torch.float64,
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
-    "torch.ComplexFloatStorage": torch.complex64,
-    "torch.ComplexDoubleStorage": torch.complex128,
-    "torch.storage.UntypedStorage": torch.uint8,
-    "torch.storage._UntypedStorage": torch.uint8,
+    "torch.DoubleStorage": "float64",
+    "torch.FloatStorage": "float32",
+    "torch.HalfStorage": "float16",
+    "torch.BFloat16Storage": "bfloat16",
+    "torch.LongStorage": "int64",
+    "torch.IntStorage": "int32",
+    "torch.ShortStorage": "int16",
+    "torch.CharStorage": "int8",
+    "torch.ByteStorage": "uint8",
+    "torch.BoolStorage": "bool",
+    "torch.ComplexFloatStorage": "complex64",
+    "torch.ComplexDoubleStorage": "complex128",
+    "torch.storage.UntypedStorage": "uint8",
+    "torch.storage._UntypedStorage": "uint8",
 }
 _NUMPY = {
     **{"f8": "d", "f4": "f", "f2": "e", "b1": "?", "i8": "q", "i4": "i", "i2": "h", "i1": "b"},
@@ -106,7 +103,7 @@ class Storage:
     """Numbers in the file that tensors share: which, of what type, and `nbytes` from byte `start` of them."""
 
     key: str
-    dtype: torch.dtype
+    dtype: str
     start: int
     nbytes: int
 
@@ -116,7 +113,7 @@ class StoredTensor:
     """A tensor in a storage, from byte `start` of its numbers; strides count numbers."""
 
     key: str
-    dtype: torch.dtype
+    dtype: str
     start: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -168,25 +165,22 @@ def _frozen_set(values: Any = ()) -> frozenset[Any]:
     return frozenset(_set(values))
 
 
-def _view(
-    storage: Any, dtype: torch.dtype | None, offset: Any, shape: Any, strides: Any
-) -> StoredTensor | Opaque:
+def _view(storage: Any, dtype: str | None, offset: Any, shape: Any, strides: Any) -> StoredTensor | Opaque:
     """A tensor that lies within its storage; offset and strides count numbers."""
     if not isinstance(storage, Storage):
         return Opaque("torch.Tensor")  # In a storage of a kind that no network uses: quantised, sparse.
     dtype = dtype or storage.dtype
+    size = SIZES[dtype]
     numbers = count(shape)
     if len(shape) != len(strides) or not all(map(whole, (offset, *strides))):
         raise ValueError(f"a tensor of shape {short(shape)} with strides {short(strides)}")
-    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if numbers and (last + 1) * dtype.itemsize > storage.nbytes:
+    last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
+    if numbers and (last + 1) * size > storage.nbytes:
         raise ValueError(f"a tensor of shape {short(shape)} reaches beyond its {storage.nbytes} bytes")
     # A view may repeat its numbers (stride 0), but not so as to make gigabytes of a few bytes.
-    if numbers * dtype.itemsize > max(storage.nbytes, 2**20):
+    if numbers * size > max(storage.nbytes, 2**20):
         raise ValueError(f"a tensor of shape {short(shape)} out of {storage.nbytes} bytes")
-    return StoredTensor(
-        storage.key, dtype, storage.start + offset * dtype.itemsize, tuple(shape), tuple(strides)
-    )
+    return StoredTensor(storage.key, dtype, storage.start + offset * size, tuple(shape), tuple(strides))
 
 
 def _tensor(
@@ -204,7 +198,7 @@ def _tensor(
 def _typed_tensor(
     storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any, _hooks: Any, dtype: Any, bits: Any = None
 ) -> StoredTensor | Opaque:
-    if not isinstance(dtype, torch.dtype):
+    if not isinstance(dtype, str) or dtype not in SIZES:
         raise TypeError("a tensor of no type")
     return _view(storage, dtype, offset, shape, strides) if not bits else Opaque("torch.Tensor")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from darkroom.files import replacing
+from darkroom.weights.dtypes import dtype_name
 from darkroom.weights.safe_tensors import DTYPES
 
 Progress = Callable[[int, int], None]
@@ -44,7 +45,11 @@ def write_safetensors(
     at = 0
     for row in rows:
         offsets = [at, at + row.nbytes]
-        header[row.name] = {"dtype": _NAMES[row.dtype], "shape": list(row.shape), "data_offsets": offsets}
+        header[row.name] = {
+            "dtype": _NAMES[dtype_name(row.dtype)],
+            "shape": list(row.shape),
+            "data_offsets": offsets,
+        }
         at += row.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

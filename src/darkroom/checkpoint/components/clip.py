@@ -16,6 +16,7 @@ from darkroom.checkpoint.components.component import (
 )
 from darkroom.checkpoint.components.fields import Config, Json, known, one_of, record, single
 from darkroom.checkpoint.rules import AS_IT_IS, SAME, SPLIT, TRANSPOSE, Block, Leaf
+from darkroom.networks import parameters
 from darkroom.networks.configs import CLIPTextConfig, CLIPVisionConfig
 from darkroom.networks.roles import Role
 
@@ -168,6 +169,7 @@ CLIP_TEXT = Component(
     dimensions=_text_dimensions,
     read=_read_text,
     write=_write_text,
+    parameters=parameters.clip_text,
     today=_today_text,
     blocks=_blocks,
     detail=_text_in_words,
@@ -183,5 +185,6 @@ CLIP_VISION = Component(
     dimensions=_vision_dimensions,
     read=_read_vision,
     write=_write_vision,
+    parameters=parameters.clip_vision,
     today=_today_vision,
 )

@@ -69,10 +69,12 @@ class Component:
     marks: what every file of it has and none of another sort, as a layout and the end of a tensor's name; `certain`
     says of a network's tensors whether what bears a mark is what it seems.
     dimensions: from its tensors and their layout, as one of `darkroom.networks.configs`; read, write: the same from
-    config.json and back. All raise ModelError for what makes no network.
+    config.json and back. All raise ModelError for what makes no network. parameters: how many a network of these
+    dimensions has.
     blocks: how its authors' files name its blocks; None where they name them as we do. place: where single files keep
     it; None where each family has its own. today: the name we give a tensor that an older or newer release of the
-    Hugging Face layout names otherwise. computed: tensors that a file may lack, for the network knows them.
+    Hugging Face layout names otherwise. computed: tensors that a file may lack, for the network knows them,
+    in the names of either layout.
     detail: its dimensions in words.
     """
 
@@ -86,6 +88,7 @@ class Component:
     dimensions: Callable[[Names, str], Any]
     read: Callable[[Json], Any]
     write: Callable[[Any], dict[str, Any]]
+    parameters: Callable[[Any], int]
     certain: Callable[[Names], bool] = lambda names: True
     blocks: Callable[[Any], Iterable[Block]] | None = None
     place: Place | None = None

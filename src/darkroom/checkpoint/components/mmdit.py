@@ -17,6 +17,7 @@ from darkroom.checkpoint.components.component import (
 )
 from darkroom.checkpoint.components.fields import Json, known, one_of, record
 from darkroom.checkpoint.rules import AS_IT_IS, SAME, SPLIT, SWAP, Block, Leaf
+from darkroom.networks import parameters
 from darkroom.networks.configs import MMDiTConfig
 from darkroom.networks.roles import Role
 
@@ -117,8 +118,9 @@ MMDIT = Component(
     dimensions=_dimensions,
     read=_read,
     write=_write,
+    parameters=parameters.mmdit,
     blocks=_blocks,
     place=Place("model.diffusion_model.", ORIGINAL),
-    computed=frozenset({"pos_embed.pos_embed"}),
+    computed=frozenset({"pos_embed.pos_embed", "pos_embed"}),
     detail=lambda config: f"{config.num_layers} blocks of width {config.width}",
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from darkroom.checkpoint.components.component import HUGGING_FACE, Component, Names, Place
 from darkroom.checkpoint.components.fields import Json, known, one_of, record
+from darkroom.networks import parameters
 from darkroom.networks.configs import FEED_FORWARDS, T5Config
 from darkroom.networks.roles import Role
 
@@ -58,6 +59,7 @@ T5 = Component(
     dimensions=_dimensions,
     read=_read,
     write=_write,
+    parameters=parameters.t5,
     today=_today,
     place=Place("text_encoders.t5xxl.transformer.", HUGGING_FACE),
 )

@@ -10,6 +10,7 @@ from darkroom.checkpoint.components.component import HUGGING_FACE, ORIGINAL, Com
 from darkroom.checkpoint.components.fields import Json, fixed, known, record
 from darkroom.checkpoint.components.vae import latents_in_words
 from darkroom.checkpoint.rules import AS_IT_IS, Block
+from darkroom.networks import parameters
 from darkroom.networks.configs import TinyVAEConfig
 from darkroom.networks.roles import Role
 
@@ -59,6 +60,7 @@ TINY = Component(
     dimensions=_dimensions,
     read=_read,
     write=_write,
+    parameters=parameters.tiny,
     blocks=_blocks,
     place=Place("first_stage_model.", ORIGINAL),
     detail=latents_in_words,

@@ -18,6 +18,7 @@ from darkroom.checkpoint.components.component import (
 from darkroom.checkpoint.components.fields import Json, all_of, fixed, frozen, known, one_of, record, single
 from darkroom.checkpoint.rules import AS_IT_IS, SAME, Block, Leaf
 from darkroom.errors import ModelError
+from darkroom.networks import parameters
 from darkroom.networks.configs import UNetConfig
 from darkroom.networks.roles import Role
 
@@ -316,6 +317,7 @@ UNET = Component(
     dimensions=_dimensions,
     read=_read,
     write=_write,
+    parameters=parameters.unet,
     blocks=_blocks,
     place=Place("model.diffusion_model.", ORIGINAL),
     detail=_detail,

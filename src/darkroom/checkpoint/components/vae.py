@@ -10,6 +10,7 @@ from darkroom.checkpoint.components.component import HUGGING_FACE, ORIGINAL, Com
 from darkroom.checkpoint.components.fields import Json, all_of, fixed, known, record, single
 from darkroom.checkpoint.rules import AS_IT_IS, SAME, SQUEEZE, Block, Leaf
 from darkroom.errors import ModelError
+from darkroom.networks import parameters
 from darkroom.networks.configs import TinyVAEConfig, VAEConfig
 from darkroom.networks.roles import Role
 
@@ -115,6 +116,7 @@ AUTOENCODER = Component(
     dimensions=_dimensions,
     read=_read,
     write=_write,
+    parameters=parameters.vae,
     today=_today,
     blocks=_blocks,
     place=Place("first_stage_model.", ORIGINAL),
