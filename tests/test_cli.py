@@ -191,13 +191,12 @@ def test_lists_and_doctor(run):
         assert word in out
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["generate"], ["again"], ["models"], ["samplers"], ["doctor"], ["info"], ["train"]]
-)
-def test_help_of_every_command(run, command):
-    status, out, _ = run(*command, "--help")
-    assert status == 0
-    assert "usage: darkroom" in out
+def test_every_command_in_the_help_has_its_own(run):
+    words = re.findall(r"^    (\w+)  ", run("--help")[1], re.MULTILINE)
+    assert len(words) > 10
+    for word in words:
+        status, out, _ = run(word, "--help")
+        assert (status, out.split()[:3]) == (0, ["usage:", "darkroom", word])
 
 
 def test_info_prints_the_metadata(run):
@@ -249,11 +248,3 @@ def test_again_loads_a_model_as_it_was_loaded(folder, tmp_path, monkeypatch, cap
         assert "the same, pixel for pixel" in capsys.readouterr().out
     assert main(["again", "out/2-a-boat.png"]) == 1
     assert "there is no vae 'vae'" in capsys.readouterr().err
-
-
-def test_every_command_in_the_help_has_its_own(run):
-    words = re.findall(r"^    (\w+)  ", run("--help")[1], re.MULTILINE)
-    assert len(words) > 10
-    for word in words:
-        status, out, _ = run(word, "--help")
-        assert (status, out.split()[:3]) == (0, ["usage:", "darkroom", word])

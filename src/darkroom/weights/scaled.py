@@ -11,6 +11,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from darkroom.weights.dtypes import FLOATS, as_floats
@@ -46,7 +47,8 @@ def unscaled(weights: WeightsFile) -> WeightsFile:
             return array
         scale = as_floats(read(scales[entry.name]), scales[entry.name].dtype)
         rows = (-1, *[1] * (array.ndim - 1)) if scale.size > 1 else ()
-        return as_floats(array, stored[entry.name].dtype) * scale.reshape(rows)
+        with np.errstate(all="ignore"):  # Scales that are no number are for `verify` to find.
+            return as_floats(array, stored[entry.name].dtype) * scale.reshape(rows)
 
     return WeightsFile(
         weights.path, weights.format, entries, weights.files, meant, weights.metadata, weights.extra
