@@ -16,6 +16,7 @@ from darkroom.adapters.groups import Contents, read_contents
 from darkroom.adapters.names import prefixed
 from darkroom.adapters.patches import Decomposed, Hadamard, Kronecker, LowRank, Patch
 from darkroom.networks.roles import Role
+from darkroom.weights.dtypes import dtype_name
 from darkroom.weights.hashes import autov3, sha256_of
 
 _MOST_WORDS = 12
@@ -95,7 +96,7 @@ def describe_adapter(
         dict(Counter(prefixed(key)[0] or "network" for key in contents.groups)),
         kinds,
         ranks,
-        tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors})),
+        tuple(sorted({dtype_name(tensor.dtype) for tensor in tensors})),
         tuple(contents.embeddings),
         {name: contents.metadata[key] for key, name in _SAID.items() if contents.metadata.get(key)},
         _words(contents.metadata),

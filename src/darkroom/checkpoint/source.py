@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,15 +61,18 @@ class Part:
             where = self.described or self.weights.path
             raise ModelError(f"{where} describes no {self.role} that can be built: {error}") from error
 
+    def _own(self) -> dict[str, str]:
+        """What lies under the prefix, each tensor once: today's name of it, and the one it has in the file behind the
+        prefix."""
+        own = within(self.weights.entries, self.prefix)
+        return {self.component.today(name) if self.layout == HUGGING_FACE else name: name for name in own}
+
     def stored(self) -> list[str]:
-        """The names in the file of all that lies under the prefix and has a place in a network: each tensor once."""
-        found: dict[str, str] = {}
-        for name in within(self.weights.entries, self.prefix):
-            if not any(re.match(pattern, name) for pattern in _AMONG.values()):
-                found[self.component.today(name) if self.layout == HUGGING_FACE else name] = (
-                    self.prefix + name
-                )
-        return list(found.values())
+        """The names in the file of all that lies under the prefix and has a place in a network."""
+        own = self._own().values()
+        return [
+            self.prefix + name for name in own if not any(re.match(each, name) for each in _AMONG.values())
+        ]
 
     def names(self) -> list[str]:
         """The names in the file of all that the network is made of. Raises ModelError naming what is missing.
@@ -77,9 +80,8 @@ class Part:
         Imports torch only where what is stored does not come to what a network of these dimensions has.
         """
         names, computed = self.stored(), {self.prefix + name for name in self.component.computed}
-        if self.parameters() == sum(
-            math.prod(self.weights.entries[name].shape) for name in names if name not in computed
-        ):
+        held = sum(math.prod(self.weights.entries[name].shape) for name in names if name not in computed)
+        if held == self.parameters():
             return names
         return [self.prefix + rule.theirs for rule in self.rules(self.build())]
 
@@ -89,19 +91,15 @@ class Part:
 
     def rules(self, network: nn.Module) -> list[Rule]:
         """How each of the network's tensors comes from one of the file's. Raises ModelError naming what is missing."""
-        own = within(self.weights.entries, self.prefix)
+        own, computed = self._own(), self.component.computed
         rules = self.component.rules(network, self.layout)
-        if self.layout == HUGGING_FACE:
-            names = {self.component.today(name): name for name in own}
-            rules = [Rule(names.get(rule.theirs, rule.theirs), rule.ours, rule.change) for rule in rules]
-        computed = self.component.computed
         missing = [rule.theirs for rule in rules if rule.theirs not in own and rule.ours[0] not in computed]
         if missing:
             raise ModelError(
                 f"{self.weights.path} lacks {', '.join(self.prefix + name for name in sorted(missing)[:3])} "
                 f"({len(missing)} in all): it is incomplete, or its {self.role} is another model's"
             )
-        return [rule for rule in rules if rule.theirs in own]
+        return [replace(rule, theirs=own[rule.theirs]) for rule in rules if rule.theirs in own]
 
     def read(self, rule: Rule) -> dict[str, Tensor]:
         """The tensors of ours that a rule gives, as the file has them."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from darkroom.errors import InvalidRequest, nearest
+from darkroom.weights.dtypes import dtype_name
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -28,7 +29,7 @@ class Placement:
 
     @property
     def precision(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
+        return dtype_name(self.dtype)
 
 
 def place(device: str | None = None, precision: str | None = None) -> Placement:

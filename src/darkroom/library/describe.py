@@ -14,12 +14,13 @@ from darkroom.checkpoint.source import Part, Source, part_of
 from darkroom.errors import ModelError
 from darkroom.library.kinds import kind_by_names
 from darkroom.networks.roles import DENOISERS, Role
+from darkroom.weights.dtypes import SIZES
 from darkroom.weights.hashes import sha256
 from darkroom.weights.mapped import WeightsFile
 from darkroom.weights.names import INDEX
 from darkroom.weights.opening import open_weights
 
-PRECISIONS = {"float32": 4, "bfloat16": 2, "float16": 2}
+_PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _network(role: str, part: Part, names: Iterable[str]) -> Network:
 
 def _memory(networks: Sequence[Network]) -> dict[str, int]:
     numbers = sum(network.numbers for network in networks)
-    return {name: size * numbers for name, size in PRECISIONS.items()}
+    return {name: SIZES[name] * numbers for name in _PRECISIONS}
 
 
 def _paths(weights: WeightsFile) -> list[Path]:

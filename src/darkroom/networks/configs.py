@@ -23,6 +23,9 @@ Depths = tuple[int, ...]
 FEED_FORWARDS = ("relu", "gated-gelu", "gated-silu")
 """The feed-forward layers of T5 that there are, as `feed_forward_proj` names them."""
 
+TIME_WIDTH = 256
+"""Of the sinusoids by which an MMDiT is told the time."""
+
 
 class Level(NamedTuple):
     """One resolution: width, heads, and the transformer depth after each ResNet block, down and up."""

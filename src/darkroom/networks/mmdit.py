@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from darkroom.errors import ModelError
-from darkroom.networks.configs import MMDiTConfig
+from darkroom.networks.configs import TIME_WIDTH, MMDiTConfig
 from darkroom.networks.layers import (
     Attend,
     Attention,
@@ -28,7 +28,6 @@ from darkroom.networks.layers import (
     zeroed,
 )
 
-TIME_WIDTH = 256
 EPS = 1e-6  # Of every norm.
 
 

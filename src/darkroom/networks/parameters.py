@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from darkroom.networks.configs import (
+    TIME_WIDTH,
     CLIPTextConfig,
     CLIPVisionConfig,
     Depths,
@@ -97,7 +98,7 @@ def mmdit(config: MMDiTConfig) -> int:
     width, layers = config.width, config.num_layers
     heads = 2 * config.attention_head_dim if config.qk_norm else 0
     attention, mlp = _attention(width, width, bias=True) + heads, _mlp(width, 4 * width, width)
-    total = _conv(config.in_channels, width, config.patch_size) + _mlp(256, width, width)
+    total = _conv(config.in_channels, width, config.patch_size) + _mlp(TIME_WIDTH, width, width)
     total += _mlp(config.pooled_projection_dim, width, width) + _linear(config.joint_attention_dim, width)
     # Two streams through every block, but the last does nothing to the text except reading it.
     total += 2 * layers * (_linear(width, 6 * width) + attention + mlp)

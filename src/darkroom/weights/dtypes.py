@@ -47,7 +47,7 @@ def as_tensor(array: NDArray[Any], dtype: str) -> Tensor:
     import torch
 
     tensor = torch.from_numpy(array)
-    return tensor if bits_of(dtype) == dtype or dtype not in SIZES else tensor.view(torch_dtype(dtype))
+    return tensor if bits_of(dtype) == dtype else tensor.view(torch_dtype(dtype))
 
 
 def as_floats(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:

@@ -43,6 +43,7 @@ from darkroom.generation import Request
 from darkroom.generation.settle import check_drawable, check_size
 from darkroom.library.locate import locate
 from darkroom.model import Model, load
+from darkroom.weights.dtypes import dtype_name
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ class DiffusionPipeline(Adapted, Placed):
 
     def _ready(self) -> Model:
         if self._loaded is None:
-            precision = str(self.dtype).removeprefix("torch.")
+            precision = dtype_name(self.dtype)
             if self.device.type == "cpu" and precision == "float16":
                 log.info("a CPU has no fast float16: computing in float32")
                 precision = "float32"
