@@ -22,13 +22,14 @@ ORDER = {
         beta brownian philox points noise process schedule spacing run training
         guidance samplers multistep plusplus solvers catalogue registry
     """,
-    "networks": "roles configs parameters layers unfilled unet vae tiny clip t5 mmdit freeu altered",
+    "networks": "roles configs parameters layers unfilled unet vae tiny clip t5 mmdit freeu precise altered",
     "weights": """
-        names hashes dtypes mapped ggml archives gguf safe_tensors scaled unpickled pickles torch_files opening writing
+        names hashes dtypes mapped ggml archives gguf safe_tensors scaled packed unpickled pickles torch_files
+        opening writing
     """,
     "checkpoint": """
-        rules components family families infer blocks identify source named load settings folder single_file opening
-        export blend
+        rules components family families foreign infer blocks identify distilled source named load settings encoders
+        single_file folder beside opening export blend
     """,
     "library": "kinds records lock describe scan verify fetch locate",
     "adapters": """

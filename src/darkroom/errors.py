@@ -22,6 +22,10 @@ class ModelError(DarkroomError):
     """A model that is missing, damaged, or not what it claims to be."""
 
 
+class UnsupportedModel(ModelError):
+    """A model that is whole, as far as can be seen, and of a kind that Darkroom does not run."""
+
+
 class GenerationError(DarkroomError):
     """Work that failed while a picture was being made (not-a-number, out of memory)."""
 

@@ -20,10 +20,11 @@ from torch import nn
 from darkroom.adapters.collection import Collection
 from darkroom.adapters.dose import doses_by_role
 from darkroom.adapters.merged import Merged
+from darkroom.checkpoint.beside import with_vae
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.load import Progress
-from darkroom.checkpoint.opening import open_source, with_vae
-from darkroom.checkpoint.source import Source
+from darkroom.checkpoint.opening import open_source
+from darkroom.checkpoint.source import Source, noted
 from darkroom.engine import Engine, LatentDiffusion, Task, place
 from darkroom.engine.loading import networks_of
 from darkroom.engine.memory import MODES, memory_mode, parse_size
@@ -352,8 +353,8 @@ def load(
             mode = memory_mode(Forecaster(source, placement, wanted, refining).fitting(limit).mode)
         networks = networks_of(source, placement, refining, mode, progress, [each for each, _ in members])
         asked = {
-            "vae": None if vae is None else name_of(locate(vae, kind="vae")),
-            "others": [name_of(locate(each, kind="text-encoder")) for each in others] or None,
+            "vae": None if vae is None else name_of(locate(vae, "vae", "model")),
+            "others": [name_of(locate(each, "text-encoder", "model", "vae")) for each in others] or None,
             "prediction": prediction,
             "zero_snr": zero_snr,
             "variant": variant,
@@ -394,12 +395,13 @@ def open_model(
             zero_snr=zero_snr,
             variant=variant,
             t5=t5,
-            others=[locate(each, kind="text-encoder") for each in others],
+            others=[locate(each, "text-encoder", "model", "vae") for each in others],
         )
         opened.push(source)
         if vae is not None:
-            source = with_vae(source, locate(vae, kind="vae"))
+            source = with_vae(source, locate(vae, "vae", "model"))
             opened.push(source)
+        source = noted(source)
         refining = None
         if refiner is not None:
             refining = opened.enter_context(open_source(locate(refiner), variant=variant))

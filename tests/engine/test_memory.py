@@ -167,3 +167,57 @@ def test_a_model_that_needs_a_picture_loads_all_the_same(tmp_path):
     model = darkroom.load(folder, device="cpu", precision="float32")
     with pytest.raises(InvalidRequest, match="needs"):
         model.generate("a red boat")
+
+
+@pytest.fixture(scope="module")
+def overflowing(toy_folder, tmp_path_factory):
+    """A model whose decoder passes float16's largest number on its way, and no more than float32's."""
+    import json
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(toy_folder, tmp_path_factory.mktemp("models") / "overflowing")
+    file = folder / "vae/diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["post_quant_conv.weight"] *= 1e3
+    tensors["decoder.conv_in.weight"] *= 1e3
+    save_file(tensors, file)
+    config = json.loads((folder / "vae/config.json").read_text())
+    (folder / "vae/config.json").write_text(json.dumps({**config, "force_upcast": False}))
+    return folder
+
+
+@pytest.mark.parametrize("memory", MODES)
+def test_what_overflows_is_decoded_in_float32(overflowing, memory):
+    model = darkroom.load(overflowing, device="cpu", precision="float16", memory=memory)
+    made = [model.generate("a boat", steps=1, seed=1, width=32, height=32)[0] for _ in range(2)]
+    for picture in made:
+        assert any("decoded in float32" in note for note in picture.metadata["notes"])
+        assert picture.image.getextrema() != ((0, 0),) * 3
+    assert made[0].image.tobytes() == made[1].image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("file", "tensor", "words"),
+    [
+        ("vae/diffusion_pytorch_model.safetensors", "decoder.conv_in.weight", "autoencoder's output .*--vae"),
+        (
+            "text_encoder/model.safetensors",
+            "text_model.final_layer_norm.weight",
+            "text encoder's output .* not a number",
+        ),
+    ],
+)
+def test_weights_that_are_no_numbers_make_no_black_picture(toy_folder, tmp_path, file, tensor, words):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(toy_folder, tmp_path / "model")
+    tensors = load_file(folder / file)
+    tensors[tensor] = tensors[tensor] * float("nan")
+    save_file(tensors, folder / file)
+    model = darkroom.load(folder, device="cpu")
+    with pytest.raises(darkroom.GenerationError, match=words):
+        model.generate("a boat", steps=1, seed=1, width=32, height=32)

@@ -296,7 +296,7 @@ def test_damaged_and_malicious_files_are_lines(sd1, tmp_path):
     (models / "folder/model_index.json").write_text("{}")
     recorded, skipped = found(models)
     assert recorded == {("model", "good"): good}
-    assert len(skipped) == 5
+    assert len(skipped) == 6
     assert all("\n" not in words and str(models) in words for words in skipped)
     assert not (tmp_path / "canary").exists()
     with pytest.raises(ModelError, match="no folder"):

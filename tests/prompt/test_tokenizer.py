@@ -215,3 +215,65 @@ def test_a_long_text_becomes_chunks_that_lose_nothing(ours):
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
     with pytest.raises(ModelError, match=str(tmp_path)):
         Tokenizer.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def added(tmp_path_factory):
+    """A folder of transformers' today with tokens added to CLIP's vocabulary, and its tokenizer."""
+    from transformers import AddedToken, CLIPTokenizer
+
+    plain, folder = tmp_path_factory.mktemp("plain"), tmp_path_factory.mktemp("added")
+    Tokenizer.clip().save(plain)
+    theirs = CLIPTokenizer.from_pretrained(plain)
+    theirs.add_tokens(
+        [
+            "<cat-toy>",
+            "<cat-toy-2>",
+            AddedToken("<Sks>", normalized=False),
+            AddedToken("oak", single_word=True),
+            "Big Dog",
+        ]
+    )
+    theirs.save_pretrained(folder)
+    return folder, theirs
+
+
+@pytest.mark.parametrize("layout", ["tokenizer.json", "added_tokens.json", "added_tokens_decoder", "dict"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a <cat-toy> here",
+        "a <CAT-toy>b<cat-toy-2>",
+        "<sks> and <Sks>x",
+        "soak oak oaks OAK",
+        "big  dog, BIG\u00a0DOGs",
+        f"{END} <cat-toy>!",
+    ],
+)
+def test_added_tokens_are_tokens(added, tmp_path, layout, text):
+    folder, theirs = added
+    ours = Tokenizer.load(folder)
+    if layout == "dict":
+        ours = Tokenizer.from_dict(json.loads(json.dumps(ours.to_dict())))
+    elif layout != "tokenizer.json":
+        # As our own files are, and as releases before 5 wrote them.
+        ours.save(tmp_path)
+        if layout == "added_tokens_decoder":
+            (tmp_path / "added_tokens.json").unlink()
+        ours = Tokenizer.load(tmp_path)
+    assert [ours.start, *ours.encode(text), ours.end] == theirs(text)["input_ids"]
+
+
+def test_added_tokens_of_old_folders(tmp_path):
+    Tokenizer.clip().save(tmp_path)
+    (tmp_path / "added_tokens.json").write_text('{"<cat-toy>": 49408}')
+    assert 49408 in Tokenizer.load(tmp_path)("a <cat-toy> here")
+    assert not Tokenizer.load(tmp_path).is_clip()
+
+
+def test_embeddings_come_after_the_rows_of_the_encoder(added):
+    import torch
+
+    # Encoders are often resized to more rows than there are words.
+    vocabulary = Vocabulary(Tokenizer.load(added[0]), {"ink": torch.zeros(2, 4)}, 49_500)
+    assert vocabulary.groups("<cat-toy> ink") == [(49_408,), (49_500, 49_501)]

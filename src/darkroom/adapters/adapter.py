@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from darkroom.adapters.groups import Contents, Layered, read_contents
 from darkroom.adapters.names import Place, places, prefixed, spelt
 from darkroom.adapters.patches import Patch, Scaled, converted, outline
-from darkroom.checkpoint.single_file import SD2_LAYER
+from darkroom.checkpoint.encoders import SD2_LAYER
 from darkroom.errors import ModelError
 from darkroom.networks import CLIPText
 from darkroom.networks.roles import Role

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +19,19 @@ from torch import Tensor, nn
 
 from darkroom.checkpoint.components import HUGGING_FACE
 from darkroom.checkpoint.components.component import Place
+from darkroom.checkpoint.families import SD2
 from darkroom.checkpoint.rules import Rule
 from darkroom.checkpoint.settings import scheduler_json
 from darkroom.checkpoint.single_file import DARKROOM
 from darkroom.checkpoint.source import Part, Source, leftovers
+from darkroom.diffusion import Discrete
 from darkroom.errors import InvalidRequest
 from darkroom.files import replacing, write_json
 from darkroom.networks.roles import Role
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.prompt.use import TextUse
 from darkroom.weights.dtypes import SIZES, torch_dtype
+from darkroom.weights.names import SUFFIXES
 from darkroom.weights.opening import open_weights
 from darkroom.weights.writing import Pending, Progress, write_safetensors
 
@@ -47,17 +50,42 @@ def convert(
     `dtype`: of all floating-point numbers (None: as they are); `prune`: leave out what no network needs. Raises
     InvalidRequest where `out` is there already, ModelError where the model is not whole.
     """
-    if out.exists():
-        raise InvalidRequest(f"{out} is there already: choose another name")
     networks = source.build()
     with ExitStack() as opened:
-        if out.suffix == ".safetensors":
+        if _is_file(out):
             rows, metadata = _single_file(source, networks, prune, opened)
             write_safetensors(out, [_as(row, dtype) for row in rows], metadata, progress)
-        elif out.suffix in (".ckpt", ".pt", ".pth", ".bin", ".gguf"):
-            raise InvalidRequest(f"{out.name}: Darkroom writes .safetensors files and folders")
         else:
             _folder(source, networks, out, dtype, prune, progress, opened)
+
+
+def convert_part(
+    part: Part, out: Path, dtype: torch.dtype | None = None, progress: Progress | None = None
+) -> None:
+    """Write one network by itself: as a file (`out` ends in .safetensors), an autoencoder's with the names by which
+    other programs know it, or as a component's folder. Raises InvalidRequest as `convert` does."""
+    network, component = part.build(), part.component
+    layout = component.place.layout if component.place is not None and _is_file(out) else HUGGING_FACE
+    rows = [_as(row, dtype) for row in _renamed(part, network, component.rules(network, layout))]
+    config = component.to_json(part.config)
+    if _is_file(out):
+        said = {part.role: config} if part.described is not None else {}
+        write_safetensors(out, rows, {"format": "pt", DARKROOM: json.dumps(said)}, progress)
+    else:
+        with replacing(out) as temporary:
+            write_safetensors(
+                temporary / f"{component.weights_stem}.safetensors", rows, {"format": "pt"}, progress
+            )
+            write_json(temporary / "config.json", config)
+
+
+def _is_file(out: Path) -> bool:
+    """Whether a model is to be written as a file, or else as a folder. Raises InvalidRequest where `out` is neither."""
+    if out.exists():
+        raise InvalidRequest(f"{out} is there already: choose another name")
+    if (suffix := out.suffix.lower()) in SUFFIXES and suffix not in (".safetensors", ".sft"):
+        raise InvalidRequest(f"{out.name}: Darkroom writes .safetensors files and folders")
+    return suffix in SUFFIXES
 
 
 def _as(row: Pending, dtype: torch.dtype | None) -> Pending:
@@ -86,8 +114,39 @@ def _single_file(
         theirs = part.component.rules(networks[role], place.layout)
         rows += [replace(row, name=place.prefix + row.name) for row in _renamed(part, networks[role], theirs)]
     taken = {row.name for row in rows}
-    rows += [row for row in _rest(source, networks, prune, opened) if row.name not in taken]
-    return rows, {**source.denoiser.weights.metadata, DARKROOM: json.dumps(_stated(source))}
+    rest = [row for row in _rest(source, networks, prune, opened) if row.name not in taken]
+    rows += _marked(source, rest)
+    metadata = _with_prediction(source, source.denoiser.weights.metadata)
+    return rows, {**metadata, DARKROOM: json.dumps(_stated(source))}
+
+
+# What other programs know a U-Net by that predicts velocity, and on a schedule that ends in pure noise. Those of Stable
+# Diffusion 2 they tell by the weights.
+_V, _ZERO_SNR = "v_pred", "ztsnr"
+
+
+def _marked(source: Source, rest: Sequence[Pending]) -> list[Pending]:
+    """What no network needs, with the marks that the model should have and no others."""
+    family = source.family
+    if not isinstance(family.schedule, Discrete):
+        return [*rest]
+    v = family.process.name == "v_prediction"
+    wanted = {_V: v and not family.id.startswith(SD2.id), _ZERO_SNR: v and family.schedule.zero_terminal_snr}
+    kept = [row for row in rest if wanted.get(row.name, True) or (v and row.name == _V)]
+    there = {row.name for row in kept}
+    return kept + [
+        Pending(name, (0,), torch.float32, lambda: torch.empty(0))
+        for name, want in wanted.items()
+        if want and name not in there
+    ]
+
+
+def _with_prediction(source: Source, metadata: Mapping[str, str]) -> dict[str, str]:
+    """A single file's metadata with what the network predicts, as model specs say it, where that is not the usual."""
+    word = {"v_prediction": "v", "epsilon": "epsilon"}.get(source.family.process.name)
+    keys = ("modelspec.prediction_type", "modelspec.predict_key")
+    said = {key for key in keys if key in metadata} | (set(keys) if word == "v" else set())
+    return {**metadata, **(dict.fromkeys(sorted(said), word) if word else {})}
 
 
 def _stated(source: Source) -> dict[str, Any]:
@@ -157,14 +216,13 @@ def _rest(
             return []
         weights = opened.enter_context(open_weights(kept))
         return [_pending(weights, name) for name in weights.entries]
-    claimed: dict[Path, set[str]] = {}
-    for role, part in source.parts.items():
-        taken = {part.prefix + rule.theirs for rule in part.rules(networks[role])}
-        claimed.setdefault(part.weights.path, set()).update(taken)
-    left = [name for names in leftovers(source, claimed).values() for name in names]
+    usual, strange = leftovers(source)
     rows = []
     for part in source.parts.values():
-        rows += [_pending(part.weights, name) for name in left if name in part.weights.entries]
+        if part.weights.path.is_relative_to(source.path):
+            rows += [
+                _pending(part.weights, name) for name in [*usual, *strange] if name in part.weights.entries
+            ]
     return list({row.name: row for row in rows}.values())
 
 

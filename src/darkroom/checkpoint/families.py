@@ -9,9 +9,8 @@ from darkroom.checkpoint.family import Family, Preferences, Shapes, Variant
 from darkroom.diffusion import Discrete, FlowSchedule, process
 from darkroom.networks.configs import MMDiTConfig, UNetConfig
 from darkroom.networks.roles import Role
-from darkroom.prompt.use import TextUse
+from darkroom.prompt.use import PAD_OPENCLIP, TextUse
 
-PAD_OPENCLIP = "!"
 _CLIP, _CLIP_2, _T5 = Role.TEXT_ENCODER, Role.TEXT_ENCODER_2, Role.TEXT_ENCODER_3
 
 
@@ -36,11 +35,9 @@ def _is_sdxl(shapes: Shapes) -> bool:
 
 
 def _is_refiner(shapes: Shapes) -> bool:
-    """It has the second text encoder alone, and looks at that one's width."""
-    alone = shapes.encoders == 1 or (
-        not shapes.encoders and getattr(shapes.network, "cross_attention_dim", 0) == 1280
-    )
-    return _is_sdxl(shapes) and alone
+    """It looks at the second text encoder alone: at that one's width."""
+    width = getattr(shapes.network, "cross_attention_dim", 0)
+    return _is_sdxl(shapes) and (shapes.widths or (1280,)) == (width,)
 
 
 def _is_sd3(shapes: Shapes) -> bool:

@@ -30,11 +30,11 @@ class Preferences:
 @dataclass(frozen=True)
 class Shapes:
     """What shapes tell of a model: the dimensions of its denoising network, whether a text encoder in the file is
-    OpenCLIP's, and how many CLIP text encoders there are."""
+    OpenCLIP's, and how wide each CLIP text encoder is."""
 
     network: UNetConfig | MMDiTConfig
     openclip: bool
-    encoders: int
+    widths: tuple[int, ...]
 
 
 @dataclass(frozen=True)

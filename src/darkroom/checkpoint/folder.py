@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.checkpoint.components import CLIP_TEXT, Component, component_for
+from darkroom.checkpoint.distilled import with_speed
+from darkroom.checkpoint.encoders import seated
 from darkroom.checkpoint.family import Family, Shapes
+from darkroom.checkpoint.foreign import UNKNOWN
 from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.settings import read_json, scheduled, with_extra
+from darkroom.checkpoint.single_file import Holding, file_holding
 from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
-from darkroom.errors import DarkroomError, ModelError
+from darkroom.errors import DarkroomError, ModelError, UnsupportedModel
 from darkroom.networks.roles import Role
 from darkroom.weights.mapped import WeightsFile
 from darkroom.weights.names import INDEX
@@ -27,16 +31,8 @@ def open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source:
     Raises ModelError where a component is missing, or a setting cannot be used.
     """
     index = read_json(folder / INDEX)
-    parts: dict[Role, Part] = {}
-    for role in Role:
-        named = index.get(role)
-        if not named or named[0] is None:
-            continue
-        if not (folder / role).is_dir():
-            raise ModelError(f"{folder / role} is missing: the model folder is incomplete")
-        component = component_for(role, str(named[-1]))
-        weights = opened.enter_context(weights_at(folder / role, variant))
-        parts[role] = component_at(role, folder / role, component, weights)
+    own = folder_holding(folder, variant, opened)
+    parts = {part.role: part for part in own.parts}
     denoiser = denoiser_of(parts)
     if denoiser is None:
         raise ModelError(
@@ -47,12 +43,44 @@ def open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source:
         for name in ("scheduler/scheduler_config.json", "darkroom.json")
     )
     family, notes = _folder_family(folder, index, denoiser, parts, scheduler, extra)
+    return Source(folder, parts, family, own.tokenizers, notes, scheduler, extra)
+
+
+def folder_holding(folder: Path, variant: str | None, opened: ExitStack) -> Holding:
+    """The networks of a model's folder."""
+    index = read_json(folder / INDEX)
+    parts = []
+    for role in Role:
+        named = index.get(role)
+        if not named or named[0] is None:
+            continue
+        if not (folder / role).is_dir():
+            raise ModelError(f"{folder / role} is missing: the model folder is incomplete")
+        component = component_for(role, str(named[-1]))
+        if role.denoises and named[-1] != component.class_name:
+            called = index.get("_class_name", "a pipeline")
+            raise UnsupportedModel(f"{folder} is of {called}, with a {named[-1]}, {UNKNOWN}")
+        weights = opened.enter_context(weights_at(folder / role, variant))
+        parts.append(component_at(role, folder / role, component, weights))
     tokenizers = {
-        role: folder / role.tokenizer
-        for role in parts
-        if role.reads_text and (folder / role.tokenizer).is_dir()
+        part.role: folder / part.role.tokenizer
+        for part in parts
+        if part.role.reads_text and (folder / part.role.tokenizer).is_dir()
     }
-    return Source(folder, parts, family, tokenizers, notes, scheduler, extra)
+    return Holding(folder, parts, tokenizers)
+
+
+def component_holding(folder: Path, variant: str | None, opened: ExitStack) -> Holding:
+    """The network in a component's folder; with its tokenizer where that lies beside it, as in a model's folder."""
+    weights = opened.enter_context(weights_at(folder, variant))
+    found = networks_in(weights.shapes)
+    if len(found) != 1 or not (folder / "config.json").is_file():
+        return replace(file_holding(weights), path=folder)
+    component = found[0].component
+    role = next((role for role in component.roles if role == folder.name), component.roles[0])
+    part = component_at(role, folder, component, weights)
+    beside = folder.parent / role.tokenizer if role.reads_text else folder
+    return Holding(folder, [part], {role: beside} if role == folder.name and beside.is_dir() else {})
 
 
 def component_at(role: Role, folder: Path, component: Component, weights: WeightsFile) -> Part:
@@ -60,7 +88,12 @@ def component_at(role: Role, folder: Path, component: Component, weights: Weight
     file = folder / "config.json"
     if file.is_file():
         try:
-            return Part(role, component, component.read(read_json(file)), weights, described=file)
+            config = component.read(read_json(file))
+            if component is CLIP_TEXT and config.projection_dim is None:
+                # Whether it is loaded with one is the business of whoever loads it, to transformers.
+                projection = weights.shapes.get("text_projection.weight", (None,))
+                config = replace(config, projection_dim=projection[0])
+            return Part(role, component, config, weights, described=file)
         except DarkroomError as error:
             raise ModelError(f"{file}: {error}") from error
     found = [each for each in networks_in(weights.shapes) if each.component is component]
@@ -73,22 +106,20 @@ def _folder_family(
     folder: Path,
     index: Mapping[str, Any],
     denoiser: Part,
-    parts: Mapping[Role, Part],
+    parts: dict[Role, Part],
     scheduler: Mapping[str, Any],
     extra: Mapping[str, Any],
 ) -> tuple[Family, list[str]]:
-    """The family that the networks are of, as the folder's own settings change it."""
-    encoders = sum(part.component is CLIP_TEXT for part in parts.values())
+    """The family that the networks are of, as the folder's own settings change it; text encoders are fitted to it."""
+    widths = tuple(part.config.hidden_size for part in parts.values() if part.component is CLIP_TEXT)
     first = parts.get(Role.TEXT_ENCODER)
     openclip = first is not None and getattr(first.config, "hidden_act", "") == "gelu"
-    called = Evidence({}, "", lambda name: None, file=_called(folder, index))
-    family, notes = family_of(Shapes(denoiser.config, openclip and encoders == 1, encoders), called)
-    # A folder's encoder of Stable Diffusion 2 was saved without the layer that is not used.
-    text = {
-        role: replace(use, layer=-1) if use.normed else use
-        for role, use in family.text.items()
-        if role in parts
-    }
+    shapes = Shapes(denoiser.config, openclip and len(widths) == 1, widths)
+    family, notes = family_of(shapes, Evidence({}, "", lambda name: None))
+    text = {}
+    for role, use in family.text.items():
+        if role in parts:
+            parts[role], text[role] = seated(parts[role], role, use)
     try:
         vae = parts[Role.VAE].config if Role.VAE in parts else None
         native = denoiser.config.sample_size * (vae.factor if vae else family.factor)
@@ -102,13 +133,18 @@ def _folder_family(
         )
         if scheduler:
             family, notes = scheduled(family, scheduler), []
+        family, fast = with_speed(family, _called(folder, index))
+        notes += [] if "preferences" in extra else fast
         family = with_extra(family, extra)
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"{folder} {error}") from None
     except (TypeError, ValueError, DarkroomError) as error:
         raise ModelError(f"{folder}: its settings cannot be used: {error}") from error
     return family, notes
 
 
-def _called(folder: Path, index: Mapping[str, Any]) -> str:
-    """What a folder is called: by itself, by who wrote it, by the hub's cache around it."""
+def _called(folder: Path, index: Mapping[str, Any]) -> list[str]:
+    """What a folder is called: by itself, by the hub's cache around it, by who wrote it."""
     cached = folder.parents[1].name if folder.parent.name == "snapshots" else ""
-    return f"{folder.name} {cached} {Path(str(index.get('_name_or_path', ''))).name}"
+    named = str(index.get("_name_or_path", ""))
+    return [folder.name, cached.rpartition("--")[2], Path(named).name]

@@ -15,24 +15,35 @@ from numpy.typing import NDArray
 
 from darkroom.checkpoint.families import FAMILIES, SD2
 from darkroom.checkpoint.family import Family, Preferences, Shapes
+from darkroom.checkpoint.foreign import OTHER_NOISE
 from darkroom.diffusion import Discrete, process
+from darkroom.errors import UnsupportedModel
 from darkroom.networks.configs import MMDiTConfig
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What is known of a file besides shapes. metadata: its own, as text; beside: the text of a configuration file of
-    the same name; read: the numbers of a tensor of its U-Net, or None; names: all tensors; file: its own."""
+    the same name; read: the numbers of a tensor of its U-Net, or None; names: all tensors."""
 
     metadata: Mapping[str, str]
     beside: str
     read: Callable[[str], NDArray[np.float32] | None]
     names: Sequence[str] = ()
-    file: str = ""
+
+
+# Marks of models with Stable Diffusion XL's shapes that were trained on other noise (Karras et al. 2022).
+_EDM = {
+    "edm_vpred.sigma_max": "an EDM model such as CosXL",
+    "edm_vpred.sigma_min": "an EDM model such as CosXL",
+    "edm_mean": "an EDM model such as Playground v2.5",
+    "edm_std": "an EDM model such as Playground v2.5",
+}
 
 
 def family_of(shapes: Shapes, evidence: Evidence) -> tuple[Family, list[str]]:
-    """The family of a model by its shapes, with what the evidence says; and notes on what was assumed."""
+    """The family of a model by its shapes, with what the evidence says; and notes on what was assumed. Raises
+    UnsupportedModel for one that was trained on noise of another kind."""
     family = next(each for each in FAMILIES if each.recognised(shapes))
     network = shapes.network
     if isinstance(network, MMDiTConfig):
@@ -40,38 +51,21 @@ def family_of(shapes: Shapes, evidence: Evidence) -> tuple[Family, list[str]]:
     family = family.with_channels(network.in_channels)
     if network.time_cond_proj_dim is not None:
         family = replace(family, embeds_guidance=True, preferences=_TOLD_GUIDANCE)
-    return _with_prediction(_with_speed(family, evidence), evidence)
+    return _with_prediction(family, evidence)
 
 
 # A latent consistency model that is told the guidance scale (LCM Dreamshaper and its kin).
 _TOLD_GUIDANCE = Preferences(steps=4, guidance=8.5, sampler="lcm", schedule="lcm")
 
-# Words by which the makers of distilled models name their files, and how these are run.
-_DISTILLED = (
-    (r"turbo", Preferences(steps=1, guidance=1.0, sampler="euler_ancestral", schedule="trailing")),
-    (r"lightning", Preferences(steps=4, guidance=1.0, sampler="euler", schedule="trailing")),
-    (r"hyper[-_ ]?sd", Preferences(steps=8, guidance=1.0, sampler="euler", schedule="trailing")),
-    (r"\blcm|lcm\b", Preferences(steps=4, guidance=1.0, sampler="lcm", schedule="lcm")),
-)
-
-
-def _with_speed(family: Family, evidence: Evidence) -> Family:
-    """Most distilled models look like any other of their family; only what they are called tells."""
-    if family.embeds_guidance:
-        return family
-    called = f"{evidence.file} {evidence.metadata.get('modelspec.title', '')}".lower()
-    for word, preferences in _DISTILLED:
-        if re.search(word, called):
-            return replace(family, preferences=preferences)
-    return family
-
 
 def _with_prediction(family: Family, evidence: Evidence) -> tuple[Family, list[str]]:
     """The family with what its network predicts, and how that was found."""
     notes = []
-    if family.preferences in [preferences for _, preferences in _DISTILLED]:
-        notes.append(f"its name says that it is distilled: {family.preferences.steps} steps without guidance")
+    if marks := [name for name in evidence.names if name in _EDM]:
+        raise UnsupportedModel(f"is {_EDM[marks[0]]} (it holds {marks[0]}), {OTHER_NOISE}")
     found, why = _prediction(family, evidence)
+    if found == "edm":
+        raise UnsupportedModel(f"was trained on the noise of EDM ({why}), {OTHER_NOISE}")
     if found is None:
         notes.append(f"predicts epsilon, as {family.name} does (assumed: nothing in the file says so)")
         return family, notes
@@ -85,16 +79,39 @@ def _with_prediction(family: Family, evidence: Evidence) -> tuple[Family, list[s
     return family, notes
 
 
+# What configurations beside a model say of its prediction: those of latent diffusion and of sgm (YAML), of diffusers,
+# kohya's scripts and model specs (JSON), what Civitai calls the bases of Stable Diffusion 2.
+_SAID_BESIDE = (
+    r"\b(?:v_)?(?:parameterization|prediction_type|predict_key)[\"']?\s*[:=]\s*[\"']?(\w+)",
+    r"denoiser_scaling\.(\w+)",
+    r"\"baseModel\"\s*:\s*\"(SD 2\.\d 768)\"",
+)
+_SAID_WITHIN = (
+    "modelspec.prediction_type",
+    "modelspec.predict_key",
+    "prediction_type",
+    "ss_v_parameterization",
+)
+_WORDS = {
+    "v_prediction": r"v|v_prediction|velocity|true|vscaling|sd 2\.\d 768",
+    "epsilon": r"eps|epsilon|false|epsscaling",
+    "sample": r"sample|x0|x_start",
+    "edm": r"edm\w*|vscalingwithedmcnoise",
+}
+
+
+_ZERO_SNR = r"\b(rescale_betas_zero_snr|zero_terminal_snr|ztsnr|zsnr)[\"']?\s*[:=]\s*[\"']?true"
+
+
 def _prediction(family: Family, evidence: Evidence) -> tuple[str | None, str]:
     """What the network predicts and how that is known; None where nothing says it."""
-    if parameterization := re.search(r"parameterization:\s*[\"']?(eps|v)\b", evidence.beside):
-        return process(parameterization[1]).name, "the configuration beside it says so"
-    for key in ("modelspec.prediction_type", "prediction_type", "ss_v_parameterization"):
-        said = evidence.metadata.get(key, "").lower()
-        if said in ("v", "v_prediction", "true"):
-            return "v_prediction", f"its metadata says so ({key})"
-        if said in ("epsilon", "eps", "false"):
-            return "epsilon", f"its metadata says so ({key})"
+    for pattern in _SAID_BESIDE:
+        for word in re.findall(pattern, evidence.beside):
+            if said := _understood(word):
+                return said, "the configuration beside it says so"
+    for key in _SAID_WITHIN:
+        if said := _understood(evidence.metadata.get(key, "")):
+            return said, f"its metadata says so ({key})"
     if "v_pred" in evidence.names:
         return "v_prediction", "it holds the mark 'v_pred'"
     if family.id != SD2.id:
@@ -103,6 +120,10 @@ def _prediction(family: Family, evidence: Evidence) -> tuple[str | None, str]:
     if (step := evidence.metadata.get("global_step", "")) in steps:
         return steps[step], f"it was trained for {step} steps, as Stability's own"
     return _prediction_by_weights(evidence)
+
+
+def _understood(word: str) -> str | None:
+    return next((kind for kind, words in _WORDS.items() if re.fullmatch(words, word.lower())), None)
 
 
 def _prediction_by_weights(evidence: Evidence) -> tuple[str | None, str]:
@@ -121,5 +142,6 @@ def _prediction_by_weights(evidence: Evidence) -> tuple[str | None, str]:
 
 
 def _zero_snr(evidence: Evidence) -> bool:
+    beside = re.search(_ZERO_SNR, evidence.beside, re.IGNORECASE)
     said = evidence.metadata.get("ss_zero_terminal_snr", "").lower() == "true"
-    return said or "ztsnr" in evidence.names
+    return said or beside is not None or "ztsnr" in evidence.names

@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from darkroom.checkpoint.rules import Rule
-from darkroom.checkpoint.source import Part, Source, leftovers
+from darkroom.checkpoint.source import Part, Source
 from darkroom.errors import ModelError
 from darkroom.networks.roles import Role
 
@@ -30,8 +29,6 @@ class Reader:
         self.part, self.device, self.dtype = part, device, dtype
         self.network = part.build().requires_grad_(False).eval().to(dtype)
         self.rules = part.rules(self.network)
-        self.claimed = {part.prefix + rule.theirs for rule in self.rules}
-        """The names of the file's tensors that the network is made of."""
         self.nbytes = sum(self._nbytes(rule) for rule in self.rules)
         """What they take in the file."""
         self._rule_of = {name: rule for rule in self.rules for name in rule.ours}
@@ -93,23 +90,17 @@ def readers(
     """A reader for each network of a model, or for those of some roles; text encoders first, as they are needed first.
 
     In float16 an autoencoder that overflows there (`force_upcast`) is read in float32. Raises ModelError where a
-    network is missing, where a file lacks a tensor, or holds one that belongs to no network.
+    network is missing, or a file lacks a tensor.
     """
     wanted = list(source.parts if roles is None else roles)
     if missing := [role for role in wanted if role not in source.parts]:
-        raise ModelError(
-            f"{source.path} holds no {', '.join(missing)}: give the file that does (load(..., others=[...]), --with)"
-        )
+        option = "load(..., vae=...), --vae" if missing == [Role.VAE] else "load(..., others=[...]), --with"
+        raise ModelError(f"{source.path} holds no {', '.join(missing)}: give the file that does ({option})")
     found: dict[Role, Reader] = {}
-    claimed: dict[Path, set[str]] = {}
-    for role in sorted(source.parts, key=lambda role: (not role.reads_text, role)):
+    for role in sorted(wanted, key=lambda role: (not role.reads_text, role)):
         part = source.parts[role]
         upcast = dtype == torch.float16 and getattr(part.config, "force_upcast", False)
-        reader = Reader(part, device, torch.float32 if upcast else dtype)
-        claimed.setdefault(part.weights.path, set()).update(reader.claimed)
-        if role in wanted:
-            found[role] = reader
-    leftovers(source, claimed)
+        found[role] = Reader(part, device, torch.float32 if upcast else dtype)
     return found
 
 

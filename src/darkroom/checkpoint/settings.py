@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from darkroom.checkpoint.family import Family, Preferences
+from darkroom.checkpoint.foreign import OTHER_NOISE
 from darkroom.checkpoint.source import Source
 from darkroom.diffusion import Discrete, FlowSchedule, NoiseSchedule, betas, parse_sampler, process
-from darkroom.errors import ModelError
+from darkroom.errors import ModelError, UnsupportedModel
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -37,8 +39,14 @@ def with_extra(family: Family, extra: Mapping[str, Any]) -> Family:
     )
 
 
+# Schedulers of models that were trained on noise of another kind.
+_SCHEDULERS_OF_IT = re.compile(r"EDM|Cosine|CMStochastic|ScoreSde|KarrasVe|VQDiffusion|DDPMWuerstchen|Amused")
+
+
 def scheduled(family: Family, config: Mapping[str, Any]) -> Family:
     """The family with what a scheduler_config.json says of noise and prediction, and of how to sample."""
+    if _SCHEDULERS_OF_IT.match(name := str(config.get("_class_name"))):
+        raise UnsupportedModel(f"was trained for {name}, {OTHER_NOISE}")
     schedule = noise_schedule(config)
     default = "flow" if isinstance(schedule, FlowSchedule) else "epsilon"
     family = replace(family, process=process(config.get("prediction_type", default)), schedule=schedule)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,69 +13,82 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, HUGGING_FACE
+from darkroom.checkpoint.distilled import with_speed
+from darkroom.checkpoint.encoders import in_order, seated, seats_of
 from darkroom.checkpoint.family import Family, Shapes
+from darkroom.checkpoint.foreign import BESIDE_OPTIONS, a_kind, kind_beside, refuse_foreign
 from darkroom.checkpoint.identify import Evidence, family_of
-from darkroom.checkpoint.infer import Found, networks_in
+from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.settings import scheduled, with_extra
 from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
-from darkroom.errors import ModelError
+from darkroom.errors import ModelError, UnsupportedModel
 from darkroom.networks.roles import Role
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.weights.mapped import WeightsFile
-from darkroom.weights.opening import open_weights
 
 DARKROOM = "darkroom"
 """The key of a single file's metadata under which `convert` keeps what such files have no place for: each component's
 config.json, the scheduler's, darkroom.json's, how text is used, and vocabularies that are not CLIP's, as JSON."""
 
 
-def open_file(path: Path, others: Sequence[Path], opened: ExitStack) -> Source:
-    """The model in a file, with what it lacks from others; `opened` takes the files that are opened. Raises ModelError
-    where they hold no denoising network."""
-    files = [opened.enter_context(open_weights(each)) for each in (path, *others)]
-    parts: dict[Role, Part] = {}
-    texts: list[tuple[Found, WeightsFile]] = []
-    said = said_of(files[0])
-    for weights in files:
-        for found in networks_in(weights.shapes):
-            role = found.component.roles[0]
-            if found.component is CLIP_TEXT:  # Which of several it is depends on the family.
-                texts.append((found, weights))
-            else:
-                parts.setdefault(role, part_of(role, found, weights, said))
-    texts.sort(key=lambda each: _rank(each[0], said))
+@dataclass(frozen=True)
+class Holding:
+    """The networks of one file or folder, before it is known what model they make. CLIP's text encoders are in the
+    order that a model takes them, in the roles that the files state, else all in the first: which it is depends on the
+    family. tokenizers: by the encoder's role here; said: what a file that Darkroom wrote says of itself; names: of all
+    tensors in a file."""
+
+    path: Path
+    parts: Sequence[Part]
+    tokenizers: Mapping[Role, Path | Tokenizer] = field(default_factory=dict)
+    said: Mapping[str, Any] = field(default_factory=dict)
+    names: Collection[str] = ()
+
+
+def file_holding(weights: WeightsFile) -> Holding:
+    """The networks in a file. Raises ModelError where their dimensions make no sense."""
+    refuse_foreign(weights.path, weights.entries)
+    said = said_of(weights)
+    found = networks_in(weights.shapes)
+    texts = [each for each in found if each.component is CLIP_TEXT]
+    texts.sort(key=lambda each: in_order(each.prefix, 0 if said else each.config.hidden_size))
+    roles = [role for role in CLIP_TEXT.roles if role in said] or [CLIP_TEXT.roles[0]] * len(texts)
+    parts = [part_of(role, each, weights, said) for role, each in zip(roles, texts, strict=False)]
+    others = [each for each in found if each.component is not CLIP_TEXT]
+    parts += [part_of(each.component.roles[0], each, weights, said) for each in others]
+    tokenizers = {Role(role): Tokenizer.from_dict(each) for role, each in said.get("tokenizers", {}).items()}
+    return Holding(weights.path, parts, tokenizers, said, weights.entries)
+
+
+def assembled(own: Holding, beside: Sequence[Holding]) -> Source:
+    """The model that networks make which nothing but themselves describes, with what they lack of those that are given
+    beside them. Raises ModelError where there is no denoising network among them."""
+    given = [part for each in beside for part in each.parts]
+    texts = [part for part in own.parts if part.component is CLIP_TEXT]
+    parts = {part.role: part for part in [*reversed(given), *own.parts] if part.component is not CLIP_TEXT}
     denoiser = denoiser_of(parts)
     if denoiser is None:
-        raise ModelError(_not_whole(path, parts, texts))
-    openclip = any(found.layout != HUGGING_FACE for found, _ in texts)
-    family, notes = family_of(Shapes(denoiser.config, openclip, len(texts)), _evidence(denoiser))
-    for role, (found, weights) in zip(family.text, texts, strict=False):
-        parts[role] = part_of(role, found, weights, said)
-    family = _without_the_unused_layer(family, parts)
+        raise ModelError(f"{own.path} {_no_model(own)}")
+    widths = {part.config.hidden_size for part in texts}
+    texts += [part for part in given if part.component is CLIP_TEXT and part.config.hidden_size not in widths]
+    openclip = any(part.layout != HUGGING_FACE for part in texts)
+    shapes = Shapes(denoiser.config, openclip, tuple(part.config.hidden_size for part in texts))
+    try:
+        family, notes = family_of(shapes, _evidence(denoiser))
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"{denoiser.weights.path} {error}") from None
+    for role, part in seats_of(texts, family.text).items():
+        parts[role], use = seated(part, role, family.text[role])
+        family = replace(family, text={**family.text, role: use})
     if vae := parts.get(Role.VAE):
-        if Role.VAE not in said:
-            parts[Role.VAE] = vae = scaled(vae, family)
+        parts[Role.VAE] = vae = scaled(vae, family)
         family = replace(family, latent_channels=vae.config.latent_channels, factor=vae.config.factor)
     if family.largest is not None:
         family = replace(family, native=min(family.native, family.largest))
-    family, notes = _as_said(family, notes, said)
-    tokenizers = {Role(role): Tokenizer.from_dict(each) for role, each in said.get("tokenizers", {}).items()}
-    return Source(path, parts, family, tokenizers, notes, said.get("scheduler", {}), said.get("extra", {}))
-
-
-SD2_LAYER = 23
-"""The layer of OpenCLIP-H whose state Stable Diffusion 2 was trained on, of 24."""
-
-
-def _without_the_unused_layer(family: Family, parts: Mapping[Role, Part]) -> Family:
-    """The family as its encoder is used in a file made from a folder: these have no layer after the one used."""
-    text = {
-        role: replace(use, layer=-1)
-        if use.normed and role in parts and parts[role].config.num_hidden_layers == SD2_LAYER
-        else use
-        for role, use in family.text.items()
-    }
-    return replace(family, text=text)
+    family, fast = with_speed(family, _called(own.path, denoiser))
+    family, notes = _as_said(family, [*notes, *fast], own.said)
+    scheduler, extra = own.said.get("scheduler", {}), own.said.get("extra", {})
+    return Source(own.path, parts, family, own.tokenizers, notes, scheduler, extra)
 
 
 def said_of(weights: WeightsFile) -> dict[str, Any]:
@@ -100,21 +113,28 @@ def _as_said(family: Family, notes: list[str], said: Mapping[str, Any]) -> tuple
     return replace(family, text=text, zero_empty=bool(told.get("zero_empty", family.zero_empty))), notes
 
 
-def _rank(found: Found, said: Mapping[str, Any]) -> tuple[int, int]:
-    """CLIP's encoders in the order that a model takes them: as the file numbers them, else the smaller one first."""
-    place = next((i for i, marks in enumerate(_NUMBERED) if any(m in found.prefix for m in marks)), 0)
-    return place, 0 if said else found.config.hidden_size
-
-
-_NUMBERED = (("embedders.0.", "clip_l."), ("embedders.1.", "clip_g."))
-
-
 def scaled(vae: Part, family: Family) -> Part:
-    """An autoencoder that scales latents as the family's does, which no shape tells; a tiny one needs nothing."""
-    if vae.component is not AUTOENCODER:
+    """An autoencoder that scales latents as the family's does, where no file tells; a tiny one needs nothing."""
+    if vae.component is not AUTOENCODER or vae.described is not None:
         return vae
     facts = {"scaling_factor": family.scaling, "shift_factor": family.shift, "sample_size": family.native}
     return replace(vae, config=replace(vae.config, **facts))
+
+
+# Configurations that lie beside a file and are called like it: A1111's, ComfyUI's and kohya's, Civitai's and those of
+# the programs that fetch from there.
+_BESIDE = (".yaml", ".yml", ".json", ".safetensors.json", ".civitai.info", ".metadata.json", ".cm-info.json")
+
+
+def _text_of(path: Path) -> str:
+    """The text of a configuration without what is commented out; nothing where there is none."""
+    try:
+        if path.stat().st_size >= 1 << 20:
+            return ""
+        text = path.read_text("utf-8-sig", errors="replace")
+    except OSError:
+        return ""
+    return text if path.suffix not in (".yaml", ".yml") else re.sub(r"(?m)(^|\s)#.*$", "", text)
 
 
 def _evidence(part: Part) -> Evidence:
@@ -125,19 +145,29 @@ def _evidence(part: Part) -> Evidence:
         whole = part.prefix + name
         return weights.floats(whole) if whole in weights.entries else None
 
-    beside = ""
-    for suffix in (".yaml", ".yml", ".json"):
-        if (file := path.with_suffix(suffix)).is_file() and file.stat().st_size < 1 << 20:
-            beside = file.read_text("utf-8", errors="replace")
-            break
+    beside = [text for ending in _BESIDE if (text := _text_of(path.with_suffix(ending)))]
     said = {**weights.metadata, **{name: str(value) for name, value in weights.extra.items()}}
-    return Evidence(said, beside, read, list(weights.entries), path.name)
+    return Evidence(said, "\n".join(beside), read, list(weights.entries))
 
 
-def _not_whole(path: Path, parts: Mapping[Role, Part], texts: Sequence[tuple[Found, WeightsFile]]) -> str:
-    """Why a file without U-Net and MMDiT is no model, and what to do with it."""
-    if Role.VAE in parts:
-        return f"{path} is an autoencoder alone: give it as --vae beside a model"
-    if texts or parts:
-        return f"{path} holds {', '.join(parts) or 'a text encoder'} alone: give it beside a model (--with)"
-    return f"{path} holds none of the networks of Stable Diffusion: it is another kind of file"
+def _called(path: Path, denoiser: Part) -> list[str]:
+    """What a model is called: by its file, by itself, and by the file of its U-Net where that is another."""
+    return [path.stem, denoiser.weights.metadata.get("modelspec.title", ""), denoiser.weights.path.stem]
+
+
+def _no_model(own: Holding) -> str:
+    """What something is that has neither U-Net nor MMDiT."""
+    kind = kind_beside(own.names)
+    if kind is not None:
+        option = f": give it as {BESIDE_OPTIONS[kind]} beside a model" if kind in BESIDE_OPTIONS else ""
+        return f"is no model but {a_kind(kind)}{option}"
+    if own.parts:
+        return f"is {use_alone(own)}"
+    return "holds none of the networks of Stable Diffusion: it is another kind of file"
+
+
+def use_alone(own: Holding) -> str:
+    """What networks are that are no model without U-Net and MMDiT, and what to do with them."""
+    labels = " and ".join(dict.fromkeys(part.component.label for part in own.parts))
+    vae = Role.VAE in {part.role for part in own.parts}
+    return f"{labels} alone: give it {'as --vae beside a model' if vae else 'beside a model (--with)'}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.checkpoint.components import HUGGING_FACE, Component
 from darkroom.checkpoint.family import Family
-from darkroom.checkpoint.infer import Found, within
+from darkroom.checkpoint.infer import Found, networks_in, within
 from darkroom.checkpoint.rules import Rule
 from darkroom.errors import ModelError
 from darkroom.networks.roles import DENOISERS, Role
@@ -69,20 +69,19 @@ class Part:
 
     def stored(self) -> list[str]:
         """The names in the file of all that lies under the prefix and has a place in a network."""
-        own = self._own().values()
-        return [
-            self.prefix + name for name in own if not any(re.match(each, name) for each in _AMONG.values())
-        ]
+        return [name for own in self._own().values() if not _is_any(name := self.prefix + own, _AMONG)]
 
     def names(self) -> list[str]:
         """The names in the file of all that the network is made of. Raises ModelError naming what is missing.
 
-        Imports torch only where what is stored does not come to what a network of these dimensions has.
+        Imports torch only where what is stored does not come to what a network of these dimensions has, not even
+        without the rest of what it may have been taken from.
         """
-        names, computed = self.stored(), {self.prefix + name for name in self.component.computed}
-        held = sum(math.prod(self.weights.entries[name].shape) for name in names if name not in computed)
-        if held == self.parameters():
-            return names
+        stored, computed = self.stored(), {self.prefix + name for name in self.component.computed}
+        for names in (stored, [name for name in stored if not _is_any(name, _AROUND)]):
+            held = sum(math.prod(self.weights.entries[name].shape) for name in names if name not in computed)
+            if held == self.parameters():
+                return names
         return [self.prefix + rule.theirs for rule in self.rules(self.build())]
 
     def files(self) -> list[Path]:
@@ -165,35 +164,62 @@ _AMONG = {
     "position numbers": r".*\b(position_ids|attn_mask)$",
     "the scale of CLIP's training": r".*\blogit_scale$",
 }
-# Tensors of single files that no network needs.
-_LEFT_ALONE = _AMONG | {
+# The rest of what a network was taken from.
+_AROUND = {
+    "the projection of a text encoder whose end state is not used": r".*\btext_projection(\.weight)?$",
+    "the image side of CLIP": r".*\b(visual|vision_model|visual_projection)\.",
+    "the other half of T5": r"(.*\.)?(decoder\.(block|final_layer_norm|embed_tokens)|lm_head|encoder\.embed_tokens)\.",
+}
+# Tensors of single files that no network needs, if none has claimed them.
+_LEFT_ALONE = {
+    **_AMONG,
+    **_AROUND,
     "averages of training": r"model_ema\.",
     "the noise schedule": r"(alphas|betas|log_one_minus|sqrt_|posterior_|logvar|lvlb_weights|denoiser\.|scale_factor)",
     "marks": r"(v_pred|ztsnr|edm_mean|edm_std|edm_vpred\.sigma_)",
     "the unused last layer of OpenCLIP": r".*\.transformer\.resblocks\.\d+\.",
-    "training state": r"(optimizer|lr_scheduler|loss|cond_stage_model\.(model\.)?visual|global_step)",
+    "training state": r"(optimizer|lr_scheduler|loss\b|.*\.loss\.|global_step)",
     "the image side of unCLIP": r"(noise_augmentor|embedder)\.",
     "the depth estimator": r"depth_model\.",
     "the upscaler's noise schedule": r"low_scale_model\.",
 }
 
 
-def leftovers(source: Source, claimed: Mapping[Path, set[str]]) -> dict[str, list[str]]:
-    """The tensors that no network claims, by the reason they are left alone.
+def leftovers(source: Source) -> tuple[list[str], list[str]]:
+    """The tensors of the model's own file or folder that none of its networks is made of: those that are left alone
+    by everybody, and those that there is no reason for.
 
-    `claimed`: what the networks take, by file. Raises ModelError naming a tensor that there is no reason for.
+    The tensors of a network whose place another file's has taken are neither. Raises ModelError naming what a network
+    lacks.
     """
-    found: dict[str, list[str]] = {}
+    usual: list[str] = []
+    strange: list[str] = []
     for weights in {part.weights.path: part.weights for part in source.parts.values()}.values():
-        for name in weights.entries.keys() - claimed.get(weights.path, set()):
-            reason = next((why for why, pattern in _LEFT_ALONE.items() if re.match(pattern, name)), None)
-            if reason is None:
-                raise ModelError(
-                    f"{weights.path} holds {name}, which no network of {source.family.name} has: "
-                    "it is another model's, or has been changed"
-                )
-            found.setdefault(reason, []).append(name)
-    return found
+        if not weights.path.is_relative_to(source.path):
+            continue
+        own = [part for part in source.parts.values() if part.weights is weights]
+        left = weights.entries.keys() - {name for part in own for name in part.names()}
+        usual += [name for name in left if _is_any(name, _LEFT_ALONE)]
+        unclaimed = [name for name in left if not _is_any(name, _LEFT_ALONE)]
+        if unclaimed:
+            taken = {part.prefix for part in own}
+            replaced = [each.prefix for each in networks_in(weights.shapes) if each.prefix not in taken]
+            strange += [name for name in unclaimed if not name.startswith(tuple(replaced))]
+    return sorted(usual), sorted(strange)
+
+
+def noted(source: Source) -> Source:
+    """The model with a note of the tensors in its files that nobody knows a use for, where there are any."""
+    _, strange = leftovers(source)
+    if not strange:
+        return source
+    first = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
+    words = f"{len(strange)} tensors that no network of {source.family.name} has are left out: {first}"
+    return replace(source, notes=[*source.notes, words])
+
+
+def _is_any(name: str, sorts: Mapping[str, str]) -> bool:
+    return any(re.match(pattern, name) for pattern in sorts.values())
 
 
 def part_of(role: Role, found: Found, weights: WeightsFile, said: Mapping[str, Any] | None = None) -> Part:
@@ -203,4 +229,5 @@ def part_of(role: Role, found: Found, weights: WeightsFile, said: Mapping[str, A
         config = found.config if stated is None else found.component.read(stated)
     except ModelError as error:
         raise ModelError(f"{weights.path}: the dimensions of its {role} make no sense: {error}") from error
-    return Part(role, found.component, config, weights, found.prefix, found.layout)
+    described = None if stated is None else weights.path
+    return Part(role, found.component, config, weights, found.prefix, found.layout, described)

@@ -54,10 +54,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run_inspect(args: argparse.Namespace) -> int:
     from darkroom.library.describe import describe
+    from darkroom.library.kinds import KINDS
     from darkroom.library.locate import locate
 
     for number, model in enumerate(args.model):
-        found = describe(locate(model), args.hash)
+        found = describe(locate(model, *KINDS), args.hash)
         if args.json:
             print(json.dumps(found.to_dict(), ensure_ascii=False))
         else:
@@ -86,20 +87,31 @@ def as_text(found: Description) -> str:
 
 
 def run_convert(args: argparse.Namespace) -> int:
-    from darkroom.checkpoint.export import convert
-    from darkroom.checkpoint.opening import open_source, with_vae
+    from darkroom.checkpoint.beside import lone_part, with_vae
+    from darkroom.checkpoint.export import convert, convert_part
+    from darkroom.checkpoint.opening import open_source
+    from darkroom.checkpoint.source import noted
     from darkroom.engine.devices import precision_of
     from darkroom.library.locate import locate
 
     dtype = None if args.precision is None else precision_of(args.precision)
+    out, path = args.out.expanduser(), locate(args.model, "model", "vae", "text-encoder")
     with ExitStack() as opened:
-        source = opened.enter_context(open_source(locate(args.model), prediction=args.prediction))
-        if args.vae is not None:
-            source = opened.enter_context(with_vae(source, args.vae.expanduser()))
-        bar = opened.enter_context(byte_bar())
-        told = partial(bar, args.out.name)
-        convert(source, args.out, dtype, args.prune, told)
-    for note in source.notes:
+        bar = partial(opened.enter_context(byte_bar()), out.name)
+        if alone := lone_part(path, opened):
+            convert_part(alone, out, dtype, bar)
+            notes = (
+                []
+                if alone.described
+                else [f"nothing says how this {alone.component.label} is used: the usual is assumed"]
+            )
+        else:
+            source = opened.enter_context(open_source(path, prediction=args.prediction))
+            if args.vae is not None:
+                source = opened.enter_context(with_vae(source, locate(args.vae, "vae", "model")))
+            convert(source, out, dtype, args.prune, bar)
+            notes = [*noted(source).notes]
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    print(args.out)
+    print(out)
     return 0

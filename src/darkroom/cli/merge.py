@@ -54,10 +54,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from darkroom.checkpoint.beside import with_vae
     from darkroom.checkpoint.blend import Recipe, blended
     from darkroom.checkpoint.blocks import block_weights
     from darkroom.checkpoint.export import convert
-    from darkroom.checkpoint.opening import open_source, with_vae
+    from darkroom.checkpoint.opening import open_source
     from darkroom.engine.devices import precision_of
     from darkroom.library.locate import locate
 
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         base, *others = (opened.enter_context(open_source(locate(name))) for name in (args.model, *names))
         made = blended(base, others, recipe)
         if args.vae is not None:
-            made = opened.enter_context(with_vae(made, args.vae.expanduser()))
+            made = opened.enter_context(with_vae(made, locate(args.vae, "vae", "model")))
         bar = opened.enter_context(byte_bar())
         told = args.output.name
         convert(made, args.output, dtype, prune=True, progress=lambda done, total: bar(told, done, total))

@@ -29,12 +29,15 @@ import torch
 from torch import Tensor
 
 from darkroom.engine.devices import give_back_memory
-from darkroom.engine.networks import Networks
+from darkroom.engine.networks import Networks, NotNumbers
 from darkroom.errors import Cancelled, GenerationError
 from darkroom.generation.work import Decode, Denoise, Encode, Prepare, Render, Row, Work
 
 log = logging.getLogger(__name__)
 
+_NO_NUMBER = (
+    "{what} is not a number: its weights are damaged or the precision is too low, try --precision float32"
+)
 ROWS = 2
 """How many rows a denoising call has: one picture with guidance."""
 
@@ -200,13 +203,8 @@ class Engine:
         if all(bool(output.isfinite().all()) for output in outputs):
             task.send(list(outputs))
         else:
-            step = f"step {task.job.done + 1} of {task.job.total}"
-            task.throw(
-                GenerationError(
-                    f"the network's output at {step} is not a number: "
-                    "its weights are damaged or the precision is too low, try --precision float32"
-                )
-            )
+            what = f"the network's output at step {task.job.done + 1} of {task.job.total}"
+            task.throw(GenerationError(_NO_NUMBER.format(what=what)))
 
     def _call_in_batches(self, rows: Sequence[Row]) -> list[Tensor]:
         outputs: list[Tensor] = []
@@ -248,24 +246,43 @@ class Engine:
     def _perform(self, task: Task[Any]) -> object:
         match task.work:
             case Encode(prompts, expert):
-                return self.networks.encode(prompts, expert)
+                found = self.networks.encode(prompts, expert)
+                if not all(each.finite for each in found):
+                    raise GenerationError(_NO_NUMBER.format(what="the text encoder's output"))
+                return found
             case Prepare(pixels):
-                return self.networks.prepare(pixels)
+                return self._exact_if_must(task, "read", self.networks.prepare, pixels)
             case Decode(latent):
-                return self._in_tiles_if_must(task, self.networks.decode, latent)
+                return self._exact_if_must(
+                    task, "decoded", self._in_tiles_if_must(task, self.networks.decode), latent
+                )
             case Render(latent):
-                return self._in_tiles_if_must(task, self.networks.render, latent)
+                return self._exact_if_must(
+                    task, "decoded", self._in_tiles_if_must(task, self.networks.render), latent
+                )
         raise AssertionError(task.work)
 
-    def _in_tiles_if_must(self, task: Task[Any], decode: Callable[..., object], latent: Tensor) -> object:
+    def _exact_if_must(self, task: Task[Any], done: str, run: Callable[..., object], value: object) -> object:
+        """The autoencoder's work, once more in float32 where it overflows in the precision of its weights."""
         try:
-            return decode(latent)
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-        give_back_memory()
-        task.notes.append("decoded in tiles: memory did not suffice for the whole picture")
-        return decode(latent, tiled=True)
+            return run(value)
+        except NotNumbers:
+            found = run(value, exact=True)
+        task.notes.append(f"{done} in float32: the autoencoder overflows in a lower precision")
+        return found
+
+    def _in_tiles_if_must(self, task: Task[Any], decode: Callable[..., object]) -> Callable[..., object]:
+        def run(latent: Tensor, **options: bool) -> object:
+            try:
+                return decode(latent, **options)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+            give_back_memory()
+            task.notes.append("decoded in tiles: memory did not suffice for the whole picture")
+            return decode(latent, tiled=True, **options)
+
+        return run
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from darkroom.checkpoint.source import Source
 from darkroom.engine.devices import Placement, keep_freed_memory, return_freed_memory
 from darkroom.engine.memory import MODES, Memory, Room, seated
 from darkroom.engine.networks import Expert, LatentDiffusion
+from darkroom.errors import ModelError
 from darkroom.networks import CLIPText, T5Encoder
 from darkroom.networks.roles import Role
 from darkroom.prompt import ClipText, T5Text, T5Tokenizer, TextConditioner, Tokenizer
@@ -58,12 +59,22 @@ def conditioner_of(source: Source, networks: Mapping[Role, Any], device: torch.d
         assert isinstance(encoder, CLIPText)
         own = source.tokenizers.get(role)
         tokenizer = Tokenizer.load(own) if isinstance(own, Path) else own or Tokenizer.clip(use.pad)
+        _check_words(source, role, tokenizer, encoder)
         clips.append(ClipText(tokenizer, encoder, use, role))
     joint = getattr(source.denoiser.config, "joint_attention_dim", None)
     t5, folder = networks.get(Role.TEXT_ENCODER_3), source.tokenizers.get(Role.TEXT_ENCODER_3)
     if isinstance(t5, T5Encoder) and isinstance(folder, Path):
         return TextConditioner(clips, joint, T5Text(T5Tokenizer.load(folder), t5), device)
     return TextConditioner(clips, joint, device=device)
+
+
+def _check_words(source: Source, role: Role, tokenizer: Tokenizer, encoder: CLIPText) -> None:
+    rows = encoder.config.vocab_size
+    if beyond := [each.content for each in tokenizer.added if each.id >= rows]:
+        raise ModelError(
+            f"{source.path}: its {role.tokenizer} knows {', '.join(beyond[:3])} ({len(beyond)} added words), for which "
+            f"its {role} has no vectors ({rows} in all): give the two that belong together"
+        )
 
 
 def _tune_allocator(mode: Memory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,19 +14,27 @@ from darkroom.adapters.applied import applied
 from darkroom.diffusion import parse_guides
 from darkroom.engine.devices import Placement
 from darkroom.engine.memory import MODES, Memory
-from darkroom.errors import InvalidRequest
+from darkroom.errors import GenerationError, InvalidRequest
 from darkroom.generation.request import Request
 from darkroom.generation.work import Row
 from darkroom.networks import VAE, Added, MMDiT, TinyVAE, UNet
 from darkroom.networks.altered import altered, attention_layers, blocks
 from darkroom.networks.freeu import places
+from darkroom.networks.precise import in_float32
 from darkroom.networks.roles import Role
 from darkroom.pixels import Pixels, to_images, to_pixels
 from darkroom.prompt.conditioning import Conditioning, Prompt, TextConditioner
 
 
+class NotNumbers(GenerationError):
+    """What an autoencoder made is no numbers: it overflows in this precision, or its weights are damaged."""
+
+
 class Networks(Protocol):
-    """What an engine needs of a model. Every method may be given any number of items."""
+    """What an engine needs of a model. Every method may be given any number of items.
+
+    The autoencoder computes in float32 if it is to be `exact`, and raises NotNumbers where what it makes is none.
+    """
 
     def encode(self, prompts: Sequence[Prompt | None], expert: int = 0) -> list[Conditioning]: ...
 
@@ -34,11 +43,11 @@ class Networks(Protocol):
         float32."""
         ...
 
-    def prepare(self, pixels: Pixels) -> Tensor: ...
+    def prepare(self, pixels: Pixels, exact: bool = False) -> Tensor: ...
 
-    def decode(self, latent: Tensor, tiled: bool = False) -> Pixels: ...
+    def decode(self, latent: Tensor, tiled: bool = False, exact: bool = False) -> Pixels: ...
 
-    def render(self, latent: Tensor, tiled: bool = False) -> Tensor: ...
+    def render(self, latent: Tensor, tiled: bool = False, exact: bool = False) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -126,17 +135,34 @@ class LatentDiffusion:
                 output = denoiser(x, times, context, added, attention=attention)
         return list(output.to("cpu", torch.float32).split(1))
 
-    def prepare(self, pixels: Pixels) -> Tensor:
+    def prepare(self, pixels: Pixels, exact: bool = False) -> Tensor:
         image = to_images(pixels[None]).to(self.placement.device)
-        return self.vae.to_latent(image, self.memory.tiled).to("cpu", torch.float32)
+        with in_float32(self.vae) if exact else nullcontext():
+            return _numbers(self.vae.to_latent(image, self.memory.tiled))
 
-    def decode(self, latent: Tensor, tiled: bool = False) -> Pixels:
-        pixels: Pixels = to_pixels(self.render(latent, tiled))[0]
+    def decode(self, latent: Tensor, tiled: bool = False, exact: bool = False) -> Pixels:
+        pixels: Pixels = to_pixels(self.render(latent, tiled, exact))[0]
         return pixels
 
-    def render(self, latent: Tensor, tiled: bool = False) -> Tensor:
+    def render(self, latent: Tensor, tiled: bool = False, exact: bool = False) -> Tensor:
+        if not bool(latent.isfinite().all()):
+            raise GenerationError(
+                "the finished latent is not a number: ask for less guidance, or another sampler or schedule"
+            )
         latent = latent.to(self.placement.device)
-        return self.vae.from_latent(latent, tiled=tiled or self.memory.tiled).to("cpu", torch.float32)
+        with in_float32(self.vae) if exact else nullcontext():
+            return _numbers(self.vae.from_latent(latent, tiled=tiled or self.memory.tiled))
+
+
+def _numbers(output: Tensor) -> Tensor:
+    """What an autoencoder made, float32 on the CPU; NotNumbers where it is none."""
+    output = output.to("cpu", torch.float32)
+    if not bool(output.isfinite().all()):
+        raise NotNumbers(
+            "the autoencoder's output is not a number, not even in float32: its weights are damaged, give another "
+            "one (--vae)"
+        )
+    return output
 
 
 def _tokens(denoiser: nn.Module, x: Tensor) -> int:

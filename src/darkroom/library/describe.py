@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darkroom.checkpoint.infer import networks_in
+from darkroom.checkpoint.beside import held_at
+from darkroom.checkpoint.foreign import kind_beside
 from darkroom.checkpoint.opening import open_source
-from darkroom.checkpoint.source import Part, Source, part_of
-from darkroom.errors import ModelError
-from darkroom.library.kinds import kind_by_names
+from darkroom.checkpoint.single_file import use_alone
+from darkroom.checkpoint.source import Part, Source, noted
+from darkroom.errors import ModelError, UnsupportedModel
 from darkroom.networks.roles import DENOISERS, Role
 from darkroom.weights.dtypes import SIZES
 from darkroom.weights.hashes import sha256
 from darkroom.weights.mapped import WeightsFile
 from darkroom.weights.names import INDEX
-from darkroom.weights.opening import open_weights
+from darkroom.weights.opening import weights_at
 
 _PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -66,12 +68,14 @@ def describe(path: Path, hashes: bool = False) -> Description:
     """
     try:
         source = open_source(path)
+    except UnsupportedModel:
+        raise
     except ModelError:
         if (path / INDEX).is_file():
             raise
-        return _of_one_file(path, hashes)
+        return _of_parts(path, hashes)
     with source:
-        return _of_model(source, hashes)
+        return _of_model(noted(source), hashes)
 
 
 def _of_model(source: Source, hashes: bool) -> Description:
@@ -104,28 +108,31 @@ def _of_model(source: Source, hashes: bool) -> Description:
     )
 
 
-def _of_one_file(path: Path, hashes: bool) -> Description:
-    """A file that is no whole model: parts of one, or something else that goes with one."""
-    with open_weights(path) as weights:
-        parts = [part_of(found.component.roles[0], found, weights) for found in networks_in(weights.shapes)]
-        networks = [_network(part.component.label, part, part.stored()) for part in parts]
-        what = None if networks else kind_by_names(weights.entries)
+def _of_parts(path: Path, hashes: bool) -> Description:
+    """What is no whole model: parts of one, or something else that goes with one; a file, or a component's folder."""
+    with ExitStack() as opened:
+        weights = opened.enter_context(weights_at(path))
+        held = held_at(path, None, opened)
+        networks = [_network(part.component.label, part, part.stored()) for part in held.parts]
+        what = None if networks else kind_beside(weights.entries)
         if not networks and what is None:
             raise ModelError(
                 f"{path} holds none of the networks of Stable Diffusion: it is another kind of file"
             )
+        files = _paths(weights)
+        form = "folder of a component" if path.is_dir() else what or "part of a model"
         return Description(
             path,
-            f"{what or 'part of a model'} ({weights.format})",
+            f"{form} ({weights.format})",
             "",
             "",
             networks,
-            list(DENOISERS[:1]) if networks else [],
-            [],
-            path.stat().st_size,
+            list(DENOISERS[:1]) if len(networks) > 1 else [],
+            [use_alone(held)] if networks else [],
+            sum(file.stat().st_size for file in files),
             _memory(networks),
             {k: v for k, v in weights.metadata.items() if k != "format"},
-            {path.name: sha256(path)} if hashes else {},
+            {file.name: sha256(file) for file in files} if hashes else {},
         )
 
 

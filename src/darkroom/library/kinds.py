@@ -5,12 +5,12 @@ Networks tell models, autoencoders and encoders; names of tensors tell what chan
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.checkpoint.components import COMPONENTS
+from darkroom.checkpoint.foreign import BESIDE, kind_beside, refuse_foreign
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.source import Source
@@ -18,17 +18,7 @@ from darkroom.errors import ModelError
 from darkroom.weights.names import INDEX, TEXTS
 from darkroom.weights.opening import weights_at
 
-# A ControlNet may hold a whole U-Net besides, so that names are asked before networks.
-_BY_NAMES: Mapping[str, str] = {
-    "controlnet": r"control_model\.|controlnet_|.*\b(input_hint_block|lora_controlnet)\b",
-    "t2i-adapter": r"(adapter\.)?body\.\d+\.(in_conv|block1|resnets)\.",
-    "ip-adapter": r"(image_proj|ip_adapter)\.",
-    "lora": r".*\b(lora_(down|up|A|B|mid)|lora\.(down|up)|hada_w1_a|lokr_w[12]|oft_(blocks|diag)|dora_scale)\b",
-    "embedding": r"(emb_params|string_to_param\..+|clip_[gl]|<[^>]+>)$",
-    "hypernetwork": r"\d+\.[kv]\.linear\.?\d+\.(weight|bias)$",
-    "upscaler": r".*\b(rdb1\.conv1|RDB1\.conv1|residual_group\.blocks)\b|model\.1\.sub\.0\.",
-}
-KINDS = tuple(dict.fromkeys([*(component.kind for component in COMPONENTS), *_BY_NAMES]))
+KINDS = tuple(dict.fromkeys([*(component.kind for component in COMPONENTS), *BESIDE]))
 """Every kind of thing that the library can hold."""
 
 
@@ -53,6 +43,8 @@ def identify(path: Path, hint: str | None = None) -> Identity:
             return Identity("model", source.family.name, path, tuple(_folder_files(source)))
     with weights_at(path) as weights:
         kind = _kind(weights.shapes) or hint
+        if kind not in BESIDE:
+            refuse_foreign(path, weights.entries)
         paths = [file.path for file in weights.files]
         if kind is None:
             raise ModelError(f"{path} holds no weights that Darkroom knows: it is another kind of file")
@@ -66,17 +58,9 @@ def identify(path: Path, hint: str | None = None) -> Identity:
     return Identity(kind, family, path.parent, (path.name,))
 
 
-def kind_by_names(names: Iterable[str]) -> str | None:
-    """The kind of what is no network of a model's own, by the names of its tensors; None where they do not tell."""
-    names = list(names)
-    return next(
-        (kind for kind, pattern in _BY_NAMES.items() if any(map(re.compile(pattern).match, names))), None
-    )
-
-
 def _kind(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     kinds = {found.component.kind for found in networks_in(shapes)}
-    return kind_by_names(shapes) or next((kind for kind in KINDS if kind in kinds), None)
+    return kind_beside(shapes) or next((kind for kind in KINDS if kind in kinds), None)
 
 
 def _folder_files(source: Source) -> Iterable[str]:

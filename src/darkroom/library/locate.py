@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from darkroom.checkpoint.foreign import BESIDE_OPTIONS, a_kind
 from darkroom.errors import ModelError
 from darkroom.library.lock import locked
-from darkroom.library.records import Entry, Library, installed, suggestion, version_of
-from darkroom.weights.names import INDEX, SUFFIXES
+from darkroom.library.records import Entry, Library, Version, installed, suggestion, version_of
+from darkroom.weights.names import INDEX, SUFFIXES, weights_name
 
 
 def available() -> dict[str, Path]:
@@ -29,39 +30,61 @@ def _embedded(name: str, folder: Path) -> Entry:
     return Entry(name, found.kind, [version_of(folder, found.root, found.files, **facts)])
 
 
-def locate(model: str | Path, kind: str = "model") -> Path:
-    """The file or the folder of what is given by a path, a name, an alias or the first digits of a SHA-256.
+# What there is an option for, by kind: where to give what was given elsewhere.
+_OPTIONS = {"model": "--model", "vae": "--vae", "text-encoder": "--with", **BESIDE_OPTIONS}
+
+
+def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
+    """The file or the folder of what is given by a path, a name, an alias or the first digits of a SHA-256; of some
+    kind, or of one of `others` where nothing of that kind is called so.
 
     Where a models.lock lists the name, the version that it lists is chosen, and refused if its files have other hashes.
     Raises ModelError that says what to do.
     """
-    name = str(model)
-    if kind == "model" and (folder := installed().get(name)):
-        wanted = locked(name, kind)
+    name, kinds = str(model), (kind, *others)
+    if "model" in kinds and (folder := installed().get(name)):
+        wanted = locked(name, "model")
         return folder if wanted is None else wanted.choose([_embedded(name, folder).version]).path
     path = Path(model).expanduser()
-    if path.is_file() or (path / INDEX).is_file() or (kind != "model" and path.is_dir()):
+    if path.is_file() or (path.is_dir() and (kind != "model" or _is_unit(path))):
         return path
     library = Library.read()
-    if found := library.match(name, kind):
-        entry, version = found
-        if wanted := locked(name, kind) or locked(entry.name, kind):
-            version = wanted.choose([version, *(each for each in entry.versions if each is not version)])
-        if not version.path.exists():
-            raise ModelError(
-                f"{version.path}, known as {entry.name!r}, is gone: `darkroom models scan` finds it again"
-            )
-        return version.path
+    for each in kinds:
+        if found := library.match(name, each):
+            return _chosen(name, each, *found)
     if path.is_dir():
         raise ModelError(f"{path} has no {INDEX}: give a model folder in the Hugging Face layout, or a file")
-    if wanted := locked(name, kind):
-        wanted.choose([])
+    for each in kinds:
+        if wanted := locked(name, each):
+            wanted.choose([])
     if path.is_absolute() or path.suffix in SUFFIXES:
         raise ModelError(f"there is no file or folder {path}")
-    known = [each for entry in library.of_kind(kind) for each in (entry.name, *entry.aliases)]
-    known += installed() if kind == "model" else []
+    if found := library.match(name):
+        entry = found[0]
+        option = f": give it as {_OPTIONS[entry.kind]}" if entry.kind in _OPTIONS else ""
+        raise ModelError(
+            f"there is no {kind} {name!r}, what the library calls so is {a_kind(entry.kind)}{option}"
+        )
+    known = [each for one in kinds for entry in library.of_kind(one) for each in (entry.name, *entry.aliases)]
+    known += installed() if "model" in kinds else []
     advice = suggestion(name, known, ", or the path of a file or folder")
     raise ModelError(f"there is no {kind} {name!r}: {advice}")
+
+
+def _is_unit(path: Path) -> bool:
+    """Whether a folder is a model's, or a component's with its weights."""
+    return (path / INDEX).is_file() or weights_name({file.name for file in path.iterdir()}) is not None
+
+
+def _chosen(name: str, kind: str, entry: Entry, version: Version) -> Path:
+    """A version of what the library knows by a name, as a models.lock wants it."""
+    if wanted := locked(name, kind) or locked(entry.name, kind):
+        version = wanted.choose([version, *(each for each in entry.versions if each is not version)])
+    if not version.path.exists():
+        raise ModelError(
+            f"{version.path}, known as {entry.name!r}, is gone: `darkroom models scan` finds it again"
+        )
+    return version.path
 
 
 def name_of(path: Path) -> str:

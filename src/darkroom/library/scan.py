@@ -18,7 +18,8 @@ from typing import Any
 from darkroom.errors import ModelError
 from darkroom.library.kinds import identify
 from darkroom.library.records import Recorded, Version, changing, version_of
-from darkroom.weights.names import INDEX, SUFFIXES
+from darkroom.networks.roles import Role
+from darkroom.weights.names import INDEX, SUFFIXES, weights_name
 
 # Names that say nothing of what is inside: the folder's name is taken instead.
 _PLAIN = re.compile(
@@ -148,11 +149,15 @@ def _walk(folder: Path, seen: set[str], hint: str | None, report: Report) -> Ite
     if repository := re.fullmatch(r"models--(.+?)--(.+)", folder.name):
         yield from _repository(folder, "/".join(repository.groups()), report)
         return
-    if _is_unit(folder):
-        yield Candidate(folder, _names(folder), hint=hint)
-        return
     hint = _HINTS.get(folder.name.lower(), hint)
     entries = sorted(folder.iterdir())
+    unit = _is_unit(folder)
+    if unit and (lacking := _without_weights(folder)):
+        # As the hub's cache is for those who fetched a single file of a repository.
+        report(f"{folder} is no whole model, for there are no weights of {', '.join(lacking)}")
+        unit = False
+    if unit:
+        yield Candidate(folder, _names(folder), hint=hint)
     recorded: list[Candidate] = []
     elsewhere: list[tuple[Path, str | None]] = []
     try:
@@ -162,8 +167,14 @@ def _walk(folder: Path, seen: set[str], hint: str | None, report: Report) -> Ite
         report(str(error))
     yield from (found for found in recorded if _first(found.path, seen))
     for path in entries:
-        if path.suffix.lower() in SUFFIXES and path.is_file() and _first(path, seen):
+        if path.suffix.lower() not in SUFFIXES or path.is_dir() or (unit and _PLAIN.fullmatch(path.stem)):
+            continue
+        if not path.exists():
+            report(f"{path} is a link to nothing")
+        elif path.is_file() and _first(path, seen):
             yield Candidate(path, _names(path), hint=hint)
+    if unit:
+        return  # Its folders are its parts.
     for path in _subfolders(folder, [path for path in entries if path.is_dir()]):
         yield from _walk(path, seen, hint, report)
     for path, use in elsewhere:
@@ -186,6 +197,21 @@ def _is_unit(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(
         _PLAIN.fullmatch(file.stem) for suffix in SUFFIXES for file in folder.glob(f"*{suffix}")
     )
+
+
+def _without_weights(folder: Path) -> list[str]:
+    """The networks that a model's folder lists and has no weights of; none where it is not one, or its list cannot be
+    read."""
+    try:
+        index = json.loads((folder / INDEX).read_text("utf-8"))
+        listed = [role for role in Role if isinstance(index.get(role), list) and index[role][:1] != [None]]
+    except (OSError, ValueError, AttributeError):
+        return []
+    return [role for role in listed if not _has_weights(folder / role)]
+
+
+def _has_weights(folder: Path) -> bool:
+    return folder.is_dir() and weights_name({file.name for file in folder.iterdir()}) is not None
 
 
 def _subfolders(folder: Path, subfolders: list[Path]) -> Iterator[Path]:
@@ -231,10 +257,10 @@ def _repository(folder: Path, repository: str, report: Report) -> Iterator[Candi
     snapshots = [path for path in (folder / "snapshots").glob("*") if path.is_dir()]
     for snapshot in sorted(snapshots, key=lambda path: (path.name == main, path.stat().st_mtime)):
         origin = f"hf://{repository}@{snapshot.name}"
-        if _is_unit(snapshot):
-            yield Candidate(snapshot, (own, _tidy(repository)), (repository,), origin)
-            continue
         for found in _walk(snapshot, set(), None, report):
+            if found.path == snapshot:
+                yield Candidate(snapshot, (own, _tidy(repository)), (repository,), origin)
+                continue
             name = found.path.stem
             plain = _PLAIN.fullmatch(name) is not None
             names = (own, _tidy(f"{own}-{name}")) if plain else found.names[:1]

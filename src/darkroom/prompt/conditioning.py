@@ -76,6 +76,11 @@ class Conditioning:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.context.shape)
 
+    @property
+    def finite(self) -> bool:
+        """Whether all of it is numbers."""
+        return all(bool(each.isfinite().all()) for each in (self.context, self.pooled) if each is not None)
+
 
 @dataclass(frozen=True)
 class ClipText:
@@ -207,7 +212,8 @@ class TextConditioner:
     def _vocabulary(self, number: int, embeddings: Embeddings) -> Vocabulary:
         role = self.clips[number].role
         own = {name: embedding.arrays[role] for name, embedding in embeddings if role in embedding.arrays}
-        return Vocabulary(self.clips[number].tokenizer, own)
+        clip = self.clips[number]
+        return Vocabulary(clip.tokenizer, own, clip.encoder.config.vocab_size)
 
     def _conditioning(self, prompt: Prompt, length: int) -> Conditioning:
         context = torch.cat(

@@ -13,7 +13,8 @@ import gzip
 import json
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -51,11 +52,34 @@ def byte_alphabet() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
 
 
-def pieces(text: str) -> list[str]:
-    """The words a text is cut into before any merge."""
+@dataclass(frozen=True)
+class Added:
+    """A token that was added to a vocabulary: wherever a text holds its content it is that one id.
+
+    normalized: found in the text as CLIP reads it, whatever its case; else exactly as it is written. single_word: only
+    where no letter or digit is beside it.
+    """
+
+    content: str
+    id: int
+    normalized: bool = True
+    single_word: bool = False
+
+    def pattern(self) -> str:
+        content = regex.escape(normal(self.content) if self.normalized else self.content)
+        return rf"(?<!\w){content}(?!\w)" if self.single_word else content
+
+
+def normal(text: str) -> str:
+    """A text as CLIP reads it: Unicode NFC, whitespace runs to one space, lower case."""
     text = unicodedata.normalize("NFC", text)
     # Letter by letter: str.lower() would look at the neighbours of a Greek sigma, the reference does not.
-    lowered = "".join(character.lower() for character in regex.sub(r"\s+", " ", text))
+    return "".join(character.lower() for character in regex.sub(r"\s+", " ", text))
+
+
+def pieces(text: str) -> list[str]:
+    """The words a text is cut into before any merge."""
+    lowered = normal(text)
     # A mark that is one only now, in lower case, is text like any other.
     return [
         part
@@ -97,24 +121,57 @@ def _clip_merges() -> tuple[tuple[str, str], ...]:
 
 
 @lru_cache(maxsize=4)  # The encoders of a model have one vocabulary, and so have most models.
-def _tables(first: bytes, second: bytes | None = None) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of `vocab.json` and `merges.txt`, or of a `tokenizer.json`."""
+def _tables(
+    first: bytes, second: bytes | None = None
+) -> tuple[dict[str, int], list[tuple[str, str]], list[Added]]:
+    """Vocabulary, merges and what was added, of `vocab.json` and `merges.txt`, or of a `tokenizer.json`."""
     values = json.loads(first)
     if second is not None:
-        vocabulary, lines = values, second.decode("utf-8").splitlines()
+        lines = second.decode("utf-8").splitlines()
         rows = [line.split() for line in lines if line and not line.startswith("#version")]
-    else:
-        model, added = values["model"], values.get("added_tokens", ())
-        vocabulary = model["vocab"] | {token["content"]: token["id"] for token in added}
-        rows = [row.split() if isinstance(row, str) else row for row in model["merges"]]
-    return vocabulary, [(left, right) for left, right in rows]
+        return values, [(left, right) for left, right in rows], []
+    model = values["model"]
+    rows = [row.split() if isinstance(row, str) else row for row in model["merges"]]
+    added = [_added(each, each["id"]) for each in values.get("added_tokens") or ()]
+    return model["vocab"], [(left, right) for left, right in rows], added
+
+
+def _added(values: Mapping[str, Any], number: int) -> Added:
+    normalized = bool(values.get("normalized", not values.get("special", False)))
+    return Added(values["content"], int(number), normalized, bool(values.get("single_word", False)))
+
+
+def _added_beside(folder: Path, config: Mapping[str, Any]) -> Iterator[Added]:
+    """What was added to a vocabulary, by the files beside it: as releases of transformers before 5 write them."""
+    for number, values in (config.get("added_tokens_decoder") or {}).items():
+        yield _added(values, number)
+    if (file := folder / "added_tokens.json").is_file():
+        for content, number in json.loads(file.read_text("utf-8")).items():
+            yield Added(content, int(number))
+
+
+class _Marks:
+    """Finds some marks in texts: the leftmost, of several there the longest."""
+
+    def __init__(self, marks: Sequence[Added]) -> None:
+        self._ids = {normal(mark.content) if mark.normalized else mark.content: mark.id for mark in marks}
+        longest = sorted(marks, key=lambda mark: len(mark.content), reverse=True)
+        self._at = regex.compile(f"({'|'.join(mark.pattern() for mark in longest)})") if marks else None
+
+    def split(self, text: str) -> list[tuple[str, int | None]]:
+        """The text in parts, each with its id where it is a mark."""
+        if self._at is None:
+            return [(text, None)]
+        parts = self._at.split(text)
+        return [(part, self._ids[part] if i % 2 else None) for i, part in enumerate(parts)]
 
 
 class Tokenizer:
     """Text to ids. `length` counts the two end marks (77 for every CLIP).
 
-    The marks are `<|startoftext|>`, `<|endoftext|>` and the padding. Each is one id wherever a text holds
-    it: padded with "!", as the published OpenCLIP folders are, "!!!" is three paddings, as in the reference.
+    The marks are `<|startoftext|>`, `<|endoftext|>`, the padding and whatever was added to the vocabulary (pivotal
+    tuning). Each is one id wherever a text holds it: padded with "!", as the published OpenCLIP folders are, "!!!" is
+    three paddings, as in the reference.
     """
 
     def __init__(
@@ -123,7 +180,10 @@ class Tokenizer:
         merges: Sequence[tuple[str, str]],
         length: int = 77,
         pad: str = END,
+        added: Sequence[Added] = (),
     ) -> None:
+        self._words = vocabulary
+        vocabulary = vocabulary | {each.content: each.id for each in added}
         for needed in (START, END, pad):
             if needed not in vocabulary:
                 raise ModelError(f"the tokenizer's vocabulary has no {needed!r}: it is not a CLIP vocabulary")
@@ -132,19 +192,26 @@ class Tokenizer:
         self.length = length
         self.start, self.end, self.pad = vocabulary[START], vocabulary[END], vocabulary[pad]
         self._pad = pad
-        self._marks = {mark: vocabulary[mark] for mark in (START, END, pad)}
-        self._at_marks = regex.compile(f"({'|'.join(map(regex.escape, self._marks))})")
+        self.added = tuple(added)
+        own = {START, END, pad} - {each.content for each in added}
+        marks = [*(Added(mark, vocabulary[mark], normalized=False) for mark in own), *added]
+        self._exact = _Marks([mark for mark in marks if not mark.normalized])
+        self._normal = _Marks([mark for mark in marks if mark.normalized])
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
         self._ids_of = lru_cache(maxsize=65536)(self._ids)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without end marks, padding or limit."""
         ids: list[int] = []
-        for part in self._at_marks.split(text):
-            if part in self._marks:
-                ids.append(self._marks[part])
-            else:
-                ids += [i for piece in pieces(part) for i in self._ids_of(piece)]
+        for part, mark in self._exact.split(text):
+            if mark is not None:
+                ids.append(mark)
+                continue
+            for words, word in self._normal.split(normal(part) if self.added else part):
+                if word is not None:
+                    ids.append(word)
+                else:
+                    ids += [i for piece in pieces(words) for i in self._ids_of(piece)]
         return ids
 
     def __call__(self, text: str) -> list[int]:
@@ -214,28 +281,34 @@ class Tokenizer:
         folder = Path(folder)
         try:
             names = ("vocab.json", "merges.txt") if (folder / "vocab.json").exists() else ("tokenizer.json",)
-            vocabulary, merges = _tables(*((folder / name).read_bytes() for name in names))
+            vocabulary, merges, added = _tables(*((folder / name).read_bytes() for name in names))
             config: dict[str, Any] = {}
             for name in ("tokenizer_config.json", "special_tokens_map.json"):  # The latter has the last word.
                 if (folder / name).exists():
                     config |= json.loads((folder / name).read_text("utf-8"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            # Of several that say something of one token, the first.
+            by_content = {each.content: each for each in reversed([*added, *_added_beside(folder, config)])}
+            added = [each for each in by_content.values() if each.content not in (START, END)]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"cannot read the tokenizer in {folder}: {error}") from error
         pad = config.get("pad_token", END)
         pad = pad.get("content", END) if isinstance(pad, dict) else pad
-        return cls(vocabulary, merges, min(int(config.get("model_max_length", 77)), 77), pad or END)
+        length = min(int(config.get("model_max_length", 77)), 77)
+        return cls(vocabulary, merges, length, pad or END, added)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         merges = [list(pair) for pair in self.merges]
-        return {"vocabulary": self.vocabulary, "merges": merges, "length": self.length, "pad": self._pad}
+        values = {"vocabulary": self._words, "merges": merges, "length": self.length, "pad": self._pad}
+        return values | ({"added": [asdict(each) for each in self.added]} if self.added else {})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Tokenizer:
         """The inverse of `to_dict`. Raises ModelError where something is missing."""
         try:
             merges = [(left, right) for left, right in values["merges"]]
-            return cls(values["vocabulary"], merges, int(values["length"]), values["pad"])
+            added = [Added(**each) for each in values.get("added", ())]
+            return cls(values["vocabulary"], merges, int(values["length"]), values["pad"], added)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"a vocabulary cannot be read: {error!r}") from error
 
@@ -248,8 +321,17 @@ class Tokenizer:
         folder = Path(folder)
         lines = ["#version: 0.2", *(" ".join(pair) for pair in self.merges)]
         write_bytes(folder / "merges.txt", ("\n".join(lines) + "\n").encode())
-        write_json(folder / "vocab.json", self.vocabulary)
+        write_json(folder / "vocab.json", self._words)
         marks = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": self._pad}
         write_json(folder / "special_tokens_map.json", marks)
         config = {"model_max_length": self.length, "tokenizer_class": "CLIPTokenizer", "do_lower_case": True}
+        if self.added:
+            write_json(folder / "added_tokens.json", {each.content: each.id for each in self.added})
+            config["added_tokens_decoder"] = {str(each.id): _decoder(each) for each in self.added}
         write_json(folder / "tokenizer_config.json", config | marks)
+
+
+def _decoder(added: Added) -> dict[str, Any]:
+    """A token in the words of transformers' tokenizer_config.json."""
+    fields = {name: value for name, value in asdict(added).items() if name != "id"}
+    return fields | {"lstrip": False, "rstrip": False, "special": not added.normalized}

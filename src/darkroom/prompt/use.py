@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PAD_OPENCLIP = "!"
+
 
 @dataclass(frozen=True)
 class TextUse:
@@ -17,3 +19,8 @@ class TextUse:
     normed: bool = True
     pooled: bool = False
     pad: str = "<|endoftext|>"
+
+    @property
+    def openclip(self) -> bool:
+        """Whether the encoder is one of OpenCLIP's: Stable Diffusion pads texts otherwise for these."""
+        return self.pad == PAD_OPENCLIP

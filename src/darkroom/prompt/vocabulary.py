@@ -31,12 +31,15 @@ Embeddings: TypeAlias = "tuple[tuple[str, Embedding], ...]"
 
 
 class Vocabulary:
-    """A tokenizer to whose words `embeddings`, (n, width) each, are added by name. The tokens of an embedding are
-    numbers beyond the tokenizer's, rows of `vectors` in order; None where there are no embeddings."""
+    """A tokenizer to whose words `embeddings`, (n, width) each, are added by name. The tokens of an embedding are the
+    numbers from `size` on, how many the encoder has a vector for: rows of `vectors` in order, None where there are no
+    embeddings."""
 
-    def __init__(self, tokenizer: Tokenizer, embeddings: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, embeddings: Mapping[str, Tensor] | None = None, size: int | None = None
+    ) -> None:
         self.tokenizer = tokenizer
-        self.size = len(tokenizer.vocabulary)
+        self.size = len(tokenizer.vocabulary) if size is None else size
         self._groups: dict[str, Group] = {}
         first = self.size
         for name, vectors in (embeddings or {}).items():

@@ -13,10 +13,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from darkroom.errors import ModelError
+from darkroom.errors import ModelError, UnsupportedModel
 from darkroom.weights.gguf import read_gguf
 from darkroom.weights.mapped import Entry, Mapped, WeightsFile, short
 from darkroom.weights.names import weights_name
+from darkroom.weights.packed import packed_as
 from darkroom.weights.safe_tensors import LONGEST_HEADER, json_object, read_safetensors
 from darkroom.weights.scaled import unscaled
 from darkroom.weights.torch_files import read_legacy, read_zip
@@ -46,7 +47,13 @@ def open_weights(path: Path | str) -> WeightsFile:
     """
     file = Mapped(Path(path))
     try:
-        return unscaled(_read(file))
+        weights = _read(file)
+        if packed := packed_as(weights.entries):
+            raise UnsupportedModel(
+                f"{file.path} holds {packed}, which Darkroom does not read: get the model in float16, bfloat16, "
+                "8-bit floats or as GGUF"
+            )
+        return unscaled(weights)
     except BaseException:
         file.close()
         raise

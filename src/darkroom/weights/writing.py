@@ -58,7 +58,8 @@ def write_safetensors(
         done = 0
         for row in rows:
             tensor = row.make().to(row.dtype).contiguous()
-            tensor.reshape(-1).view(torch.uint8).numpy().tofile(file)
+            if tensor.numel():  # Of none torch cannot look at the bytes.
+                tensor.reshape(-1).view(torch.uint8).numpy().tofile(file)
             done += row.nbytes
             if progress is not None:
                 progress(done, at)

@@ -21,6 +21,8 @@ from darkroom.networks.configs import CLIPTextConfig, CLIPVisionConfig
 from darkroom.networks.roles import Role
 
 ACTIVATIONS = ("quick_gelu", "gelu")
+OPENCLIP_WIDTHS = (1024, 1280)
+"""Of its text encoders in Stable Diffusion; OpenAI's is 768 wide."""
 _TOWERS = {768: "ViT-L/14", 1024: "OpenCLIP ViT-H/14", 1280: "OpenCLIP ViT-bigG/14"}
 
 
@@ -50,7 +52,7 @@ def _text_dimensions(names: Names, layout: str) -> CLIPTextConfig:
         num_attention_heads=max(width // HEAD_WIDTH, 1),
         max_position_embeddings=places[0],
         # OpenCLIP's have names or, in Stable Diffusion 3's files, widths of their own; the others are OpenAI's.
-        hidden_act="gelu" if layout == ORIGINAL or width in (1024, 1280) else "quick_gelu",
+        hidden_act="gelu" if layout == ORIGINAL or width in OPENCLIP_WIDTHS else "quick_gelu",
         projection_dim=projected,
     )
 
@@ -76,18 +78,32 @@ def _vision_dimensions(names: Names, layout: str) -> CLIPVisionConfig:
 
 
 def _read_text(data: Json) -> CLIPTextConfig:
-    """The record of a `text_encoder/config.json`."""
+    """The record of a `text_encoder/config.json`, or of the text side of a whole CLIP's."""
+    data = _side(data, "text_config")
     defaults = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
     return _read("CLIP text config", CLIPTextConfig, data, defaults)
 
 
 def _read_vision(data: Json) -> CLIPVisionConfig:
-    """The record of an `image_encoder/config.json`."""
+    """The record of an `image_encoder/config.json`, or of the picture side of a whole CLIP's."""
+    data = _side(data, "vision_config")
     defaults = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12} | {
         "num_hidden_layers": 12,
         "patch_size": 32,
     }
     return _read("CLIP vision config", CLIPVisionConfig, data, defaults)
+
+
+def _side(data: Json, name: str) -> Json:
+    """One tower's settings: those of a file of its own, or of its side of a CLIPModel's, which has both projections."""
+    side = data.get(name)
+    if not isinstance(side, dict):
+        return data
+    return {
+        **side,
+        "projection_dim": data.get("projection_dim", 512),
+        "architectures": ["CLIPModelWithProjection"],
+    }
 
 
 def _read(what: str, kind: type[Config], data: Json, defaults: Json) -> Config:

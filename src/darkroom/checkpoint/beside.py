@@ -1,0 +1,142 @@
+"""What is given beside a model: text encoders, an autoencoder, from files, components' folders and other models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, T5
+from darkroom.checkpoint.encoders import is_openclip, seated, seats_of
+from darkroom.checkpoint.folder import component_holding, folder_holding
+from darkroom.checkpoint.single_file import Holding, file_holding, scaled
+from darkroom.checkpoint.source import Part, Source
+from darkroom.errors import ModelError
+from darkroom.networks.roles import Role
+from darkroom.weights.names import INDEX
+from darkroom.weights.opening import open_weights
+
+
+def held_at(path: Path, variant: str | None, opened: ExitStack) -> Holding:
+    """The networks of a file, of a component's folder or of a model's; `opened` takes the files that are opened."""
+    if (path / INDEX).is_file():
+        return folder_holding(path, variant, opened)
+    if path.is_dir():
+        return component_holding(path, variant, opened)
+    return file_holding(opened.enter_context(open_weights(path)))
+
+
+def lone_part(path: Path, opened: ExitStack) -> Part | None:
+    """The network in a file or a component's folder that holds no other, and is none that denoises: such as an
+    autoencoder's. None where it is anything else."""
+    if (path / INDEX).is_file():
+        return None
+    parts = held_at(path, None, opened).parts
+    return parts[0] if len(parts) == 1 and not parts[0].role.denoises else None
+
+
+def with_parts(source: Source, given: Holding) -> Source:
+    """The model with networks that are given beside it: text encoders take the place of its own of the same width, what
+    else there is is taken where the model has none. What was replaced is noted.
+
+    Raises ModelError where the model has a use for none of them.
+    """
+    used = False
+    for part in given.parts:
+        if any(own.weights is part.weights and own.prefix == part.prefix for own in source.parts.values()):
+            used = True  # It was lacking when the model was put together.
+        elif role := _role_of(part, source):
+            source, used = _with_part(source, part, role, given), True
+    if not used:
+        raise ModelError(_no_use(source, given))
+    return source
+
+
+def with_vae(source: Source, path: Path) -> Source:
+    """The model with the autoencoder of another file, of an autoencoder's folder or of another model."""
+    with ExitStack() as opened:
+        given = held_at(path, None, opened)
+        part = next((part for part in given.parts if part.role == Role.VAE), None)
+        if part is None:
+            raise ModelError(
+                f"{path} holds no autoencoder{_but(given)}: give a VAE's file or folder, or a model"
+            )
+        made = _with_part(source, part, Role.VAE, given)
+        opened.pop_all()
+    let_go([*source.parts.values(), *given.parts], made)
+    return made
+
+
+def let_go(parts: Iterable[Part], source: Source) -> None:
+    """Close the files of those networks that a model has come to do without."""
+    kept = {id(part.weights) for part in source.parts.values()}
+    for part in parts:
+        if id(part.weights) not in kept:
+            part.weights.close()
+
+
+def _role_of(part: Part, source: Source) -> Role | None:
+    """What a network that is given becomes in a model; None where the model has no use for it."""
+    uses, parts = source.family.text, source.parts
+    if part.component is T5:
+        role = Role.TEXT_ENCODER_3
+        same = role not in parts or parts[role].config.d_model == part.config.d_model
+        return role if role in source.family.encoders and same else None
+    if part.component is not CLIP_TEXT:
+        return part.role if part.role == Role.VAE and Role.VAE not in parts else None
+    width = part.config.hidden_size
+    same_width = [role for role in uses if role in parts and parts[role].config.hidden_size == width]
+    same_width.sort(key=lambda role: uses[role].openclip != is_openclip(part))  # Toys may be equally wide.
+    lacking = [role for role in seats_of([part], uses) if role not in parts]
+    return next(iter([*same_width, *lacking]), None)
+
+
+def _with_part(source: Source, part: Part, role: Role, given: Holding) -> Source:
+    family, tokenizers, notes = source.family, dict(source.tokenizers), list(source.notes)
+    there = part.role
+    if role in family.text:
+        part, use = seated(part, role, family.text[role])
+        family = replace(family, text={**family.text, role: use})
+    if role == Role.VAE:
+        if part.config.latent_channels != family.latent_channels:
+            raise ModelError(
+                f"{given.path} makes latents of {part.config.latent_channels} channels, {family.name} needs "
+                f"{family.latent_channels}"
+            )
+        part, family = scaled(part, family), replace(family, factor=part.config.factor)
+        if part.component is AUTOENCODER and part.config.scaling_factor != family.scaling:
+            scale = part.config.scaling_factor
+            notes.append(
+                f"{given.path.name} scales latents by {scale:g}, {family.name} by {family.scaling:g}"
+            )
+    elif role in source.parts:
+        notes.append(f"its {role} is that of {given.path.name}, in place of its own: as asked for")
+    if tokenizer := given.tokenizers.get(there):
+        tokenizers[role] = tokenizer
+    elif role in source.parts and _words(part) != _words(source.parts[role]):
+        tokenizers.pop(role, None)  # Of a text encoder with other words.
+    return replace(
+        source, family=family, parts={**source.parts, role: part}, tokenizers=tokenizers, notes=notes
+    )
+
+
+def _words(part: Part) -> int | None:
+    return getattr(part.config, "vocab_size", None)
+
+
+def _no_use(source: Source, given: Holding) -> str:
+    widths = {
+        role: part.config.hidden_size for role, part in source.parts.items() if part.component is CLIP_TEXT
+    }
+    wanted = " and ".join(f"{role} of {width}" for role, width in widths.items())
+    return (
+        f"{source.family.name} has no use for {given.path}{_but(given)}: give a text encoder as wide as the one whose "
+        f"place it is to take ({wanted or 'it has none'}), or an autoencoder as --vae"
+    )
+
+
+def _but(given: Holding) -> str:
+    """What something holds, as an addition to what it does not."""
+    held = [part.component.described(part.config) for part in given.parts]
+    return f" (it holds {'; '.join(held)})" if held else ""

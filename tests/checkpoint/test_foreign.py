@@ -1,0 +1,119 @@
+"""Files and folders of models that Darkroom does not run, and things given as models that are none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.checkpoint.test_source import AUTOENCODER, original, prefixed, single_file
+from tests.library.test_scan import PARTS
+
+import darkroom
+from darkroom.checkpoint.opening import open_source
+from darkroom.errors import ModelError, UnsupportedModel
+from darkroom.library.describe import describe
+from darkroom.library.kinds import identify
+from darkroom.networks import VAE
+
+VAE_INSIDE = prefixed("vae.", original(VAE(AUTOENCODER)))
+FOREIGN = {
+    "Flux": ["double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"],
+    "Stable Video Diffusion": ["input_blocks.1.1.time_stack.0.attn1.to_q.weight"],
+    "PixArt": ["blocks.0.scale_shift_table"],
+    "AnimateDiff": ["down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"],
+    "Qwen-Image": ["transformer_blocks.0.img_mod.1.weight"],
+    "Kolors": ["encoder_hid_proj.weight"],
+    "NF4": ["input_blocks.0.0.weight.absmax", "input_blocks.0.0.weight.quant_state.bitsandbytes__nf4"],
+    "int8": ["input_blocks.0.0.SCB"],
+    "NVFP4": ["input_blocks.0.0.weight_scale_2", "input_blocks.0.0.weight_scale"],
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+@pytest.mark.parametrize("prefix", ["model.diffusion_model.", ""])
+def test_other_models_are_called_by_their_names(tmp_path, what, prefix):
+    path = tmp_path / "m.safetensors"
+    save_file({**VAE_INSIDE, **{prefix + name: torch.zeros(2, 2) for name in FOREIGN[what]}}, path)
+    for look in (open_source, describe, identify, lambda path: darkroom.load(path, device="cpu")):
+        with pytest.raises(UnsupportedModel, match=what) as raised:
+            look(path)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_folder_of_another_pipeline_is_called_by_its_name(toy_folder, tmp_path):
+    folder = shutil.copytree(toy_folder, tmp_path / "copy")
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}
+    del index["unet"]
+    (folder / "unet").rename(folder / "transformer")
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for look in (open_source, describe, identify):
+        with pytest.raises(UnsupportedModel, match="FluxPipeline"):
+            look(folder)
+
+
+def test_noise_of_another_kind_is_refused(toy_folder, tmp_path):
+    tensors, path = single_file("Stable Diffusion XL"), tmp_path / "m.safetensors"
+    for mark in ("edm_vpred.sigma_max", "edm_mean"):
+        save_file({**tensors, mark: torch.ones(1)}, path)
+        with pytest.raises(UnsupportedModel, match=f"EDM.*{mark}"):
+            describe(path)
+    save_file(tensors, path)
+    path.with_suffix(".yaml").write_text(
+        "target: sgm.modules.diffusionmodules.denoiser_scaling.VScalingWithEDMcNoise"
+    )
+    with pytest.raises(UnsupportedModel, match="EDM"):
+        open_source(path)
+    folder = shutil.copytree(toy_folder, tmp_path / "copy")
+    (folder / "scheduler/scheduler_config.json").write_text('{"_class_name": "EDMEulerScheduler"}')
+    with pytest.raises(UnsupportedModel, match="EDMEulerScheduler"):
+        open_source(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("lora", "LoRA: give it as --adapter"), ("embedding", "--embedding"), ("controlnet", "a ControlNet")],
+)
+def test_what_goes_beside_a_model_is_told_so(tmp_path, kind, words):
+    path = tmp_path / "thing.safetensors"
+    save_file(PARTS[kind], path)
+    with pytest.raises(ModelError, match=f"is no model but .*{words}"):
+        darkroom.load(path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        (".yaml", 'model:\n  params:\n    parameterization: "v"\n', "v_prediction"),
+        (".yaml", '    # parameterization: "v"\n    parameterization: "eps"\n', "epsilon"),
+        (
+            ".yml",
+            "scaling_config:\n  target: sgm.modules.diffusionmodules.denoiser_scaling.VScaling\n",
+            "v_prediction",
+        ),
+        (".json", '{"prediction_type": "v_prediction"}', "v_prediction"),
+        (".json", '{"v_parameterization": true}', "v_prediction"),
+        (".json", '{"modelspec.prediction_type": "v"}', "v_prediction"),
+        (".civitai.info", '{"baseModel": "SD 2.1 768"}', "v_prediction"),
+    ],
+)
+def test_configurations_beside_a_file_decide(tmp_path, name, text, kind):
+    path = tmp_path / "model.safetensors"
+    save_file(single_file("Stable Diffusion XL"), path)
+    path.with_suffix(name).write_text(text)
+    with open_source(path) as source:
+        assert source.family.process.name == kind
+        assert any("beside it says so" in note for note in source.notes)
+
+
+def test_zero_terminal_snr_is_read_beside_a_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file(single_file("Stable Diffusion XL"), path)
+    path.with_suffix(".json").write_text(
+        '{"prediction_type": "v_prediction", "rescale_betas_zero_snr": true}'
+    )
+    with open_source(path) as source:
+        assert source.family.schedule.zero_terminal_snr
