@@ -13,9 +13,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "darkroom"
 # In each package, a later one may import an earlier one, never the reverse; "" is the whole house.
 ORDER = {
     "": """
-        errors lazy files pixels
+        errors lazy numeric files pixels
         diffusion networks weights language prompt checkpoint library adapters safety
-        generation engine forecast model shelf
+        generation engine forecast record model shelf
         world evaluation train serve compat cli
     """,
     "diffusion": """
@@ -43,8 +43,9 @@ ORDER = {
     "compat.diffusers": """
         config autoencoders schedulers prompts job call adapters placed pipeline pipelines
     """,
+    "generation": "request wording work settle templates ensemble picture infotext job explain",
     "cli": """
-        files progress show train evaluate checkpoints models lora merge generate again prompt plan
+        files progress asked show train evaluate checkpoints models lora merge generate again prompt plan
     """,
 }
 PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate", "compel", "torchsde"}

@@ -7,8 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +31,18 @@ from darkroom.errors import InvalidRequest, ModelError
 from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Picture, Request
 from darkroom.generation.ensemble import Member, parse_member
-from darkroom.generation.infotext import infotext
 from darkroom.generation.job import Job
 from darkroom.generation.settle import settle
-from darkroom.generation.templates import completed, pictures, template_of
+from darkroom.generation.templates import completed, pictures
 from darkroom.generation.wording import Extras, Wording
 from darkroom.language.tags import parse_tag
-from darkroom.library.locate import locate, name_of
+from darkroom.library.locate import anchored, given_path, locate, name_of
 from darkroom.pixels import to_pixels
+from darkroom.record import described, files_of, hashes_of, numerics_of
 from darkroom.weights.hashes import sha256_of
 
-# Raised whenever the same request would give other pixels than before.
-NUMERICS = 2
+_MOST_CHECKED = 100
+"""Of how many pictures whose prompts are drawn by lot all is checked before the first is made."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +100,7 @@ class Model:
         self._networks = networks
         self._collection = Collection(networks.experts[0].networks, name)
         self._fused: list[tuple[Merged, dict[str, str]]] = []
-        self._files: dict[str, list[Path]] = {str(role): files for role, files in source.files().items()}
-        if refiner is not None:
-            self._files |= {f"refiner {role}": refiner.parts[role].files() for role in refiner.expert_roles}
-        for each, member in members:
-            own = {f"{member.name} {role}": each.parts[role].files() for role in each.expert_roles}
-            self._files |= own
+        self._files = files_of(source, refiner, members)
         self._denoiser = source.denoiser.role
         self._lock = threading.Lock()
         self._release: Callable[[], object] = lambda: None
@@ -125,7 +119,7 @@ class Model:
         with self._lock:
             merged = Merged(self._networks.experts[0].networks, doses)
             self._fused.append((merged, hashes))
-            self.asked["fuse"] = [*self.asked.get("fuse", []), *adapters]
+            self.asked["fuse"] = [*self.asked.get("fuse", []), *map(anchored, adapters)]
             self._changed()
 
     def unfuse(self) -> None:
@@ -185,6 +179,11 @@ class Model:
         A sampler other than the model's own brings the schedule that suits it. Raises InvalidRequest for what this
         model cannot do, ModelError where an adapter or embedding that is named is missing or does not fit.
         """
+        request = replace(
+            request.checked(),
+            adapters=tuple(map(anchored, request.adapters)),
+            embeddings=tuple(map(anchored, request.embeddings)),
+        )
         settled = completed(settle(request, self.family, self.name, self.refiner is not None))
         if settled.noise_source == "gpu" and self.placement.device.type != "cuda":
             raise InvalidRequest(
@@ -192,9 +191,13 @@ class Model:
             )
         for expert in self._networks.experts[: 1 + len(self._members)]:
             expert.check(settled)
-        for single in itertools.islice(pictures(settled), 1):
-            self._extras(single)
+        drawn = 1 if settled.dynamic == "off" else _MOST_CHECKED
+        for single in itertools.islice(pictures(settled), drawn):
+            self._job(single)
         return settled
+
+    def _job(self, single: Request) -> Job:
+        return Job(single, self.family, None, self._refiner_family, self._extras(single), self._members)
 
     def _extras(self, request: Request) -> Extras:
         """What a request names beside the model."""
@@ -205,10 +208,7 @@ class Model:
         return Extras(adapters, tuple(embeddings.items()), tuple(dict.fromkeys(notes)))
 
     def _develop(self, request: Request, asked: Request) -> Iterator[Step | Picture]:
-        waiting = (
-            (i, Job(each, self.family, None, self._refiner_family, self._extras(each), self._members))
-            for i, each in enumerate(pictures(request))
-        )
+        waiting = ((i, self._job(each)) for i, each in enumerate(pictures(request)))
         running: dict[int, Task[Job]] = {}
         with self._lock:
             try:
@@ -237,60 +237,36 @@ class Model:
                     task.cancel()
 
     def _picture(self, task: Task[Job], asked: Request) -> Picture:
-        request = task.job.request
         pixels: np.ndarray[Any, Any] = task.result()
-        extras = task.job.wording.extras
-        weights = {**self.weights(), **_hashes(extras)}
-        metadata: dict[str, Any] = {
-            "darkroom": version("darkroom"),
-            "request": request.to_dict(),
-            "model": {"name": self.name, "refiner": self.refiner, **self.asked, "weights": weights},
-            "numerics": self.numerics(),
-            "notes": [*extras.notes, *task.notes],
-        }
-        if template := template_of(asked, request):
-            metadata["template"] = template
-        text = infotext(
-            request, self.name, weights[self._denoiser], metadata["darkroom"], self._refined(weights)
-        )
+        request, extras = task.job.request, task.job.wording.extras
+        hashes = {**self.weights(), **hashes_of(extras)}
+        metadata, text = self._described(request, asked, hashes, [*extras.notes, *task.notes])
         return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text)
 
-    def _refined(self, weights: Mapping[str, str]) -> str | None:
-        """The refiner as A1111 names it: its name and the beginning of its hash."""
-        return None if self.refiner is None else f"{self.refiner} [{weights['refiner unet'][:10]}]"
+    def foretold(self, request: Request) -> tuple[dict[str, Any], str]:
+        """The metadata that the first picture of a request will have, but for hashes and notes, and the same in A1111's
+        words. Raises what `settle` does."""
+        first = next(pictures(self.settle(request)))
+        extras = hashes_of(self._extras(first))
+        unread = dict.fromkeys([*self._files, *self._fused_hashes(), *extras], "0" * 64)
+        return self._described(first, request, unread, self.notes)
+
+    def _described(
+        self, request: Request, asked: Request, hashes: Mapping[str, str], notes: Sequence[str]
+    ) -> tuple[dict[str, Any], str]:
+        model = {"name": self.name, "refiner": self.refiner, **self.asked, "weights": dict(hashes)}
+        return described(request, asked, model, self._denoiser, self.numerics(), notes)
 
     def weights(self) -> dict[str, str]:
         """The SHA-256 of each component's file (of several: see `sha256_of`), a refiner's, those of fused adapters."""
-        found = {role: sha256_of(files) for role, files in self._files.items()}
-        for _, hashes in self._fused:
-            found |= hashes
-        return found
+        return {role: sha256_of(files) for role, files in self._files.items()} | self._fused_hashes()
+
+    def _fused_hashes(self) -> dict[str, str]:
+        return {name: each for _, hashes in self._fused for name, each in hashes.items()}
 
     def numerics(self) -> dict[str, Any]:
         """What besides request and weights decides the pixels."""
-        facts: dict[str, Any] = {
-            "version": NUMERICS,
-            "device": self.placement.device.type,
-            "precision": self.placement.precision,
-            "rows": self.engine.rows,
-            "torch": torch.__version__,
-        }
-        if self._networks.memory.tiled:
-            facts["tiled"] = True
-        if self.placement.device.type == "cpu":
-            facts |= {
-                "threads": torch.get_num_threads(),
-                "instructions": torch.backends.cpu.get_cpu_capability(),
-            }
-        else:
-            facts["device_name"] = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-        return facts
-
-
-def _hashes(extras: Extras) -> dict[str, str]:
-    """The SHA-256 of each file that a request named beside the model."""
-    adapters = {f"adapter {tag.name}": adapter.sha256 for tag, adapter in extras.adapters.items()}
-    return adapters | {f"embedding {name}": each.sha256 for name, each in extras.embeddings}
+        return numerics_of(self.placement, self.engine.rows, self._networks.memory.tiled)
 
 
 def load(
@@ -352,14 +328,21 @@ def load(
                 )
             mode = memory_mode(Forecaster(source, placement, wanted, refining).fitting(limit).mode)
         networks = networks_of(source, placement, refining, mode, progress, [each for each, _ in members])
+        paths = {
+            "model": given_path(model),
+            "vae": vae and given_path(vae),
+            "refiner": refiner and given_path(refiner),
+            "others": [given_path(each) for each in others],
+        }
         asked = {
+            "paths": {part: path for part, path in paths.items() if path and path != [None]} or None,
             "vae": None if vae is None else name_of(locate(vae, "vae", "model")),
             "others": [name_of(locate(each, "text-encoder", "model", "vae")) for each in others] or None,
             "prediction": prediction,
             "zero_snr": zero_snr,
             "variant": variant,
             "t5": None if t5 else False,
-            "ensemble": list(ensemble) or None,
+            "ensemble": [anchored(each) for each in ensemble] or None,
         }
         asked = {setting: value for setting, value in asked.items() if value is not None}
         ready = Model(name, networks, source, refining, asked, members)

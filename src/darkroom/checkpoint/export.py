@@ -54,7 +54,7 @@ def convert(
     with ExitStack() as opened:
         if _is_file(out):
             rows, metadata = _single_file(source, networks, prune, opened)
-            write_safetensors(out, [_as(row, dtype) for row in rows], metadata, progress)
+            write_safetensors(out, [_as(row, dtype) for row in rows], metadata, progress, new=True)
         else:
             _folder(source, networks, out, dtype, prune, progress, opened)
 
@@ -70,7 +70,7 @@ def convert_part(
     config = component.to_json(part.config)
     if _is_file(out):
         said = {part.role: config} if part.described is not None else {}
-        write_safetensors(out, rows, {"format": "pt", DARKROOM: json.dumps(said)}, progress)
+        write_safetensors(out, rows, {"format": "pt", DARKROOM: json.dumps(said)}, progress, new=True)
     else:
         with replacing(out) as temporary:
             write_safetensors(

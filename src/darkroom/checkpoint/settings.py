@@ -14,12 +14,13 @@ from darkroom.checkpoint.foreign import OTHER_NOISE
 from darkroom.checkpoint.source import Source
 from darkroom.diffusion import Discrete, FlowSchedule, NoiseSchedule, betas, parse_sampler, process
 from darkroom.errors import ModelError, UnsupportedModel
+from darkroom.files import read_text
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or ModelError."""
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = json.loads(read_text(path))
     except FileNotFoundError:
         raise ModelError(f"{path} is missing: the model folder is incomplete") from None
     except (OSError, ValueError) as error:

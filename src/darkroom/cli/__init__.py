@@ -7,6 +7,7 @@ imports what that needs, so that help and mistakes answer at once.
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -66,9 +67,22 @@ def parser(word: str | None = None) -> argparse.ArgumentParser:
     return top
 
 
+def _bear_everything() -> None:
+    """Have what is printed end no command: where there is no terminal it goes nowhere, and what a terminal has no signs
+    for is spelt out (in UTF-8 that is only what file names hold of bytes, which go out as they are)."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 0 done, 1 failed, 2 a mistake in what was asked
     for, 130 interrupted."""
+    _bear_everything()
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parser(next((word for word in arguments if not word.startswith("-")), None)).parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.DEBUG if args.debug else logging.WARNING)

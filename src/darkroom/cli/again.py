@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from darkroom.cli.generate import OPENING
+from darkroom.cli.asked import OPENING
 from darkroom.errors import InvalidRequest
+from darkroom.files import expanded
+from darkroom.networks.roles import Role
 
-_LOADED = (*OPENING, "fuse")
-"""What a picture's file says its model was loaded with."""
+_LOADED = {*OPENING, "fuse"} - {"vae", "refiner", "others"}
+"""What a picture's file says its model was loaded with, but for other files."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,7 +25,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "same, or what differs is said. Exit status 0 means every pixel is the same.",
     )
     command.add_argument("picture", type=Path, help="a picture made by Darkroom")
-    command.add_argument("--output", type=Path, metavar="FILE", help="also write the new picture here")
+    command.add_argument(
+        "--output", type=Path, metavar="PATH", help="also write the new picture to this file or folder"
+    )
     command.add_argument("--model", help="use this model instead of the one the picture names")
     command.add_argument(
         "--refiner", metavar="PATH", help="use this refiner instead of the one the picture names"
@@ -39,8 +44,11 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.generation import Request, open_picture
     from darkroom.generation.picture import format_of
 
-    if args.output is not None:
-        format_of(args.output)
+    output = None if args.output is None else expanded(args.output)
+    if output is not None and (output.is_dir() or not output.suffix):
+        output = output / args.picture.name
+    if output is not None:
+        format_of(output)
     image, metadata = open_picture(args.picture)
     request, numerics = Request.from_dict(metadata["request"]), metadata.get("numerics", {})
     request.checked()
@@ -49,22 +57,48 @@ def run(args: argparse.Namespace) -> int:
 
     made_by = metadata.get("model")
     made_by = made_by if isinstance(made_by, dict) else {}
-    name = args.model or made_by.get("name")
-    if not isinstance(name, str):
+    parts = _parts(made_by)
+    found = parts.pop("model", None)
+    if (name := args.model or found) is None:
         raise InvalidRequest(f"{args.picture} does not say which model made it: give --model")
-    then = {key: value for key, value in made_by.items() if key in _LOADED}
     given = {key: getattr(args, key) for key in ("refiner", "vae") if getattr(args, key) is not None}
     model = load(
         name,
-        **{**then, **given},
+        **{key: value for key, value in made_by.items() if key in _LOADED},
+        **{**parts, **given},
         device=args.device or numerics.get("device"),
         precision=args.precision or numerics.get("precision"),
         memory="low" if numerics.get("tiled") else "full",
     )
     picture = model.generate(request)[0]
-    if args.output is not None:
-        print(picture.save(args.output))
+    if output is not None:
+        print(picture.save(output))
     return _compare(args.picture, image, picture.image, differences(metadata, picture.metadata))
+
+
+def _parts(made_by: Mapping[str, Any]) -> dict[str, Any]:
+    """The model that made a picture, its autoencoder, its refiner and the files beside it, as they are found now."""
+    from darkroom.library.locate import recalled
+
+    paths, weights = made_by.get("paths") or {}, made_by.get("weights") or {}
+    own = {role: each for role, each in weights.items() if role in {*Role}}
+    found: dict[str, Any] = {}
+    if isinstance(name := made_by.get("name"), str):
+        # What came from elsewhere is in none of the model's files.
+        apart = {"vae"} if made_by.get("vae") else set()
+        apart |= {role for role in own if role.startswith("text")} if made_by.get("others") else set()
+        found["model"] = recalled(
+            name, paths.get("model"), {each for role, each in own.items() if role not in apart}
+        )
+    if vae := made_by.get("vae"):
+        found["vae"] = recalled(vae, paths.get("vae"), {own["vae"]} if "vae" in own else (), "vae", "model")
+    if refiner := made_by.get("refiner"):
+        hashes = {weights["refiner unet"]} if "refiner unet" in weights else ()
+        found["refiner"] = recalled(refiner, paths.get("refiner"), hashes)
+    if others := made_by.get("others"):
+        places = paths.get("others") or [None] * len(others)
+        found["others"] = [recalled(each, place, ()) for each, place in zip(others, places, strict=False)]
+    return found
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

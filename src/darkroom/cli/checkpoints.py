@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from contextlib import ExitStack
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.cli.progress import byte_bar
+from darkroom.files import as_json, expanded
 
 if TYPE_CHECKING:
     from darkroom.library.describe import Description
@@ -60,7 +60,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     for number, model in enumerate(args.model):
         found = describe(locate(model, *KINDS), args.hash)
         if args.json:
-            print(json.dumps(found.to_dict(), ensure_ascii=False))
+            print(as_json(found.to_dict()))
         else:
             print("\n" * bool(number) + as_text(found))
     return 0
@@ -95,7 +95,7 @@ def run_convert(args: argparse.Namespace) -> int:
     from darkroom.library.locate import locate
 
     dtype = None if args.precision is None else precision_of(args.precision)
-    out, path = args.out.expanduser(), locate(args.model, "model", "vae", "text-encoder")
+    out, path = expanded(args.out), locate(args.model, "model", "vae", "text-encoder")
     with ExitStack() as opened:
         bar = partial(opened.enter_context(byte_bar()), out.name)
         if alone := lone_part(path, opened):

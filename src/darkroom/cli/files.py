@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import string
 import tempfile
 import time
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import regex
 from PIL import Image
 
 from darkroom.errors import InvalidRequest, nearest
-from darkroom.generation.picture import FORMATS, Picture
+from darkroom.files import AlreadyThere, expanded, shortened, write_bytes
+from darkroom.generation.picture import FORMATS, LONGEST_SIDE, Picture
 from darkroom.pixels import sheet
 
 _FIELDS = (
@@ -28,8 +35,19 @@ _FIELDS = (
     "date",
     "time",
 )
+_GAP = 8
 _SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-_LONGEST = 100
+_LONGEST = 180
+"""How many bytes a name has at most, of the 255 that file systems take: a number and a suffix follow."""
+_SAMPLE = {
+    "seed": 1,
+    "prompt": "a",
+    "sampler": "euler",
+    "steps": 1,
+    "width": 64,
+    "height": 64,
+    "guidance": 1.0,
+}
 
 
 class Files:
@@ -40,47 +58,79 @@ class Files:
             format = "jpeg"
         if format not in FORMATS:
             raise InvalidRequest(f"unknown picture format {format!r}: {nearest(format, FORMATS)}")
-        self.folder = Path(folder)
+        self.folder = expanded(folder)
         self.format = format
         self.template = template
         self.metadata = metadata
         self._check_template()
         self._check_folder()
 
+    def check(self, metadata: dict[str, Any], parameters: str) -> None:
+        """Find out now, not after the work, that the format has no room for what a picture's file is to say. Raises
+        InvalidRequest."""
+        if self.metadata and self.format != "png":
+            Picture(Image.new("RGB", (8, 8)), 0, metadata, parameters).encoded(self.format)
+
+    def check_grid(self, count: int, width: int, height: int) -> None:
+        """Find out now that the format has no room for a sheet of so many pictures of that size at most."""
+        columns = math.ceil(math.sqrt(count))
+        side = max(columns * (width + _GAP), math.ceil(count / columns) * (height + _GAP)) + _GAP
+        most = LONGEST_SIDE.get(self.format)
+        if most is not None and side > most:
+            raise InvalidRequest(
+                f"the sheet of {count} pictures would be {side:,} pixels wide or high, {FORMATS[self.format]} files "
+                f"have {most:,} at most: write PNG (--format png), or leave out --grid"
+            )
+
     def save(self, picture: Picture, index: int, model: str) -> Path:
-        request = picture.metadata["request"]
-        known: dict[str, Any] = {name: request.get(name, "") for name in _FIELDS}
-        known |= {"index": index, "model": model, "prompt": slug(request["prompt"])}
-        known |= {"date": time.strftime("%Y-%m-%d"), "time": time.strftime("%H%M%S")}
-        path = self._free(self.template.format_map(known))
-        return picture.save(path, self.format, self.metadata)
+        """Write a picture under the first of its names that is free, also of other processes."""
+        name = self.template.format_map(self._known(picture.metadata["request"], index, model))
+        return self._write(picture, name, self.metadata)
 
     def save_grid(self, images: list[Image.Image], seed: int) -> Path:
-        path = self._free(f"{seed}-grid")
-        Picture(sheet(images, gap=8, ground=(24, 24, 27)), seed, {}, "").save(
-            path, self.format, metadata=False
-        )
-        return path
+        whole = Picture(sheet(images, gap=_GAP, ground=(24, 24, 27)), seed, {}, "")
+        return self._write(whole, f"{seed}-grid", metadata=False)
 
-    def _free(self, name: str) -> Path:
-        """A path in the folder that no file has yet; the template cannot lead out of the folder."""
-        name = name.replace("/", "-").replace("\\", "-").strip(". ")[:_LONGEST] or "picture"
-        suffix = _SUFFIX[self.format]
-        path, number = self.folder / f"{name}{suffix}", 2
-        while path.exists():
-            path, number = self.folder / f"{name}-{number}{suffix}", number + 1
-        return path
+    def _known(self, request: Mapping[str, Any], index: int, model: str) -> dict[str, Any]:
+        known: dict[str, Any] = {name: request.get(name, "") for name in _FIELDS}
+        known |= {"index": index, "model": _plain(model), "prompt": slug(str(request.get("prompt", "")))}
+        return known | {"date": time.strftime("%Y-%m-%d"), "time": time.strftime("%H%M%S")}
+
+    def _write(self, picture: Picture, name: str, metadata: bool) -> Path:
+        content = picture.encoded(self.format, metadata)
+        for path in self._paths(name):
+            if not path.exists():
+                with suppress(AlreadyThere):
+                    write_bytes(path, content, new=True)
+                    return path
+        raise AssertionError("there is always another number")
+
+    def _paths(self, name: str) -> Iterator[Path]:
+        """The names that a picture may have: with a number from the second on. A / makes a folder, and no template
+        leads out of the folder of them all."""
+        parts = [_plain(part) for part in name.replace("\\", "/").split("/")]
+        *folders, own = [part for part in parts if part] or ["picture"]
+        folder, suffix = self.folder.joinpath(*folders), _SUFFIX[self.format]
+        yield folder / f"{own}{suffix}"
+        for number in itertools.count(2):
+            yield folder / f"{own}-{number}{suffix}"
 
     def _check_template(self) -> None:
         try:
             parts = list(string.Formatter().parse(self.template))
         except ValueError as error:
             raise InvalidRequest(f"name template {self.template!r}: {error}") from error
-        for _, field, spec, _ in parts:
-            if field is not None and (field not in _FIELDS or spec):
+        for _, field, _, _ in parts:
+            if field is not None and field not in _FIELDS:
                 raise InvalidRequest(
                     f"name template {self.template!r}: unknown {{{field}}}, {nearest(field, _FIELDS)}"
                 )
+        try:
+            self.template.format_map(self._known(_SAMPLE, 0, "model"))
+        except (ValueError, TypeError) as error:
+            raise InvalidRequest(
+                f"name template {self.template!r}: {error}; numbers take forms such as {{index:03}}"
+            ) from error
 
     def _check_folder(self) -> None:
         """Find out now, not after the work, that nothing can be written there."""
@@ -95,14 +145,25 @@ class Files:
             ) from error
 
 
+def _plain(part: str) -> str:
+    """One part of a path as a name that every system bears, and that no program takes for an option."""
+    kept = "".join("-" if sign in '<>:"|?*/\\' or not _shows(sign) else sign for sign in part)
+    return shortened(kept.strip(". "), _LONGEST).strip(". ").lstrip("-")
+
+
+def _shows(sign: str) -> bool:
+    """Whether it is a sign of a text, or a byte of a file's name that is none."""
+    return sign.isprintable() or 0xDC80 <= ord(sign) <= 0xDCFF
+
+
 def slug(prompt: str, longest: int = 60) -> str:
-    """A prompt as part of a file name: letters and digits of any script, single dashes."""
-    kept = "".join(c if c.isalnum() else "-" for c in prompt.lower())
-    words = [word for word in kept.split("-") if word]
+    """A prompt as part of a file name: letters and digits of any script with their marks, single dashes."""
+    text = unicodedata.normalize("NFC", prompt.lower())
+    words = regex.findall(r"[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}]|[\u200c\u200d](?=[\p{L}\p{M}]))*", text)
     name = ""
     for word in words:
         if len(name) + len(word) >= longest:
             break
         name = f"{name}-{word}" if name else word
-    # File systems count bytes: 255 of them for a name.
-    return (name or "-".join(words)[:longest] or "picture").encode()[:180].decode(errors="ignore")
+    whole = name or "".join(regex.findall(r"\X", "-".join(words))[:longest]) or "picture"
+    return shortened(whole, _LONGEST)

@@ -4,52 +4,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from darkroom.cli.asked import LOADING, SETTINGS_FILE, area, each, gather, requested
 from darkroom.cli.progress import loading_bar
-from darkroom.errors import InvalidRequest, nearest
 from darkroom.generation.request import Request
 
 if TYPE_CHECKING:
     from darkroom.generation import Picture
     from darkroom.model import Model
 
-SETTINGS_FILE = "darkroom.toml"
 INTERRUPTED = 130
-
-# What `generate` knows besides the fields of a request, with its defaults; all may stand in darkroom.toml.
-_DEFAULTS: dict[str, Any] = {
-    "model": "pocket",
-    "device": "auto",
-    "precision": "auto",
-    "vae": None,
-    "others": [],
-    "prediction": None,
-    "zero_snr": None,
-    "variant": None,
-    "t5": True,
-    "refiner": None,
-    "ensemble": [],
-    "fuse": [],
-    "memory": "full",
-    "output": "out",
-    "format": "png",
-    "name": "{seed}-{prompt}",
-    "grid": False,
-    "metadata": True,
-}
-
-OPENING = ("vae", "others", "prediction", "zero_snr", "variant", "t5", "refiner", "ensemble")
-"""Those that say which files a model is made of."""
-
-LOADING = (*OPENING, "device", "precision", "fuse", "memory")
-"""Those that `darkroom.load` takes."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -64,7 +33,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--prompts",
         type=Path,
         metavar="FILE",
-        help="a text file with a prompt a line, or a JSONL file with an object of settings a line",
+        help="a text file with a prompt a line, or a JSONL file with an object of settings a line; lines that begin "
+        "with # are left out (a space before it keeps them)",
     )
     add_picture_options(command)
     add_running_options(command)
@@ -179,10 +149,12 @@ def add_running_options(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     options, settings = gather(args)
-    requests = [request.checked() for request in requested(args, settings)]
+    asked = requested(args, settings)
     from darkroom.cli.files import Files
 
     files = Files(options["output"], options["format"], options["name"], options["metadata"])
+    from tqdm import tqdm
+
     from darkroom.model import load
 
     started = time.perf_counter()
@@ -190,16 +162,31 @@ def run(args: argparse.Namespace) -> int:
         model = load(
             options["model"],
             **{name: options[name] for name in LOADING},
-            expecting=max(requests, key=area, default=None),
+            expecting=max((one.request for one in asked), key=area),
             progress=progress,
         )
     for note in () if args.quiet else model.notes:
         print(f"{model.name}: {note}", file=sys.stderr)
+    rows = [(one.where, one.request) for one in asked]
+    settled = each(lambda _, request: model.settle(request), rows)
+    each(lambda _, request: files.check(*model.foretold(request)), rows)
+    if options["grid"]:
+        files.check_grid(
+            sum(one.count for one in settled),
+            max(one.width or 0 for one in settled),
+            max(one.height or 0 for one in settled),
+        )
     loaded = time.perf_counter()
-    done: list[Picture] = []
+    requests = [one.request for one in asked]
     paths: list[Path] = []
+    grid: list[Picture] = []  # Kept for the sheet alone: memory is not to grow with the count.
     try:
-        _develop(model, requests, files, done, paths, args.quiet)
+        for picture in _developed(model, requests, args.quiet):
+            paths.append(files.save(picture, len(paths), model.name))
+            with tqdm.external_write_mode():
+                print(paths[-1], flush=True)
+            if options["grid"]:
+                grid.append(picture)
     except KeyboardInterrupt:
         total = sum(request.count for request in requests)
         print(
@@ -207,82 +194,16 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED
-    if options["grid"] and done:
-        paths.append(files.save_grid([picture.image for picture in done], done[0].seed))
+    if grid:
+        paths.append(files.save_grid([picture.image for picture in grid], grid[0].seed))
         print(paths[-1])
     if not args.quiet:
         _report(model, loaded - started, time.perf_counter() - began, paths)
     return 0
 
 
-def area(request: Request) -> int:
-    """The pixels that a request asks for; 0 where it leaves that to the model."""
-    return (request.width or 0) * (request.height or 0)
-
-
-def gather(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(options, request settings) from the command line over the settings file over the defaults."""
-    fields = {field.name for field in dataclasses.fields(Request)} - {"prompt"}
-    merged = {**_DEFAULTS, **settings_file(args.settings, fields | set(_DEFAULTS))}
-    merged |= {
-        name: value
-        for name, value in vars(args).items()
-        if value is not None and name in fields | set(_DEFAULTS)
-    }
-    options = {name: merged.pop(name) for name in _DEFAULTS}
-    return options, merged
-
-
-def settings_file(path: Path | None, known: set[str]) -> dict[str, Any]:
-    """The [generate] table of a settings file; of the default one, if it is there."""
-    chosen = path or Path(SETTINGS_FILE)
-    if path is None and not chosen.is_file():
-        return {}
-    try:
-        table = tomllib.loads(chosen.read_text("utf-8")).get("generate", {})
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"cannot read the settings file {chosen}: {error}") from error
-    for name in table:
-        if name not in known:
-            raise InvalidRequest(f"unknown setting {name!r} in {chosen}: {nearest(name, known)}")
-    return dict(table)
-
-
-def requested(args: argparse.Namespace, settings: dict[str, Any]) -> Iterator[Request]:
-    """The requests of a command line: its prompt, and those of its prompts file."""
-    if args.prompt is None and args.prompts is None:
-        raise InvalidRequest("no prompt: say what the picture should show, or give --prompts FILE")
-    if args.prompt is not None:
-        yield Request.from_dict({**settings, "prompt": args.prompt})
-    if args.prompts is None:
-        return
-    try:
-        lines = args.prompts.read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"cannot read the prompts file {args.prompts}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip() and not line.startswith("#"):
-            try:
-                yield Request.from_dict({**settings, **_line(line, args.prompts.suffix)}).checked()
-            except InvalidRequest as error:
-                raise InvalidRequest(f"{args.prompts}, line {number}: {error}") from error
-
-
-def _line(line: str, suffix: str) -> dict[str, Any]:
-    if suffix.lower() not in (".jsonl", ".ndjson", ".json"):
-        return {"prompt": line.strip()}
-    try:
-        values = json.loads(line)
-    except ValueError as error:
-        raise InvalidRequest(f"not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise InvalidRequest(f'{line.strip()[:40]!r} is no JSON object: write {{"prompt": ...}}')
-    return values
-
-
-def _develop(
-    model: Model, requests: list[Request], files: Any, done: list[Picture], paths: list[Path], quiet: bool
-) -> None:
+def _developed(model: Model, requests: Sequence[Request], quiet: bool) -> Iterator[Picture]:
+    """The pictures of some requests as they are finished, with a bar of the steps."""
     from tqdm import tqdm
 
     from darkroom.generation import Picture
@@ -291,17 +212,14 @@ def _develop(
         for request in requests:
             expected = 0
             for event in model.stream(request):
-                if not isinstance(event, Picture):
-                    if not expected:
-                        expected = event.total * request.count
-                        bar.total += expected
-                    bar.set_description(f"seed {event.seed}", refresh=False)
-                    bar.update()
+                if isinstance(event, Picture):
+                    yield event
                     continue
-                paths.append(files.save(event, len(paths), model.name))
-                done.append(event)
-                with bar.external_write_mode():
-                    print(paths[-1], flush=True)
+                if not expected:
+                    expected = event.total * request.count
+                    bar.total += expected
+                bar.set_description(f"seed {event.seed}", refresh=False)
+                bar.update()
 
 
 def _report(model: Model, loading: float, total: float, paths: list[Path]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.cli.progress import byte_bar
 from darkroom.errors import InvalidRequest
+from darkroom.files import as_json
 from darkroom.networks.roles import Role
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def run_inspect(args: argparse.Namespace) -> int:
             found = describe_adapter(_path(name), networks, str(args.model))
             fits &= found.fits is not False
             if args.json:
-                print(json.dumps(found.to_dict(), ensure_ascii=False))
+                print(as_json(found.to_dict()))
             else:
                 print("\n" * bool(number) + as_text(found))
     return int(not fits)

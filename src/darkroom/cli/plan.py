@@ -6,7 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from darkroom.cli.generate import OPENING, add_picture_options, add_running_options, gather
+from darkroom.cli.asked import OPENING, gather
+from darkroom.cli.generate import add_picture_options, add_running_options
 from darkroom.errors import InvalidRequest
 
 if TYPE_CHECKING:

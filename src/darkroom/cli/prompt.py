@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from darkroom.cli.generate import OPENING, add_picture_options, add_running_options, gather, requested
+from darkroom.cli.asked import OPENING, gather, requested
+from darkroom.cli.generate import add_picture_options, add_running_options
+from darkroom.files import as_json
 
 if TYPE_CHECKING:
     from darkroom.generation.explain import Explanation, TextRead
@@ -68,10 +69,10 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.networks import MMDiT, UNet
 
     options, settings = gather(args)
-    (request,) = requested(args, settings)
+    (asked,) = requested(args, settings)
     files = {name: options[name] for name in OPENING}
     with open_model(options["model"], **files) as (name, source, refiner, _):
-        settled = completed(settle(request, source.family, name, refiner is not None))
+        settled = completed(settle(asked.request, source.family, name, refiner is not None))
         networks = source.build()
         text = conditioner_of(source, networks, torch.device("cpu"))
         denoiser = networks[source.denoiser.role]
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         shown = list(islice(pictures(settled), settled.count if settled.dynamic != "off" else 1))
         found = [explain(each, text, collection, name) for each in shown]
     if args.json:
-        print(json.dumps([each.to_dict() for each in found], ensure_ascii=False))
+        print(as_json([each.to_dict() for each in found]))
     else:
         print("\n\n".join(map(as_text, found)))
     for note in dict.fromkeys(note for each in found for note in each.notes):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from darkroom.files import as_json
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -54,9 +55,9 @@ def _said(value: object) -> str:
 
 
 def show_info(args: argparse.Namespace) -> int:
-    from darkroom.generation import open_picture
+    from darkroom.generation.picture import metadata_of
 
-    print(json.dumps(open_picture(args.picture)[1], indent=2, ensure_ascii=False))
+    print(as_json(metadata_of(args.picture), 2))
     return 0
 
 

@@ -12,6 +12,7 @@ from darkroom.diffusion.run import Sampler
 from darkroom.diffusion.schedule import FlowSchedule
 from darkroom.diffusion.spacing import AUTOMATIC, schedule_info, tail
 from darkroom.errors import InvalidRequest, nearest
+from darkroom.numeric import integer, real
 
 
 def _key(name: str) -> str:
@@ -101,12 +102,10 @@ def _check(owner: str, known: dict[str, Any], option: str, value: object) -> Non
         if type(value) is not type(default):
             raise InvalidRequest(f"{option} is {value!r}: {owner} takes something like {default!r}")
     elif isinstance(default, int):
-        if not isinstance(value, int) or value < (option == "order"):
+        if (count := integer(value)) is None or count < (option == "order"):
             raise InvalidRequest(f"{option} is {value!r}: it must be a whole number, such as {default}")
     elif (
-        not isinstance(value, int | float)
-        or not value >= 0
-        or (value == math.inf and option not in UNBOUNDED)
+        (number := real(value)) is None or not number >= 0 or (number == math.inf and option not in UNBOUNDED)
     ):
         raise InvalidRequest(f"{option} is {value!r}: it must be a number of at least 0")
 

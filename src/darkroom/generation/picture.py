@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,15 @@ from typing import Any
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from darkroom.errors import InvalidRequest, nearest
-from darkroom.files import write_bytes
+from darkroom.files import as_json, write_bytes
 
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 _SUFFIXES = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
+LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
+"""Of a picture in pixels, in the formats that have a limit which is met (libjpeg's, WebP's)."""
 _KEY = "darkroom"
+_MOST_EXIF = 65_000
+"""How many bytes of EXIF a JPEG file has room for, with some to spare for notes on what happened meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,12 @@ class Picture:
         """The bytes of the picture's file. Only PNG keeps every pixel as it is."""
         if format not in FORMATS:
             raise InvalidRequest(f"unknown picture format {format!r}: {nearest(format, FORMATS)}")
+        most = LONGEST_SIDE.get(format)
+        if most is not None and max(self.image.size) > most:
+            raise InvalidRequest(
+                f"a picture of {self.image.width}x{self.image.height} is larger than {FORMATS[format]} files can be "
+                f"({most:,} a side): write PNG"
+            )
         options: dict[str, Any] = {}
         if format == "png" and metadata:
             options["pnginfo"] = self._png_text()
@@ -51,18 +64,32 @@ class Picture:
         return content.getvalue()
 
     def _png_text(self) -> PngImagePlugin.PngInfo:
+        """In tEXt chunks where Latin-1 holds it, which all programs read, else in iTXt."""
         text = PngImagePlugin.PngInfo()
-        text.add_itxt("parameters", self.parameters)
-        text.add_itxt(_KEY, json.dumps(self.metadata, ensure_ascii=False))
+        text.add_text("parameters", _encodable(self.parameters))
+        text.add_itxt(_KEY, as_json(self.metadata))
         return text
 
     def _exif(self) -> Image.Exif:
-        """A1111 keeps its text in UserComment; ours goes to ImageDescription."""
+        """A1111 keeps its text in UserComment; ours, which says the same and more, goes to ImageDescription. Where
+        there is no room for both, A1111's is left out. Raises InvalidRequest where there is none for ours."""
         exif = Image.Exif()
-        exif[ExifTags.Base.ImageDescription] = json.dumps({_KEY: self.metadata})
-        comment = b"UNICODE\0" + self.parameters.encode("utf-16-be")
-        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-        return exif
+        exif[ExifTags.Base.ImageDescription] = as_json({_KEY: self.metadata}).encode()
+        if len(exif.tobytes()) > _MOST_EXIF:
+            raise InvalidRequest(
+                f"the prompt is too long for the metadata of a JPEG or WebP file ({_MOST_EXIF:,} bytes): "
+                "write PNG (--format png), or leave it out (--no-metadata)"
+            )
+        both = Image.Exif()
+        both[ExifTags.Base.ImageDescription] = exif[ExifTags.Base.ImageDescription]
+        comment = b"UNICODE\0" + _encodable(self.parameters).encode("utf-16-be")
+        both.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+        return both if len(both.tobytes()) <= _MOST_EXIF else exif
+
+
+def _encodable(text: str) -> str:
+    """A text with a mark in place of what is none: bytes of a file's name."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def format_of(path: Path) -> str:
@@ -80,16 +107,50 @@ def open_picture(path: str | Path) -> tuple[Image.Image, dict[str, Any]]:
 
     Raises InvalidRequest where the file is no picture or none of Darkroom's.
     """
+    with _opened(path) as image:
+        found = _metadata(image, path)
+        image.load()
+    return image.convert("RGB"), found
+
+
+def metadata_of(path: str | Path) -> dict[str, Any]:
+    """The metadata Darkroom left in a picture file of any size; its pixels are not read. Raises as `open_picture`."""
+    with _opened(path) as image:
+        return _metadata(image, path)
+
+
+_LIFTED = threading.Lock()
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
-            image.load()
+        with _LIFTED:
+            # Sheets may be larger than Pillow believes of an honest file; nothing is unpacked by opening one.
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                image = Image.open(path)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+        with image:
+            yield image
     except FileNotFoundError:
         raise InvalidRequest(f"no file {path}") from None
+    except InvalidRequest:
+        raise
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         raise InvalidRequest(f"cannot read {path} as a picture: {error}") from error
-    raw = getattr(image, "text", {}).get(_KEY)
+
+
+def _metadata(image: Image.Image, path: str | Path) -> dict[str, Any]:
+    raw = image.info.get(_KEY)
+    if raw is None and isinstance(image, PngImagePlugin.PngImageFile):
+        raw = image.text.get(_KEY)  # Some programs write it behind the pixels.
     if raw is None:
         raw = image.getexif().get(ExifTags.Base.ImageDescription)
+        if isinstance(raw, str):  # Pillow takes the bytes for Latin-1.
+            with suppress(UnicodeError):
+                raw = raw.encode("latin-1").decode()
     try:
         found = json.loads(raw) if raw else None
     except ValueError:
@@ -98,4 +159,4 @@ def open_picture(path: str | Path) -> tuple[Image.Image, dict[str, Any]]:
         found = found.get(_KEY, found) if isinstance(found.get(_KEY), dict) else found
     if not isinstance(found, dict) or "request" not in found:
         raise InvalidRequest(f"{path} holds no Darkroom metadata: it was made elsewhere, or saved without it")
-    return image.convert("RGB"), found
+    return found

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from darkroom.diffusion import AUTOMATIC, SOURCES, parse_guides, parse_sampler, 
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.language import DIALECTS, EMPHASES, ORIGINAL
 from darkroom.language.tags import parse_tag
+from darkroom.numeric import integer, real
 
 MAX_PROMPT = 20_000
 MAX_STEPS = 1_000
@@ -132,34 +133,14 @@ class Request:
             value = getattr(self, name)
             if value not in tuple(choices):
                 raise InvalidRequest(f"{name} is {value!r}: choose one of {', '.join(choices)}")
-        _check_integer("clip_skip", self.clip_skip, 1, 100, optional=False)
         adapters, guides = _texts("adapters", self.adapters), _texts("guides", self.guides)
         embeddings, styles = _texts("embeddings", self.embeddings), _texts("styles", self.styles)
         for adapter in adapters:
             parse_tag(adapter)
         parse_guides(guides)
-        _check_integer("width", self.width, 8, MAX_SIDE, multiple=8)
-        _check_integer("height", self.height, 8, MAX_SIDE, multiple=8)
-        _check_integer("steps", self.steps, 1, MAX_STEPS)
-        _check_integer("count", self.count, 1, MAX_COUNT, optional=False)
-        _check_integer("seed", self.seed, -1, MAX_SEED)
-        _check_integer("ensd", self.ensd, -MAX_ENSD, MAX_ENSD, optional=False)
-        _check_integer("variation_seed", self.variation_seed, -1, MAX_SEED)
-        _check_number("variation_strength", self.variation_strength, 0.0, 1.0, optional=False)
-        for name in ("seed_resize_width", "seed_resize_height"):
-            _check_integer(name, getattr(self, name), 8, MAX_SIDE)
+        numbers = {name: check(name, getattr(self, name)) for name, check in _NUMBERS.items()}
         if (self.seed_resize_width is None) != (self.seed_resize_height is None):
             raise InvalidRequest("seed_resize_width and seed_resize_height go together: give both, or none")
-        for name in ("original_width", "original_height"):
-            _check_integer(name, getattr(self, name), 1, 4 * MAX_SIDE)
-        for name in ("crop_left", "crop_top"):
-            _check_integer(name, getattr(self, name), 0, 4 * MAX_SIDE, optional=False)
-        for name in ("aesthetic", "negative_aesthetic"):
-            _check_number(name, getattr(self, name), 0.0, 10.0, optional=False)
-        _check_number("guidance", self.guidance, 0.0, 1000.0)
-        _check_number("guidance_rescale", self.guidance_rescale, 0.0, 1.0, optional=False)
-        _check_number("refiner_switch", self.refiner_switch, 0.0, 1.0, above=True)
-        _check_number("second_strength", self.second_strength, 0.0, 1.0, above=True)
         sampler, schedule = self.sampler, self.schedule
         if sampler is not None:
             if not isinstance(sampler, str):
@@ -168,10 +149,9 @@ class Request:
             schedule = schedule if schedule is not None else implied
         if schedule is not None:
             schedule = None if str(schedule).lower() == AUTOMATIC else schedule_info(str(schedule)).name
-        if self.seed is not None and self.seed + self.count - 1 > MAX_SEED:
-            raise InvalidRequest(
-                f"seed {self.seed} plus {self.count} pictures passes {MAX_SEED}: choose a lower seed"
-            )
+        seed, count = numbers["seed"], numbers["count"]
+        if seed is not None and seed + count - 1 > MAX_SEED:
+            raise InvalidRequest(f"seed {seed} plus {count} pictures passes {MAX_SEED}: choose a lower seed")
         return dataclasses.replace(
             self,
             sampler=sampler,
@@ -180,6 +160,7 @@ class Request:
             embeddings=embeddings,
             styles=styles,
             guides=guides,
+            **numbers,
         )
 
     def settled(self, **preferences: Any) -> Request:
@@ -247,28 +228,67 @@ def _is_surrogate(character: str) -> bool:
     return 0xD800 <= ord(character) <= 0xDFFF
 
 
-def _check_integer(
-    name: str, value: object, low: int, high: int, multiple: int = 1, optional: bool = True
-) -> None:
-    if value is None and optional:
-        return
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidRequest(f"{name} is {value!r}: give a whole number from {low:,} to {high:,}")
-    if not low <= value <= high:
-        raise InvalidRequest(f"{name} is {value}: choose {low:,} to {high:,}")
-    if value % multiple:
-        lower = value - value % multiple
-        offers = [str(n) for n in (lower, lower + multiple) if low <= n <= high]
-        raise InvalidRequest(f"{name} is {value}, not a multiple of {multiple}: try {' or '.join(offers)}")
+def _integer(low: int, high: int, multiple: int = 1, optional: bool = True) -> Callable[[str, object], Any]:
+    """What checks a whole number and gives it as Python's."""
+
+    def check(name: str, given: object) -> int | None:
+        if given is None and optional:
+            return None
+        value = integer(given)
+        if value is None:
+            raise InvalidRequest(f"{name} is {given!r}: give a whole number from {low:,} to {high:,}")
+        if not low <= value <= high:
+            raise InvalidRequest(f"{name} is {value}: choose {low:,} to {high:,}")
+        if value % multiple:
+            lower = value - value % multiple
+            offers = [str(n) for n in (lower, lower + multiple) if low <= n <= high]
+            raise InvalidRequest(
+                f"{name} is {value}, not a multiple of {multiple}: try {' or '.join(offers)}"
+            )
+        return value
+
+    return check
 
 
-def _check_number(
-    name: str, value: object, low: float, high: float, optional: bool = True, above: bool = False
-) -> None:
-    if value is None and optional:
-        return
-    allowed = f"{'above ' if above else ''}{low:g} to {high:g}"
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise InvalidRequest(f"{name} is {json.dumps(value, default=repr)}: give a number, {allowed}")
-    if not low <= value <= high or (above and value == low):
-        raise InvalidRequest(f"{name} is {value:g}: choose {allowed}")
+def _number(
+    low: float, high: float, optional: bool = True, above: bool = False
+) -> Callable[[str, object], Any]:
+    """What checks a real number and gives it as Python's."""
+
+    def check(name: str, given: object) -> float | None:
+        if given is None and optional:
+            return None
+        allowed = f"{'above ' if above else ''}{low:g} to {high:g}"
+        value = real(given)
+        if value is None or not math.isfinite(value):
+            raise InvalidRequest(f"{name} is {json.dumps(given, default=repr)}: give a number, {allowed}")
+        if not low <= value <= high or (above and value == low):
+            raise InvalidRequest(f"{name} is {value:g}: choose {allowed}")
+        return given if isinstance(given, int | float) else value
+
+    return check
+
+
+_NUMBERS = {
+    "clip_skip": _integer(1, 100, optional=False),
+    "width": _integer(8, MAX_SIDE, multiple=8),
+    "height": _integer(8, MAX_SIDE, multiple=8),
+    "steps": _integer(1, MAX_STEPS),
+    "count": _integer(1, MAX_COUNT, optional=False),
+    "seed": _integer(-1, MAX_SEED),
+    "ensd": _integer(-MAX_ENSD, MAX_ENSD, optional=False),
+    "variation_seed": _integer(-1, MAX_SEED),
+    "variation_strength": _number(0.0, 1.0, optional=False),
+    "seed_resize_width": _integer(8, MAX_SIDE),
+    "seed_resize_height": _integer(8, MAX_SIDE),
+    "original_width": _integer(1, 4 * MAX_SIDE),
+    "original_height": _integer(1, 4 * MAX_SIDE),
+    "crop_left": _integer(0, 4 * MAX_SIDE, optional=False),
+    "crop_top": _integer(0, 4 * MAX_SIDE, optional=False),
+    "aesthetic": _number(0.0, 10.0, optional=False),
+    "negative_aesthetic": _number(0.0, 10.0, optional=False),
+    "guidance": _number(0.0, 1000.0),
+    "guidance_rescale": _number(0.0, 1.0, optional=False),
+    "refiner_switch": _number(0.0, 1.0, above=True),
+    "second_strength": _number(0.0, 1.0, above=True),
+}

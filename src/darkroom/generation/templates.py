@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import itertools
 import os
 import random
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.errors import InvalidRequest, nearest
+from darkroom.files import expanded, read_text
 from darkroom.generation.request import MAX_COUNT, Request
 from darkroom.language.dynamic import combinations, count_combinations, drawn
 from darkroom.library.records import home
@@ -53,7 +55,7 @@ def wildcard_folders() -> list[Path]:
 
 
 def _paths(variable: str) -> list[Path]:
-    return [Path(each).expanduser() for each in os.environ.get(variable, "").split(os.pathsep) if each]
+    return [expanded(each) for each in os.environ.get(variable, "").split(os.pathsep) if each]
 
 
 def styles() -> dict[str, Style]:
@@ -69,8 +71,7 @@ def styles() -> dict[str, Style]:
 def read_styles(path: Path) -> list[Style]:
     """The styles in a file."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_text(path))))
     except (OSError, ValueError, csv.Error) as error:
         raise InvalidRequest(f"cannot read the styles in {path}: {error}") from error
     if rows and not {"name", "prompt"} <= {str(name) for name in rows[0]}:
@@ -115,10 +116,10 @@ def lines(name: str) -> Sequence[str]:
 @lru_cache(maxsize=64)
 def _read_lines(file: Path, changed: int, size: int) -> tuple[str, ...]:
     try:
-        text = file.read_text("utf-8-sig")
+        text = read_text(file)
     except (OSError, ValueError) as error:
         raise InvalidRequest(f"cannot read the wildcard file {file}: {error}") from error
-    kept = (line.strip() for line in text.splitlines())
+    kept = (line.strip() for line in text.split("\n"))
     return tuple(itertools.islice((line for line in kept if line and not line.startswith("#")), _MOST_LINES))
 
 

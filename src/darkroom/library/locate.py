@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from darkroom.checkpoint.foreign import BESIDE_OPTIONS, a_kind
 from darkroom.errors import ModelError
+from darkroom.files import expanded, portable
+from darkroom.language.tags import KINDS
 from darkroom.library.lock import locked
 from darkroom.library.records import Entry, Library, Version, installed, suggestion, version_of
 from darkroom.weights.names import INDEX, SUFFIXES, weights_name
@@ -45,7 +48,7 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
     if "model" in kinds and (folder := installed().get(name)):
         wanted = locked(name, "model")
         return folder if wanted is None else wanted.choose([_embedded(name, folder).version]).path
-    path = Path(model).expanduser()
+    path = expanded(model)
     if path.is_file() or (path.is_dir() and (kind != "model" or _is_unit(path))):
         return path
     library = Library.read()
@@ -85,6 +88,41 @@ def _chosen(name: str, kind: str, entry: Entry, version: Version) -> Path:
             f"{version.path}, known as {entry.name!r}, is gone: `darkroom models scan` finds it again"
         )
     return version.path
+
+
+def given_path(model: str | Path) -> str | None:
+    """The path by which something was given, as it is found again from any folder; None where it was given by name."""
+    if str(model) in installed():
+        return None
+    path = expanded(model)
+    return portable(path) if path.exists() else None
+
+
+def anchored(text: str) -> str:
+    """What stands for a file beside a model, "NAME:options" or "WORD=FILE", its path from here as one from anywhere."""
+    words = text.split(":")
+    at = 1 if len(words) > 1 and words[0].strip() in KINDS else 0
+    before, equals, name = words[at].rpartition("=")
+    path = Path(name.strip())
+    if not path.is_absolute() and path.exists() and ":" not in (whole := portable(path)):
+        words[at] = f"{before}{equals}{whole}"
+    return ":".join(words)
+
+
+def recalled(
+    name: str, path: str | None, hashes: Collection[str], kind: str = "model", *others: str
+) -> str | Path:
+    """What a picture was made with: by the SHA-256 of its files as the library knows them, else where it lay, else by
+    its name. `hashes`: those of all that is to be in it."""
+    for each in (kind, *others) if hashes else ():
+        for entry in Library.read().of_kind(each):
+            for version in entry.versions:
+                known = {file.sha256 for file in version.files.values()}
+                if set(hashes) <= known and version.path.exists():
+                    return version.path
+    if path is not None and expanded(path).exists():
+        return expanded(path)
+    return name
 
 
 def name_of(path: Path) -> str:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.errors import InvalidRequest, ModelError, nearest
-from darkroom.files import write_json
+from darkroom.files import expanded, write_json
+from darkroom.files import home as user_home
 from darkroom.weights.hashes import sha256
 from darkroom.weights.names import INDEX
 
@@ -32,8 +33,8 @@ _PATIENCE = 30.0  # Seconds to wait for another process that changes the library
 def home() -> Path:
     """Where the library and what it fetched are: $DARKROOM_HOME, else $XDG_DATA_HOME/darkroom (~/.local/share)."""
     if chosen := os.environ.get("DARKROOM_HOME"):
-        return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+        return expanded(chosen).absolute()
+    base = os.environ.get("XDG_DATA_HOME") or user_home() / ".local" / "share"
     return Path(base) / "darkroom"
 
 

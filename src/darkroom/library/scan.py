@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.errors import ModelError
+from darkroom.files import expanded, home
 from darkroom.library.kinds import identify
 from darkroom.library.records import Recorded, Version, changing, version_of
 from darkroom.networks.roles import Role
@@ -51,8 +52,8 @@ class Candidate:
 
 def usual_places() -> list[Path]:
     """The folders of this user's in which models are likely, as far as there are any."""
-    home, environ = Path.home(), os.environ
-    cache = Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
+    own, environ = home(), os.environ
+    cache = Path(environ.get("XDG_CACHE_HOME") or own / ".cache")
     hub = environ.get("HF_HUB_CACHE") or Path(environ.get("HF_HOME") or cache / "huggingface") / "hub"
     programs = [
         "stable-diffusion-webui",
@@ -61,7 +62,7 @@ def usual_places() -> list[Path]:
         "Documents/ComfyUI",
         "invokeai",
     ]
-    places = [Path(hub), *(home / name for name in programs)]
+    places = [Path(hub), *(own / name for name in programs)]
     if invoke := environ.get("INVOKEAI_ROOT"):
         places.append(Path(invoke))
     return [place for place in dict.fromkeys(places) if place.is_dir()]
@@ -275,12 +276,12 @@ def _elsewhere(folder: Path) -> Iterator[tuple[Path, str | None]]:
     for section in _yaml(folder / "extra_model_paths.yaml").values():
         if not isinstance(section, dict):
             continue
-        base = folder / os.path.expandvars(os.path.expanduser(str(section.get("base_path") or "")))
+        base = folder / expanded(os.path.expandvars(str(section.get("base_path") or "")))
         for use, paths in section.items():
             if use in ("base_path", "is_default", "custom_nodes"):
                 continue
             for path in str(paths or "").splitlines():
-                if (found := base / os.path.expanduser(path.strip())).is_dir() and path.strip():
+                if (found := base / expanded(path.strip())).is_dir() and path.strip():
                     yield found, _HINTS.get(str(use))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -291,6 +292,7 @@ class Trainer:
             unit=" samples",
             smoothing=0.05,
             mininterval=1.0,
+            disable=sys.stderr is None,
         )
 
     @contextmanager

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from darkroom.errors import DarkroomError
-from darkroom.files import write_json
+from darkroom.files import home, write_json
 
 _KEPT_FROM = 32 << 20  # Smaller files are read anew in the time that it takes to look them up.
 _MOST_KEPT = 5000
@@ -63,7 +63,7 @@ def autov3(path: Path) -> str | None:
 
 def cache_file() -> Path:
     """Where hashes of large files are kept: $XDG_CACHE_HOME/darkroom/hashes.json, by default under ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME") or home() / ".cache"
     return Path(base) / "darkroom" / "hashes.json"
 
 

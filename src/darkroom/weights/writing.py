@@ -36,10 +36,14 @@ class Pending:
 
 
 def write_safetensors(
-    path: Path, tensors: Iterable[Pending], metadata: Mapping[str, str], progress: Progress | None = None
+    path: Path,
+    tensors: Iterable[Pending],
+    metadata: Mapping[str, str],
+    progress: Progress | None = None,
+    new: bool = False,
 ) -> None:
     """Write a safetensors file, one tensor in memory at a time, whole or not at all. Raises InvalidRequest with the
-    system's reason where that fails."""
+    system's reason where that fails, or where it is to be `new` and is there already."""
     rows = sorted(tensors, key=lambda row: (-row.dtype.itemsize, row.name))  # Aligned, as the format advises.
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     at = 0
@@ -53,13 +57,13 @@ def write_safetensors(
         at += row.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path, new=new) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         done = 0
         for row in rows:
             tensor = row.make().to(row.dtype).contiguous()
             if tensor.numel():  # Of none torch cannot look at the bytes.
-                tensor.reshape(-1).view(torch.uint8).numpy().tofile(file)
+                file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
             done += row.nbytes
             if progress is not None:
                 progress(done, at)

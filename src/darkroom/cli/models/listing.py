@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from darkroom.cli.models.shared import Command, add_kind, entries_of, size_of
+from darkroom.files import as_json
 
 if TYPE_CHECKING:
     from darkroom.library.records import Entry, Version
@@ -28,7 +28,7 @@ def run_list(args: argparse.Namespace) -> int:
     entries = entries_of(args.name, args.kind)
     if args.json:
         for entry in entries:
-            print(json.dumps(_plain(entry), ensure_ascii=False))
+            print(as_json(_plain(entry)))
     elif args.name:
         print("\n\n".join(_in_full(entry) for entry in entries))
     elif entries:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from darkroom.errors import InvalidRequest, nearest
 from darkroom.library.locate import locate
 from darkroom.networks import CLIPText
 from darkroom.networks.roles import Role
+from darkroom.numeric import real
 from darkroom.prompt.vocabulary import Embedding, Embeddings
 
 _UNNAMED = ("*", "emb_params", *ENCODERS)
@@ -89,9 +90,7 @@ class Adapted:
             )
         for name, weight in zip(names, weights, strict=True):
             self._known(name)
-            if isinstance(weight, Mapping) and not all(
-                isinstance(each, int | float) for each in weight.values()
-            ):
+            if isinstance(weight, Mapping) and any(real(each) is None for each in weight.values()):
                 raise InvalidRequest(
                     f"adapter_weights of {name} are {dict(weight)}: give a number for each network; weights by block "
                     "are in model.generate(adapters=['NAME:lbw=...'])"
@@ -240,11 +239,8 @@ def scale_of(settings: Mapping[str, Any] | None) -> float:
     others = sorted(set(settings or {}) - {"scale"})
     if others:
         raise InvalidRequest(f"attention settings {others} are not there: leave them out")
-    scale = (settings or {}).get("scale", 1.0)
-    if (
-        isinstance(scale, bool)
-        or not isinstance(scale, int | float)
-        or not torch.isfinite(torch.tensor(float(scale)))
-    ):
-        raise InvalidRequest(f"the scale of LoRAs is {scale!r}: give a number")
-    return float(scale)
+    given = (settings or {}).get("scale", 1.0)
+    scale = real(given)
+    if scale is None or not math.isfinite(scale):
+        raise InvalidRequest(f"the scale of LoRAs is {given!r}: give a number")
+    return scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from darkroom.compat.diffusers.job import Output, Told
 from darkroom.compat.diffusers.prompts import listed
 from darkroom.compat.diffusers.schedulers.base import Way
 from darkroom.errors import InvalidRequest, nearest
+from darkroom.numeric import integer, real
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 Size = tuple[int, int]
@@ -67,11 +69,12 @@ class Call:
         """Raises InvalidRequest for what no model can honour; `tensor_inputs`: what callbacks may ask for."""
         for name in ("guidance_scale", "guidance_rescale", "eta"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not math.isfinite(value):
+            number = real(value)
+            if number is None or not math.isfinite(number):
                 raise InvalidRequest(f"{name} is {value!r}: give a number")
         for name in ("num_images_per_prompt", "callback_steps"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if (integer(value) or 0) < 1:
                 raise InvalidRequest(f"{name} is {value!r}: give a whole number of at least 1")
         output_of(self.output_type)
         for name in self.callback_on_step_end_tensor_inputs:
@@ -94,6 +97,12 @@ class Call:
             ]
         rows = [negative] * count * guided + [told] * count
         return torch.tensor(rows, dtype=torch.float32)
+
+
+def shown_bar(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a progress bar, which is none where a program has no terminal to show it on."""
+    hidden = {"disable": True} if sys.stderr is None and "file" not in settings else {}
+    return {**settings, **hidden}
 
 
 class Stepped:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from darkroom.errors import InvalidRequest, ModelError, nearest
-from darkroom.files import write_json
+from darkroom.files import expanded, write_json
 
 Defaults: TypeAlias = "dict[str, Any]"
 Own = TypeVar("Own", bound="Configured")
@@ -68,7 +68,7 @@ class Configured:
     @classmethod
     def load_config(cls, path: str | Path, subfolder: str | None = None, **_: Any) -> Config:
         """The settings in a folder's file."""
-        folder = Path(path).expanduser() / (subfolder or "")
+        folder = expanded(path) / (subfolder or "")
         try:
             found = json.loads((folder / cls.config_name).read_text("utf-8"))
         except (OSError, ValueError) as error:

@@ -31,6 +31,7 @@ from darkroom.compat.diffusers.call import (
     foreign,
     output_of,
     shown,
+    shown_bar,
 )
 from darkroom.compat.diffusers.job import Batch, Told
 from darkroom.compat.diffusers.placed import Placed
@@ -423,7 +424,7 @@ class DiffusionPipeline(Adapted, Placed):
             self._doses(self._expert.role, call.lora_scale),
         )
         noise_dtype = torch.float32 if way.float32_noise else self.dtype
-        with tqdm(total=calls if call.denoising_end else len(way.points) - 1, **self._bar) as bar:
+        with tqdm(total=calls if call.denoising_end else len(way.points) - 1, **shown_bar(self._bar)) as bar:
             stepped = Stepped(self, call, told, embeds, way, calls, bar)
             job = Batch(way, latents, told, lambda: draw(noise_dtype), stepped, output_of(call.output_type))
             made = self._develop(job)

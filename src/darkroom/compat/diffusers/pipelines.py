@@ -12,6 +12,7 @@ from darkroom.compat.diffusers.adapters import scale_of
 from darkroom.compat.diffusers.call import Call, Callback, Embeds, Generators, Size
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline, ImagePipelineOutput
 from darkroom.errors import InvalidRequest, nearest
+from darkroom.numeric import integer
 
 Prompt = str | Sequence[str] | None
 Made = ImagePipelineOutput | tuple[Any, ...]
@@ -357,9 +358,9 @@ class StableDiffusion3Pipeline(DiffusionPipeline):
 
 
 def _t5_length(length: int) -> int:
-    if not isinstance(length, int) or not 1 <= length <= 512:
+    if (found := integer(length)) is None or not 1 <= found <= 512:
         raise InvalidRequest(f"max_sequence_length is {length!r}: give a whole number from 1 to 512")
-    return length
+    return found
 
 
 class AutoPipelineForText2Image:

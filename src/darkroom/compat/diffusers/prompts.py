@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from darkroom.errors import InvalidRequest
+from darkroom.numeric import integer
 from darkroom.prompt import ClipText, TextConditioner
 from darkroom.prompt.vocabulary import Embeddings, Vocabulary
 
@@ -66,10 +67,10 @@ def _encoded(
     if len(ids) > room:
         log.warning("a prompt has %d tokens: CLIP sees the first %d of them", len(ids), room)
     most = clip.most_skipped
-    if not isinstance(skip, int) or not 0 <= skip <= most:
+    if (layers := integer(skip)) is None or not 0 <= layers <= most:
         raise InvalidRequest(f"clip_skip is {skip!r}: this model's text encoder takes 0 to {most}")
     vectors = None if vocabulary.vectors is None else vocabulary.vectors.to(device)
-    return clip.states(tuple(tokenizer.framed(ids[:room])), device, skip, vectors=vectors)
+    return clip.states(tuple(tokenizer.framed(ids[:room])), device, layers, vectors=vectors)
 
 
 def _long(conditioner: TextConditioner, texts: Sequence[str], length: int) -> Tensor:

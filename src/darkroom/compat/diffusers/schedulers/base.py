@@ -32,6 +32,7 @@ from darkroom.diffusion import (
 )
 from darkroom.diffusion.beta import beta_quantile
 from darkroom.errors import InvalidRequest, nearest
+from darkroom.numeric import integer
 
 Floats = NDArray[np.float64]
 
@@ -166,10 +167,12 @@ class Scheduler(Configured):
             raise InvalidRequest("both timesteps and sigmas were given: give one of them")
         if timesteps is None and sigmas is None:
             most = self.config.num_train_timesteps
-            if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= most:
+            count = integer(steps)
+            if count is None or not 1 <= count <= most:
                 raise InvalidRequest(
                     f"num_inference_steps is {steps!r}: give a whole number from 1 to {most}"
                 )
+            steps = count
         points = self._points(steps or 0, Custom(timesteps, sigmas, mu))
         return self._way(points, eta)
 

@@ -1,0 +1,213 @@
+"""What is asked for: options and requests, from a command line, a settings file and a file of prompts."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darkroom.errors import DarkroomError, InvalidRequest, ModelError, nearest
+from darkroom.files import read_text
+from darkroom.generation.request import Request
+
+SETTINGS_FILE = "darkroom.toml"
+
+# What `generate` knows besides the fields of a request, with its defaults; all may stand in darkroom.toml.
+_DEFAULTS: dict[str, Any] = {
+    "model": "pocket",
+    "device": "auto",
+    "precision": "auto",
+    "vae": None,
+    "others": [],
+    "prediction": None,
+    "zero_snr": None,
+    "variant": None,
+    "t5": True,
+    "refiner": None,
+    "ensemble": [],
+    "fuse": [],
+    "memory": "full",
+    "output": "out",
+    "format": "png",
+    "name": "{seed}-{prompt}",
+    "grid": False,
+    "metadata": True,
+}
+
+OPENING = ("vae", "others", "prediction", "zero_snr", "variant", "t5", "refiner", "ensemble")
+"""Those that say which files a model is made of."""
+
+LOADING = (*OPENING, "device", "precision", "fuse", "memory")
+"""Those that `darkroom.load` takes."""
+
+_TEXTS = {
+    "name",
+    "device",
+    "precision",
+    "vae",
+    "prediction",
+    "variant",
+    "refiner",
+    "memory",
+    "output",
+    "format",
+    "model",
+}
+_LISTS = {"others", "ensemble", "fuse"}
+# What people write in a settings file that belongs elsewhere, or is called otherwise here.
+_ELSEWHERE = {
+    "prompt": "a prompt stands on the command line, or in the file of --prompts",
+    "prompts": "name the file on the command line: --prompts FILE",
+    "with": "it is called others here: a list of names and files",
+    "guidance_scale": "it is called guidance here",
+    "cfg_scale": "it is called guidance here",
+    "num_inference_steps": "it is called steps here",
+    "negative_prompt": "it is called negative here",
+    "scheduler": "it is called sampler here",
+    "batch_size": "it is called count here",
+    "n_iter": "it is called count here",
+    "num_images_per_prompt": "it is called count here",
+    "lora": "it is called adapters here: a list of names with strengths",
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, and where it stands: "" on the command line."""
+
+    request: Request
+    where: str = ""
+
+
+def area(request: Request) -> int:
+    """The pixels that a request asks for; 0 where it leaves that to the model."""
+    return (request.width or 0) * (request.height or 0)
+
+
+def gather(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(options, request settings) from the command line over the settings file over the defaults."""
+    fields = {field.name for field in dataclasses.fields(Request)} - {"prompt"}
+    merged = {**_DEFAULTS, **settings_file(args.settings, fields | set(_DEFAULTS))}
+    merged |= {
+        name: value
+        for name, value in vars(args).items()
+        if value is not None and name in fields | set(_DEFAULTS)
+    }
+    options = {name: merged.pop(name) for name in _DEFAULTS}
+    return options, merged
+
+
+def settings_file(path: Path | None, known: set[str]) -> dict[str, Any]:
+    """The [generate] table of a settings file; of the default one, if it is there. Raises InvalidRequest for what is
+    not known there, or of another type than it is to be."""
+    chosen = path or Path(SETTINGS_FILE)
+    if path is None and not chosen.is_file():
+        return {}
+    try:
+        tables = tomllib.loads(read_text(chosen))
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"cannot read the settings file {chosen}: {error}") from error
+    for name in tables:
+        if name != "generate":
+            hint = "put it below a line [generate]" if name in known else "its settings stand in [generate]"
+            raise InvalidRequest(f"{chosen} has {name!r} beside the table [generate]: {hint}")
+    table = tables.get("generate", {})
+    if not isinstance(table, dict):
+        raise InvalidRequest(
+            f"{chosen}: generate is {table!r}: write [generate], and a setting a line below it"
+        )
+    for name, value in table.items():
+        if name not in known:
+            raise InvalidRequest(f"unknown setting {name!r} in {chosen}: {_hint(name, known)}")
+        if wrong := _mistyped(name, value):
+            raise InvalidRequest(f"{chosen}: {name} is {value!r}: {wrong}")
+    return {name: list(value) if name in _LISTS else value for name, value in table.items()}
+
+
+def _mistyped(name: str, value: object) -> str:
+    """What is wrong with the type of an option in a settings file; a request's own fields say so themselves."""
+    if name not in _DEFAULTS:
+        return ""
+    if name in _TEXTS:
+        return "" if isinstance(value, str) else f'write it as text: {name} = "{_example(name, value)}"'
+    if name in _LISTS:
+        texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        return "" if texts else f'write a list of texts: {name} = ["..."]'
+    return "" if isinstance(value, bool) else f"write true or false, without quotes: {name} = true"
+
+
+def _example(name: str, value: object) -> str:
+    if name == "memory" and not isinstance(value, bool | list | dict):
+        return f"{value}GB"
+    return {"precision": "float16", "format": "png", "device": "cpu"}.get(name, f"{value}")
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    return _ELSEWHERE.get(name) or nearest(name, known)
+
+
+def requested(args: argparse.Namespace, settings: dict[str, Any]) -> list[Asked]:
+    """The requests of a command line: its prompt, and those of its prompts file. Raises InvalidRequest that names every
+    line with a mistake."""
+    if args.prompt is None and args.prompts is None:
+        raise InvalidRequest("no prompt: say what the picture should show, or give --prompts FILE")
+    found = []
+    if args.prompt is not None:
+        found.append(Asked(Request.from_dict({**settings, "prompt": args.prompt}).checked()))
+    if args.prompts is None:
+        return found
+    lines = [
+        (f"{args.prompts}, line {number}", line) for number, line in enumerate(_lines_of(args.prompts), 1)
+    ]
+    lines = [(where, line) for where, line in lines if line.strip() and not line.startswith("#")]
+    if not lines:
+        raise InvalidRequest(
+            f"{args.prompts} holds no prompt: write one a line (lines that begin with # are left out)"
+        )
+
+    def read(where: str, line: str) -> Asked:
+        return Asked(Request.from_dict({**settings, **_line(line, args.prompts.suffix)}).checked(), where)
+
+    return found + each(read, lines)
+
+
+def each(run: Callable[..., Any], rows: Iterable[tuple[str, Any]]) -> list[Any]:
+    """What a function gives for each row, told where it stands and what it is. Raises the mistakes of all rows
+    together, each with where it stands."""
+    found, mistakes = [], []
+    for where, row in rows:
+        try:
+            found.append(run(where, row))
+        except (InvalidRequest, ModelError) as error:
+            mistakes.append((where, error))
+    if mistakes:
+        words = [f"{where}: {error}" if where else str(error) for where, error in mistakes]
+        kind: type[DarkroomError] = (
+            InvalidRequest if any(isinstance(error, InvalidRequest) for _, error in mistakes) else ModelError
+        )
+        raise kind("\n".join(words)) from mistakes[0][1]
+    return found
+
+
+def _lines_of(path: Path) -> list[str]:
+    try:
+        return read_text(path).split("\n")
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"cannot read the prompts file {path}: {error}") from error
+
+
+def _line(line: str, suffix: str) -> dict[str, Any]:
+    if suffix.lower() not in (".jsonl", ".ndjson", ".json"):
+        return {"prompt": line.strip()}
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise InvalidRequest(f"not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InvalidRequest(f'{line.strip()[:40]!r} is no JSON object: write {{"prompt": ...}}')
+    return values
