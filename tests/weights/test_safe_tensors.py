@@ -360,3 +360,42 @@ def test_numbers_as_floats_are_what_torch_makes_of_them(name, tmp_path):
     save_file({"w": tensor}, tmp_path / "a.safetensors")
     with open_weights(tmp_path / "a.safetensors") as file:
         assert np.array_equal(file.floats("w"), tensor.float().numpy())
+
+
+def rewritten(path, change):
+    """A file with another header."""
+    raw = path.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    text = change(json.loads(raw[8 : 8 + size])).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        "null",
+        "{}",
+        '{"a": "1", "a": "2"}',
+        json.dumps({"ss_tag_frequency": "x" * 17_000_000}),
+        json.dumps({"ss_tag_frequency": '{"a": [1, 2]}, ' * 200_000}),
+    ],
+)
+def test_headers_that_the_reference_reads(tmp_path, notes):
+    from safetensors import safe_open
+
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.arange(6.0)}, path)
+    rewritten(path, lambda header: '{"__metadata__": ' + notes + ", " + json.dumps(header)[1:])
+    with safe_open(path, "pt") as theirs, open_weights(path) as ours:
+        assert [*ours.entries] == [*theirs.keys()]
+        assert ours.metadata == (theirs.metadata() or {})
+        assert torch.equal(ours.get("a"), torch.arange(6.0))
+
+
+def test_types_that_are_not_read_are_named(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(6, dtype=torch.uint8)}, path)
+    rewritten(path, lambda header: json.dumps(header).replace('"U8"', '"F4"'))
+    with pytest.raises(ModelError, match="F4, floats of 4 bits"):
+        open_weights(path)

@@ -55,7 +55,8 @@ def networks_in(shapes: Mapping[str, Shape]) -> list[Found]:
                     continue
                 names = Names(within(shapes, prefix))
                 if component.certain(names):
-                    found[prefix] = Found(component, prefix, layout, names)
+                    turned = component.turned(layout, prefix, names)
+                    found[prefix] = Found(component, prefix, turned, names)
     return list(found.values())
 
 

@@ -97,7 +97,9 @@ def readers(
         option = "load(..., vae=...), --vae" if missing == [Role.VAE] else "load(..., others=[...]), --with"
         raise ModelError(f"{source.path} holds no {', '.join(missing)}: give the file that does ({option})")
     found: dict[Role, Reader] = {}
-    for role in sorted(wanted, key=lambda role: (not role.reads_text, role)):
+    for role in sorted(source.parts, key=lambda role: (not role.reads_text, role)):
+        if role not in wanted:
+            continue
         part = source.parts[role]
         upcast = dtype == torch.float16 and getattr(part.config, "force_upcast", False)
         found[role] = Reader(part, device, torch.float32 if upcast else dtype)

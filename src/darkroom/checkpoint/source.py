@@ -169,6 +169,7 @@ _AROUND = {
     "the projection of a text encoder whose end state is not used": r".*\btext_projection(\.weight)?$",
     "the image side of CLIP": r".*\b(visual|vision_model|visual_projection)\.",
     "the other half of T5": r"(.*\.)?(decoder\.(block|final_layer_norm|embed_tokens)|lm_head|encoder\.embed_tokens)\.",
+    "the other half of llama.cpp's T5": r"dec\.",
 }
 # Tensors of single files that no network needs, if none has claimed them.
 _LEFT_ALONE = {

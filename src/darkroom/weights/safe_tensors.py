@@ -7,17 +7,18 @@ here before anything is used: the numbers are exactly covered by the tensors, wi
 from __future__ import annotations
 
 import json
+import re
 from itertools import chain
 from typing import Any
 
 from numpy.typing import NDArray
 
+from darkroom.errors import UnsupportedModel
 from darkroom.weights.dtypes import SIZES
 from darkroom.weights.mapped import MOST_TENSORS, Entry, Mapped, WeightsFile, count, short, whole
 
-# The format allows headers of 100 MB. Those of real models stay below one, and what a larger one unfolds to in memory
-# is for its author to choose.
-LONGEST_HEADER = 16_000_000
+LONGEST_HEADER = 100_000_000
+"""What the format allows. Those of real models stay below a megabyte, but trainers' notes may be long."""
 _MOST_PARTS = 500_000
 
 DTYPES = {
@@ -41,6 +42,7 @@ DTYPES = {
     "F64": "float64",
     "C64": "complex64",
 }
+_UNREAD = ("F4", "F6_E2M3", "F6_E3M2")
 
 
 def read_safetensors(file: Mapped) -> WeightsFile:
@@ -54,12 +56,14 @@ def read_safetensors(file: Mapped) -> WeightsFile:
     if begin > file.size:
         raise file.error("ends within its header: the download is incomplete, fetch it anew")
     try:
-        header = json_object(file.read(8, length))
-        metadata = header.pop("__metadata__", {})
+        header = json_object(file.read(8, length), notes=True)
+        metadata = header.pop("__metadata__", None) or {}  # Some write null.
         _check_metadata(metadata)
         if len(header) > MOST_TENSORS:
             raise ValueError(f"{len(header)} tensors")
         entries, starts, end = _tensors(header)
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"{file.path} {error}: get the model in float16 or bfloat16") from None
     except ValueError as error:
         raise file.error(f"has a damaged safetensors header ({error}): fetch it anew") from error
     missing = begin + end - file.size
@@ -74,19 +78,32 @@ def read_safetensors(file: Mapped) -> WeightsFile:
     return WeightsFile(file.path, "safetensors", entries, (file,), read, metadata)
 
 
-def json_object(raw: bytes) -> dict[str, Any]:
-    """A JSON object of bounded size in which no name stands twice; ValueError where it is none."""
-    # A list of nothing takes three bytes of JSON and ninety of memory.
-    if sum(raw.count(sign) for sign in (b",", b"[", b"{")) > _MOST_PARTS:
+def json_object(raw: bytes, notes: bool = False) -> dict[str, Any]:
+    """A JSON object of bounded size in which no name stands twice, unless it is that of `notes` that are texts;
+    ValueError where it is none."""
+    # A list of nothing takes three bytes of JSON and ninety of memory. What stands within texts is no part.
+    if _parts(raw) > _MOST_PARTS and _parts(_TEXT.sub(b"", raw)) > _MOST_PARTS:
         raise ValueError(f"more than {_MOST_PARTS} parts")
     if raw[:1] != b"{":
         raise ValueError("no JSON object")
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique_but_notes if notes else _unique)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     assert isinstance(value, dict)
     return value
+
+
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.S)
+
+
+def _parts(raw: bytes) -> int:
+    return sum(raw.count(sign) for sign in (b",", b"[", b"{"))
+
+
+def _unique_but_notes(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of notes the last of several counts, as in the reference."""
+    return dict(pairs) if all(isinstance(value, str) for _, value in pairs) else _unique(pairs)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -116,6 +133,10 @@ def _tensors(header: dict[str, Any]) -> tuple[dict[str, Entry], dict[str, int], 
                 pass
             case _:
                 raise ValueError(f"{short(name)} has no dtype, shape and data_offsets")
+        if kind in _UNREAD:
+            raise UnsupportedModel(
+                f"holds {short(name)} in {kind}, floats of {kind[1]} bits, which Darkroom does not read"
+            )
         if kind not in DTYPES:
             raise ValueError(f"{short(name)} is of the unknown type {short(kind)}")
         nbytes = count(shape) * SIZES[DTYPES[kind]]

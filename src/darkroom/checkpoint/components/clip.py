@@ -26,6 +26,24 @@ OPENCLIP_WIDTHS = (1024, 1280)
 _TOWERS = {768: "ViT-L/14", 1024: "OpenCLIP ViT-H/14", 1280: "OpenCLIP ViT-bigG/14"}
 
 
+# stable-diffusion.cpp's names: transformers', but for the projection, which is turned as OpenCLIP's; newer releases
+# leave queries, keys and values stacked. What it makes of transformers' own files has their projection under that name.
+GGML, GGML_STACKED, GGML_LINEAR = "ggml", "ggml, stacked", "ggml, linear"
+_GGML_PROJECTION = "text_model.text_projection"
+_OF_TRANSFORMERS = ("clip_l.", "clip_g.")
+
+
+def _turned(layout: str, prefix: str, names: Names) -> str:
+    """Which way the projection of such a file lies: by its shape, of a square one by the model that it is of."""
+    if layout != GGML or _GGML_PROJECTION not in names:
+        return layout
+    first, second = names[_GGML_PROJECTION]
+    width = names["text_model.encoder.layers.0.mlp.fc1.weight"][1]
+    square = first == second
+    linear = any(mark in prefix for mark in _OF_TRANSFORMERS) if square else second == width
+    return GGML_LINEAR if linear else GGML
+
+
 # From shapes
 
 
@@ -41,6 +59,8 @@ def _text_dimensions(names: Names, layout: str) -> CLIPTextConfig:
         width, inner = names[f"{start}encoder.layers.0.mlp.fc1.weight"][::-1]
         layers = names.count(f"{start}encoder.layers.{{}}")
         projection = names.shapes.get("text_projection.weight")
+        if layout in (GGML, GGML_STACKED, GGML_LINEAR) and (own := names.shapes.get(_GGML_PROJECTION)):
+            projection = own if layout == GGML_LINEAR else own[::-1]
         tokens = names[f"{start}embeddings.token_embedding.weight"]
         places = names[f"{start}embeddings.position_embedding.weight"]
         projected = projection[0] if projection else None
@@ -155,6 +175,25 @@ def _blocks(config: CLIPTextConfig) -> Iterator[Block]:
     yield "text_projection.weight", "text_projection", (("", "", TRANSPOSE),)
 
 
+def _ggml_blocks(config: CLIPTextConfig) -> Iterator[Block]:
+    yield "text_projection.weight", _GGML_PROJECTION, (("", "", TRANSPOSE),)
+    yield "", "", AS_IT_IS
+
+
+def _ggml_stacked_blocks(config: CLIPTextConfig) -> Iterator[Block]:
+    for i in range(config.num_hidden_layers):
+        for leaf in ("weight", "bias"):
+            for part in "qkv":
+                layer = f"text_model.encoder.layers.{i}.self_attn"
+                yield f"{layer}.{part}_proj.{leaf}", f"{layer}.in_proj.{leaf}", (("", "", SPLIT),)
+    yield from _ggml_blocks(config)
+
+
+def _ggml_linear_blocks(config: CLIPTextConfig) -> Iterator[Block]:
+    yield "text_projection.weight", _GGML_PROJECTION, AS_IT_IS
+    yield "", "", AS_IT_IS
+
+
 def _today_text(name: str) -> str:
     """Newer releases of transformers leave out `text_model.`."""
     bare = name.startswith(("embeddings.", "encoder.", "final_layer_norm."))
@@ -178,6 +217,8 @@ CLIP_TEXT = Component(
     class_name="CLIPTextModel",
     marks=(
         (ORIGINAL, "transformer.resblocks.0.attn.in_proj_weight"),
+        (GGML_STACKED, "text_model.encoder.layers.0.self_attn.in_proj.weight"),
+        (GGML, _GGML_PROJECTION),
         (HUGGING_FACE, "text_model.encoder.layers.0.self_attn.q_proj.weight"),
         (HUGGING_FACE, "encoder.layers.0.self_attn.q_proj.weight"),
     ),
@@ -187,7 +228,13 @@ CLIP_TEXT = Component(
     write=_write_text,
     parameters=parameters.clip_text,
     today=_today_text,
-    blocks=_blocks,
+    turned=_turned,
+    layouts={
+        ORIGINAL: _blocks,
+        GGML: _ggml_blocks,
+        GGML_STACKED: _ggml_stacked_blocks,
+        GGML_LINEAR: _ggml_linear_blocks,
+    },
     detail=_text_in_words,
 )
 CLIP_VISION = Component(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from darkroom.checkpoint.components.fields import Json
@@ -67,14 +67,15 @@ class Component:
     library, class_name: whose class it is in a folder, and which; the config.json of one with a projection adds that.
 
     marks: what every file of it has and none of another sort, as a layout and the end of a tensor's name; `certain`
-    says of a network's tensors whether what bears a mark is what it seems.
+    says of a network's tensors whether what bears a mark is what it seems, `turned` of a layout, the prefix and the
+    tensors which of its kin the layout is.
     dimensions: from its tensors and their layout, as one of `darkroom.networks.configs`; read, write: the same from
     config.json and back. All raise ModelError for what makes no network. parameters: how many a network of these
     dimensions has.
-    blocks: how its authors' files name its blocks; None where they name them as we do. place: where single files keep
-    it; None where each family has its own. today: the name we give a tensor that an older or newer release of the
-    Hugging Face layout names otherwise. computed: tensors that a file may lack, for the network knows them,
-    in the names of either layout.
+    layouts: how files of a layout name its blocks; in those that are not among them they are named as we do. place:
+    where single files keep it; None where each family has its own. today: the name we give a tensor that an older or
+    newer release of the Hugging Face layout names otherwise. computed: tensors that a file may lack, for the network
+    knows them, in the names of either layout.
     detail: its dimensions in words.
     """
 
@@ -90,7 +91,8 @@ class Component:
     write: Callable[[Any], dict[str, Any]]
     parameters: Callable[[Any], int]
     certain: Callable[[Names], bool] = lambda names: True
-    blocks: Callable[[Any], Iterable[Block]] | None = None
+    turned: Callable[[str, str, Names], str] = lambda layout, prefix, names: layout
+    layouts: Mapping[str, Callable[[Any], Iterable[Block]]] = field(default_factory=dict)
     place: Place | None = None
     today: Callable[[str], str] = lambda name: name
     computed: frozenset[str] = frozenset()
@@ -112,9 +114,9 @@ class Component:
         """A rule for every tensor of a network, to the names it has in a layout, without the prefix that a file gives
         the component."""
         names = network.state_dict()
-        if layout == HUGGING_FACE or self.blocks is None:
+        if (blocks := self.layouts.get(layout)) is None:
             return [Rule(name, (name,), SAME) for name in names]
-        return generated(self.blocks(network.config), names)
+        return generated(blocks(network.config), names)
 
     def to_json(self, config: Any) -> dict[str, Any]:
         """The config.json of a network of these dimensions. Raises ModelError where that file has no words for it."""

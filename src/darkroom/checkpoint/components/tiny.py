@@ -61,7 +61,7 @@ TINY = Component(
     read=_read,
     write=_write,
     parameters=parameters.tiny,
-    blocks=_blocks,
+    layouts={ORIGINAL: _blocks},
     place=Place("first_stage_model.", ORIGINAL),
     detail=latents_in_words,
 )

@@ -318,7 +318,7 @@ UNET = Component(
     read=_read,
     write=_write,
     parameters=parameters.unet,
-    blocks=_blocks,
+    layouts={ORIGINAL: _blocks},
     place=Place("model.diffusion_model.", ORIGINAL),
     detail=_detail,
 )

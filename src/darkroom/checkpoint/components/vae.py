@@ -118,7 +118,7 @@ AUTOENCODER = Component(
     write=_write,
     parameters=parameters.vae,
     today=_today,
-    blocks=_blocks,
+    layouts={ORIGINAL: _blocks},
     place=Place("first_stage_model.", ORIGINAL),
     detail=latents_in_words,
 )
