@@ -31,7 +31,7 @@ ORDER = {
         rules components family families foreign infer blocks identify distilled source named load settings encoders
         single_file folder beside opening export blend
     """,
-    "library": "kinds records lock describe scan verify fetch locate",
+    "library": "secrets kinds records lock describe scan verify fetch locate",
     "adapters": """
         names patches groups adapter truncated embeddings hypernetwork dose applied merged
         collection describe bake written extract merge

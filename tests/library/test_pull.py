@@ -99,7 +99,11 @@ def unfinished():
         ("urn:air:sdxl:checkpoint:civitai:12@34", Civitai(12, 34)),
         ("https://civitai.com/models/12/some-name", Civitai(12)),
         ("https://civitai.com/models/12?modelVersionId=34", Civitai(12, 34)),
-        ("https://civitai.com/api/download/models/34?type=Model", Civitai(None, 34)),
+        ("https://civitai.com/api/download/models/34", Civitai(None, 34)),
+        (
+            "https://civitai.com/api/download/models/34?type=Pruned%20Model&size=pruned&token=x",
+            Civitai(None, 34, (("type", "Pruned Model"), ("size", "pruned"))),
+        ),
         ("https://example.com/a.safetensors", Address("https://example.com/a.safetensors")),
         ("dreamshaper", None),
     ],

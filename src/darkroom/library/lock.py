@@ -7,8 +7,10 @@ gets it. Where there is one, a name that it lists stands for these files and no 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,10 @@ from typing import Any
 from darkroom.errors import ModelError
 from darkroom.files import write_json
 from darkroom.library.records import Entry, File, Version, digest_of
+from darkroom.library.secrets import without_secrets
 from darkroom.weights.hashes import sha256
+
+log = logging.getLogger(__name__)
 
 LOCK = "models.lock"
 _FORMAT = 1
@@ -83,10 +88,20 @@ def locked(name: str, kind: str) -> Locked | None:
 def read_lock(path: Path) -> list[Locked]:
     """What a lock lists. Raises ModelError where it cannot be read."""
     try:
-        value = json.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        value = json.loads(text)
         if value["format"] != _FORMAT:
             raise ModelError(f"{path} was written by a newer Darkroom: update this one")
-        return [_from_json(each, path) for each in value["models"]]
+        found = [_from_json(each, path) for each in value["models"]]
+        if without_secrets(text) != text:
+            log.warning(
+                "%s held a token or a signature in an address, which is taken out: withdraw it where it is from, for "
+                "a lock is shared",
+                path,
+            )
+            with suppress(ModelError):
+                write_lock(path, found)
+        return found
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -116,4 +131,4 @@ def write_lock(path: Path, listed: Iterable[Locked]) -> None:
 
 def _from_json(value: Any, path: Path) -> Locked:
     files = {str(name): File(int(file["size"]), str(file["sha256"])) for name, file in value["files"].items()}
-    return Locked(str(value["name"]), str(value["kind"]), str(value["origin"]), files, path)
+    return Locked(str(value["name"]), str(value["kind"]), without_secrets(str(value["origin"])), files, path)

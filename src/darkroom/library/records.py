@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 from darkroom.errors import InvalidRequest, ModelError, nearest
 from darkroom.files import expanded, write_json
 from darkroom.files import home as user_home
+from darkroom.library.secrets import without_secrets
 from darkroom.weights.hashes import sha256
 from darkroom.weights.names import INDEX
 
@@ -154,18 +155,12 @@ class Library:
     @staticmethod
     def read() -> Library:
         """The library as it is on disk; empty where there is none. Raises ModelError where it cannot be read."""
-        path = home() / RECORD
-        try:
-            return _from_json(json.loads(path.read_text("utf-8")), path)
-        except FileNotFoundError:
-            return Library()
-        except OSError as error:
-            raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ModelError(
-                f"{path} is damaged ({type(error).__name__}: {error}): mend it, or move it away and run "
-                "`darkroom models scan` to begin a new library"
-            ) from error
+        found, tidy = _read()
+        if not tidy:
+            # Of before addresses were kept without secrets. Who cannot write goes without them all the same.
+            with suppress(ModelError), changing():
+                pass
+        return found
 
     def of_kind(self, kind: str | None) -> list[Entry]:
         """The entries of a kind, or all."""
@@ -323,7 +318,7 @@ def changing() -> Iterator[Library]:
     except OSError as error:
         raise ModelError(f"the library in {folder} cannot be written: {error.strerror}") from error
     try:
-        library = Library.read()
+        library, _ = _read()
         yield library
         write_json(folder / RECORD, _to_json(library), ModelError)
     finally:
@@ -332,7 +327,7 @@ def changing() -> Iterator[Library]:
 
 def line(origin: str) -> str:
     """An origin without its revision: what all versions of one thing have in common."""
-    found = re.fullmatch(r"(hf://[^@]+|civitai:\d+)@[^/]+(/.+)?", origin)
+    found = re.fullmatch(r"(hf://[^@]+|civitai:\d+)@[^/?]+([/?].+)?", origin)
     return found[1] + (found[2] or "") if found else origin
 
 
@@ -387,6 +382,23 @@ def _one(name: str, found: Sequence[tuple[Entry, Version]]) -> tuple[Entry, Vers
     return found[0] if found else None
 
 
+def _read() -> tuple[Library, bool]:
+    """The library as it is on disk, and whether nothing in its file is a secret."""
+    path = home() / RECORD
+    try:
+        text = path.read_text("utf-8")
+        return _from_json(json.loads(text), path), without_secrets(text) == text
+    except FileNotFoundError:
+        return Library(), True
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ModelError(
+            f"{path} is damaged ({type(error).__name__}: {error}): mend it, or move it away and run "
+            "`darkroom models scan` to begin a new library"
+        ) from error
+
+
 def _to_json(library: Library) -> dict[str, Any]:
     return {"format": _FORMAT, "entries": [_entry_to_json(entry) for entry in library.entries]}
 
@@ -417,6 +429,7 @@ def _entry_from_json(value: Mapping[str, Any]) -> Entry:
             **{
                 **version,
                 "path": home() / version["path"],
+                "origin": without_secrets(version.get("origin", "")),
                 "files": {str(name): File(**file) for name, file in version["files"].items()},
             }
         )

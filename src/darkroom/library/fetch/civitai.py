@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from darkroom.errors import InvalidRequest, ModelError, nearest
 from darkroom.library.fetch.download import NotFound, Web
-from darkroom.library.fetch.origin import Civitai, civitai_endpoint
+from darkroom.library.fetch.origin import CHOICES, Civitai, civitai_endpoint
 from darkroom.library.fetch.remote import Listing, Remote, safe_name
 
 _HELP = "give a token from your Civitai account (CIVITAI_TOKEN, --token)"
@@ -38,7 +39,10 @@ def listing(
     if not isinstance(files, list) or not files:
         raise ModelError(f"Civitai lists no files for {origin}: it is withdrawn, or early access")
     file = next(iter(only), None) if only else file
-    chosen = _choose([each for each in files if isinstance(each, dict)], file, variant, str(origin))
+    known: list[Mapping[str, Any]] = [each for each in files if isinstance(each, dict)]
+    if origin.choice and file is None:
+        known = _as_addressed(known, origin)
+    chosen = _choose(known, file, variant, str(origin))
     name = str(model.get("name") or version.get("name") or safe_name(str(chosen.get("name", ""))))
     number = int(version["id"])
     hashes = chosen.get("hashes") if isinstance(chosen.get("hashes"), dict) else {}
@@ -51,7 +55,7 @@ def listing(
         help=_HELP,
     )
     rough = int(float(chosen.get("sizeKB") or 0) * 1024)
-    whole = Civitai(int(version.get("modelId") or origin.model or 0) or None, number)
+    whole = Civitai(int(version.get("modelId") or origin.model or 0) or None, number, origin.choice)
     hint = _HINTS.get(str(model.get("type") or "").lower())
     return Listing(name, str(whole), (remote,), size=rough, hint=hint)
 
@@ -72,7 +76,7 @@ def _version(origin: Civitai, web: Web, token: str) -> tuple[Mapping[str, Any], 
         model = web.json(f"{api}/models/{origin.model}", token, _HELP)
     except NotFound:
         # People give a version's number for a model's.
-        return _version(Civitai(None, origin.model), web, token)
+        return _version(replace(origin, model=None, version=origin.model), web, token)
     versions = model.get("modelVersions")
     if not isinstance(versions, list) or not versions or not isinstance(versions[0], dict):
         raise ModelError(f"Civitai lists no versions of {origin}: it is withdrawn")
@@ -85,6 +89,31 @@ def _complete(version: Mapping[str, Any]) -> Mapping[str, Any]:
             "Civitai's answer has no version number: its API has changed, or CIVITAI_ENDPOINT is wrong"
         )
     return version
+
+
+def _as_addressed(files: Sequence[Mapping[str, Any]], origin: Civitai) -> list[Mapping[str, Any]]:
+    """The files that an address chooses. Raises InvalidRequest where there are none."""
+    found = [each for each in files if all(_is(each, name, value) for name, value in origin.choice)]
+    if not found:
+        known = ", ".join(f"{each.get('name')} ({_facts(each)})" for each in files)
+        raise InvalidRequest(f"{origin} is none of the files of that version: there are {known}")
+    return found
+
+
+def _is(file: Mapping[str, Any], name: str, value: str) -> bool:
+    """Whether a file is what an address says: by the record, or by its own address."""
+    facts = {**_facts_of(file), **dict(parse_qsl(urlsplit(str(file.get("downloadUrl") or "")).query))}
+    return str(facts.get(name, "")).lower() == value.lower()
+
+
+def _facts_of(file: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = file.get("metadata")
+    return {**(metadata if isinstance(metadata, dict) else {}), "type": file.get("type")}
+
+
+def _facts(file: Mapping[str, Any]) -> str:
+    facts = _facts_of(file)
+    return ", ".join(str(facts[name]) for name in CHOICES if facts.get(name))
 
 
 def _choose(

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from darkroom.errors import ModelError
 from darkroom.files import write_json
 from darkroom.library.fetch.remote import Remote, check_room, check_url
+from darkroom.library.secrets import without_secrets
 from darkroom.weights.hashes import digest
 
 Progress = Callable[[str, int, int | None], object]
@@ -77,9 +78,11 @@ class Web:
         try:
             value = json.loads(_persist(attempt))
         except ValueError as error:
-            raise ModelError(f"{url} answers with something other than JSON: {error}") from error
+            raise ModelError(
+                f"{without_secrets(url)} answers with something other than JSON: {error}"
+            ) from error
         if not isinstance(value, dict):
-            raise ModelError(f"{url} answers with something other than a JSON object")
+            raise ModelError(f"{without_secrets(url)} answers with something other than a JSON object")
         return value
 
     def download(self, remote: Remote, folder: Path, progress: Progress | None = None) -> Fetched:
@@ -133,12 +136,14 @@ class Web:
             if _total(error.headers.get("Content-Range", "")) == have:
                 return stated
             _discard(part)
-            raise _Dropped(f"{remote.url} has changed") from error
+            raise _Dropped(f"{without_secrets(remote.url)} has changed") from error
         with response:
             if have and (response.status != 206 or _start(response.headers.get("Content-Range", "")) != have):
                 if response.status == 206:
                     _discard(part)
-                    raise _Dropped(f"{remote.url} answers with another part than was asked for")
+                    raise _Dropped(
+                        f"{without_secrets(remote.url)} answers with another part than was asked for"
+                    )
                 have = 0
             stated = _statements(response, linked)
             total = _expected(response, have, remote)
@@ -164,7 +169,8 @@ class Web:
         )
         if token:
             # Unredirected: whether the next host gets it, `_Redirects` decides.
-            request.add_unredirected_header("Authorization", f"Bearer {token}")
+            known = token if token.startswith("Basic ") else f"Bearer {token}"
+            request.add_unredirected_header("Authorization", known)
         try:
             response = urllib.request.build_opener(redirects).open(request, timeout=_TIMEOUT)
         except urllib.error.HTTPError as error:
@@ -218,18 +224,18 @@ def _persist(attempt: Callable[[], _T], grown: Callable[[], int] = lambda: 0) ->
 
 
 def _refusal(error: urllib.error.HTTPError, url: str, help: str) -> Exception:
-    host = _host(url)
+    host, shown = _host(url), without_secrets(url)
     if error.code in _PASSING:
         return _Dropped(
             f"{host} answers {error.code} {error.reason}", _wait(error.headers.get("Retry-After", ""))
         )
     if error.code == 401:
-        return ModelError(f"{host} wants to know who asks for {url}: {help or 'give --token'}")
+        return ModelError(f"{host} wants to know who asks for {shown}: {help or 'give --token'}")
     if error.code == 403:
-        return ModelError(f"{host} refuses access to {url}: {help or 'the token given has no right to it'}")
+        return ModelError(f"{host} refuses access to {shown}: {help or 'the token given has no right to it'}")
     if error.code in (404, 410):
-        return NotFound(f"{host} has nothing at {url}: check the name and the revision")
-    return ModelError(f"{host} answers {error.code} {error.reason} to {url}")
+        return NotFound(f"{host} has nothing at {shown}: check the name and the revision")
+    return ModelError(f"{host} answers {error.code} {error.reason} to {shown}")
 
 
 def _unreachable(reason: object, url: str) -> Exception:
@@ -244,7 +250,7 @@ def _unreachable(reason: object, url: str) -> Exception:
 
 
 def _host(url: str) -> str:
-    return urlsplit(url).netloc
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _wait(text: str) -> float | None:
@@ -263,7 +269,7 @@ def _read(response: http.client.HTTPResponse, most: int) -> bytes:
     except (OSError, http.client.HTTPException) as error:
         raise _Dropped(f"the connection broke off ({error or type(error).__name__})") from error
     if len(found) > most:
-        raise ModelError(f"{response.url} answers with more than {most} bytes")
+        raise ModelError(f"{without_secrets(response.url)} answers with more than {most} bytes")
     return found
 
 

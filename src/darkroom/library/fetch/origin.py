@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from darkroom.errors import InvalidRequest
+from darkroom.library.secrets import without_secrets
 
 _HUB = ("huggingface.co", "hf.co")
 _CIVITAI = ("civitai.com", "www.civitai.com")
@@ -33,23 +34,31 @@ class Hub:
 
 @dataclass(frozen=True)
 class Civitai:
-    """A version of a model on Civitai; model None where only the version is known, version None for the newest."""
+    """A version of a model on Civitai; model None where only the version is known, version None for the newest.
+    choice: which of its files, by what Civitai's addresses say of it (`CHOICES`)."""
 
     model: int | None
     version: int | None = None
+    choice: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        return f"civitai:{self.model or ''}" + (f"@{self.version}" if self.version else "")
+        version = f"@{self.version}" if self.version else ""
+        choice = f"?{urlencode(self.choice, quote_via=quote)}" if self.choice else ""
+        return f"civitai:{self.model or ''}{version}{choice}"
+
+
+CHOICES = ("type", "format", "size", "fp")
+"""By what an address at Civitai chooses one of a version's files."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """A file anywhere, by its URL."""
+    """A file anywhere, by its URL, which may hold secrets: the form that is kept has none."""
 
-    url: str
+    url: str = field(repr=False)
 
     def __str__(self) -> str:
-        return self.url
+        return without_secrets(self.url)
 
 
 Origin = Hub | Civitai | Address
@@ -72,9 +81,9 @@ def parse(text: str) -> Origin | None:
     civitai:@VERSION, its AIR (urn:air:...:civitai:MODEL@VERSION), or the address of a page or download.
     """
     text = text.strip()
-    if found := re.fullmatch(r"(?:urn:air:[^:]+:[^:]+:)?civitai:(\d*)(?:@(\d+))?(?:\.\w+)?", text):
-        if any(found.groups()):
-            return Civitai(_number(found[1]), _number(found[2]))
+    if found := re.fullmatch(r"(?:urn:air:[^:]+:[^:]+:)?civitai:(\d*)(?:@(\d+))?(?:\.\w+)?(?:\?(.*))?", text):
+        if found[1] or found[2]:
+            return Civitai(_number(found[1]), _number(found[2]), _choice(found[3] or ""))
         raise InvalidRequest(f"{text!r} has no number: give civitai:MODEL or civitai:MODEL@VERSION")
     if text.startswith("hf://"):
         found = re.fullmatch(rf"({_WORD}/{_WORD})(?:@({_REVISION}))?(?:/(.+))?", text.removeprefix("hf://"))
@@ -90,20 +99,25 @@ def parse(text: str) -> Origin | None:
 
 def _from_url(text: str) -> Origin:
     parts = urlsplit(text)
-    path, host = unquote(parts.path).strip("/"), parts.netloc
+    path, host = unquote(parts.path).strip("/"), parts.netloc.rpartition("@")[2]
     if host in (*_CIVITAI, urlsplit(civitai_endpoint()).netloc):
         if found := re.match(r"models/(\d+)", path):
-            return Civitai(int(found[1]), _number(parse_qs(parts.query).get("modelVersionId", [""])[0]))
+            version = _number(parse_qs(parts.query).get("modelVersionId", [""])[0])
+            return Civitai(int(found[1]), version, _choice(parts.query))
         if found := re.match(r"api/(?:v1/)?(?:download/models|model-versions)/(\d+)", path):
-            return Civitai(None, int(found[1]))
+            return Civitai(None, int(found[1]), _choice(parts.query))
     if host in (*_HUB, urlsplit(hub_endpoint()).netloc) and not path.startswith(("datasets/", "spaces/")):
         inside = rf"(?:/(?:tree|resolve|blob|raw)/({_REVISION})(?:/(.+))?)?"
         if found := re.fullmatch(rf"({_WORD}/{_WORD}){inside}", path):
             return Hub(found[1], found[2] or "", found[3] or "")
     if host in (*_HUB, *_CIVITAI):
         example = "https://huggingface.co/ORG/NAME" if host in _HUB else "https://civitai.com/models/NUMBER"
-        raise InvalidRequest(f"{text} is no model's page: give {example}")
+        raise InvalidRequest(f"{without_secrets(text)} is no model's page: give {example}")
     return Address(text)
+
+
+def _choice(query: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in parse_qsl(query) if name in CHOICES)
 
 
 def _number(text: str | None) -> int | None:

@@ -7,6 +7,7 @@ unused.
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -35,6 +36,7 @@ from darkroom.library.records import (
     installed,
     line,
 )
+from darkroom.library.secrets import token_in, userinfo, without_secrets
 from darkroom.weights.names import SUFFIXES
 
 
@@ -55,6 +57,8 @@ def pull(
     Raises ModelError where it cannot be had, or is not what it should be, InvalidRequest where the request is mistaken.
     """
     origin = parse(what)
+    if not isinstance(origin, Address):
+        token = token or token_in(what)
     if origin is None:
         origin, usual = _origin_of(what)
         variant = variant or usual
@@ -126,7 +130,8 @@ def _origin_of(name: str) -> tuple[Origin, str | None]:
     found = Library.read().match(name)
     if found is None:
         raise InvalidRequest(
-            f"{name!r} is no id, no address and no name in the library: give ORG/NAME, civitai:NUMBER or https://..."
+            f"{without_secrets(name)!r} is no id, no address and no name in the library: give ORG/NAME, "
+            "civitai:NUMBER or https://..."
         )
     version = found[1]
     origin = parse(line(version.origin)) if version.origin else None
@@ -137,9 +142,11 @@ def _origin_of(name: str) -> tuple[Origin, str | None]:
 
 
 def _of_address(address: Address, token: str | None) -> Listing:
-    name = safe_name(urlsplit(address.url).path)
-    remote = Remote(name, address.url, token=token or "")
-    return Listing(Path(name).stem if name.endswith(SUFFIXES) else "", address.url, (remote,))
+    url, own = userinfo(address.url)
+    name = safe_name(urlsplit(url).path)
+    basic = f"Basic {base64.b64encode(own.encode()).decode()}" if own else ""
+    remote = Remote(name, url, token=token or basic)
+    return Listing(Path(name).stem if name.endswith(SUFFIXES) else "", str(address), (remote,))
 
 
 # From unfinished downloads to blobs and a model's own folder

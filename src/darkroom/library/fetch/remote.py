@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from darkroom.errors import InvalidRequest, ModelError
+from darkroom.library.secrets import without_secrets
 
 _SPARE = 64 << 20  # Bytes to leave free on a disk.
 
@@ -21,17 +22,17 @@ class Remote:
     access is refused."""
 
     name: str
-    url: str
+    url: str = field(repr=False)
     size: int | None = None
     sha256: str = ""
     git: str = ""
-    token: str = ""
+    token: str = field(default="", repr=False)
     help: str = ""
 
     @property
     def key(self) -> str:
         """What an unfinished download is kept under."""
-        return self.sha256 or hashlib.sha256(f"{self.url} {self.git}".encode()).hexdigest()
+        return self.sha256 or hashlib.sha256(f"{without_secrets(self.url)} {self.git}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,13 @@ def check_url(url: str, insecure: bool) -> None:
     """Raise InvalidRequest unless an address is https, or http on this machine, or anything goes (`--insecure`)."""
     parts = urlsplit(url)
     if parts.scheme not in ("https", "http") or not parts.hostname:
-        raise InvalidRequest(f"{url!r} is no address of the web: give one that begins with https://")
+        raise InvalidRequest(
+            f"{without_secrets(url)!r} is no address of the web: give one that begins with https://"
+        )
     if parts.scheme == "http" and not insecure and not _loopback(parts.hostname):
         raise InvalidRequest(
-            f"{url} is not encrypted, so that anybody on the way could change the file: use https, or --insecure"
+            f"{without_secrets(url)} is not encrypted, so that anybody on the way could change the file: use https, "
+            "or --insecure"
         )
 
 
