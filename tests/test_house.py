@@ -15,7 +15,7 @@ ORDER = {
     "": """
         errors lazy numeric files pixels
         diffusion networks weights language prompt checkpoint library adapters safety
-        generation engine forecast record model shelf
+        generation engine forecast record assembly model shelf
         world evaluation train serve compat cli
     """,
     "diffusion": """
@@ -41,7 +41,7 @@ ORDER = {
     "train.pocket": "data artefacts grow start labels judged latents vae clip unet oracle export cli",
     "compat": "diffusers",
     "compat.diffusers": """
-        config autoencoders schedulers prompts job call adapters placed pipeline pipelines
+        config autoencoders images vae schedulers prompts job call calls adapters placed pipeline pipelines
     """,
     "generation": "request wording work settle templates ensemble picture infotext job explain",
     "cli": """

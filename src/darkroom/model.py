@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,18 +18,17 @@ from torch import nn
 from darkroom.adapters.collection import Collection
 from darkroom.adapters.dose import doses_by_role
 from darkroom.adapters.merged import Merged
-from darkroom.checkpoint.beside import with_vae
+from darkroom.assembly import open_model
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.load import Progress
-from darkroom.checkpoint.opening import open_source
-from darkroom.checkpoint.source import Source, noted
+from darkroom.checkpoint.source import Source
 from darkroom.engine import Engine, LatentDiffusion, Task, place
 from darkroom.engine.loading import networks_of
 from darkroom.engine.memory import MODES, memory_mode, parse_size
-from darkroom.errors import InvalidRequest, ModelError
+from darkroom.errors import InvalidRequest
 from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Picture, Request
-from darkroom.generation.ensemble import Member, parse_member
+from darkroom.generation.ensemble import Member
 from darkroom.generation.job import Job
 from darkroom.generation.settle import settle
 from darkroom.generation.templates import completed, pictures
@@ -74,7 +72,8 @@ class Step:
 class Model:
     """A model ready to make pictures. Use `load` to get one.
 
-    It runs one `generate` at a time; calls from several threads wait for one another.
+    Any number of streams and calls may go on at once, in one thread or in several: each has the pictures that it would
+    have alone. One network call is made at a time.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class Model:
         self._fused: list[tuple[Merged, dict[str, str]]] = []
         self._files = files_of(source, refiner, members)
         self._denoiser = source.denoiser.role
-        self._lock = threading.Lock()
+        self._streams = 0
         self._release: Callable[[], object] = lambda: None
 
     def networks(self) -> list[nn.Module]:
@@ -112,11 +111,11 @@ class Model:
     def fuse(self, *adapters: str) -> None:
         """Write adapters, named as in `Request.adapters`, into the weights until `unfuse`: every picture has them, and
         takes no longer than without. Raises InvalidRequest for what cannot be written there: adapters for some steps,
-        hypernetworks, weights that come and go."""
+        hypernetworks, weights that come and go; and while pictures are being made."""
         named = [(tag, self._collection.adapter(tag)) for tag in map(parse_tag, adapters)]
         doses = doses_by_role(named)
         hashes = {f"fused {tag.name}": adapter.sha256 for tag, adapter in named}
-        with self._lock:
+        with self._still():
             merged = Merged(self._networks.experts[0].networks, doses)
             self._fused.append((merged, hashes))
             self.asked["fuse"] = [*self.asked.get("fuse", []), *map(anchored, adapters)]
@@ -124,7 +123,7 @@ class Model:
 
     def unfuse(self) -> None:
         """Take all that was fused out of the weights, which are then what they were, to the bit."""
-        with self._lock:
+        with self._still():
             while self._fused:
                 self._fused.pop()[0].undo()
             self.asked.pop("fuse", None)
@@ -210,31 +209,50 @@ class Model:
     def _develop(self, request: Request, asked: Request) -> Iterator[Step | Picture]:
         waiting = ((i, self._job(each)) for i, each in enumerate(pictures(request)))
         running: dict[int, Task[Job]] = {}
-        with self._lock:
+        engine = (
+            self.engine.beside()
+        )  # Streams side by side go at the pace of whoever asks for their next step.
+        with self._drawing():
             try:
                 while True:
-                    free = self.engine.rows * self.engine.calls - len(running)
-                    running |= {i: self.engine.submit(job) for i, job in itertools.islice(waiting, free)}
+                    free = engine.rows * engine.calls - len(running)
+                    running |= {i: engine.submit(job) for i, job in itertools.islice(waiting, free)}
                     if not running:
                         return
                     before = {i: task.job.done for i, task in running.items()}
-                    self.engine.tick()
+                    engine.tick()
+                    self.engine.rows = min(self.engine.rows, engine.rows)
                     for i, task in list(running.items()):
-                        if task.job.done > before[i]:
-                            yield Step(
-                                i,
-                                task.job.request.seed or 0,
-                                task.job.done,
-                                task.job.total,
-                                task.job,
-                                self.family,
-                            )
+                        job = task.job
+                        if job.done > before[i]:
+                            yield Step(i, job.request.seed or 0, job.done, job.total, job, self.family)
                         if task.finished:
                             del running[i]
                             yield self._picture(task, asked)
             finally:
                 for task in running.values():
                     task.cancel()
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Within which the weights stay as they are."""
+        with self._networks.lock:
+            self._streams += 1
+        try:
+            yield
+        finally:
+            with self._networks.lock:
+                self._streams -= 1
+
+    @contextmanager
+    def _still(self) -> Iterator[None]:
+        """Within which weights may change. Raises InvalidRequest while pictures are being made."""
+        with self._networks.lock:
+            if self._streams:
+                raise InvalidRequest(
+                    f"{self.name} is making pictures: take all of them, or close the stream, before its weights change"
+                )
+            yield
 
     def _picture(self, task: Task[Job], asked: Request) -> Picture:
         pixels: np.ndarray[Any, Any] = task.result()
@@ -351,83 +369,3 @@ def load(
         if mode.comes_and_goes:
             ready.keep_open(opened.pop_all())
         return ready
-
-
-@contextmanager
-def open_model(
-    model: str | Path,
-    *,
-    vae: str | Path | None = None,
-    others: Sequence[str | Path] = (),
-    prediction: str | None = None,
-    zero_snr: bool | None = None,
-    variant: str | None = None,
-    t5: bool = True,
-    refiner: str | Path | None = None,
-    ensemble: Sequence[str] = (),
-) -> Iterator[tuple[str, Source, Source | None, list[tuple[Source, Member]]]]:
-    """A model's name, what it is on disk, its refiner, and the others of an ensemble, their files open; the arguments
-    are those of `load`."""
-    if not isinstance(model, str | Path):
-        raise InvalidRequest(f"model is {model!r}: give a name, a folder or a file")
-    path = locate(model)
-    with ExitStack() as opened:
-        source = open_source(
-            path,
-            prediction=prediction,
-            zero_snr=zero_snr,
-            variant=variant,
-            t5=t5,
-            others=[locate(each, "text-encoder", "model", "vae") for each in others],
-        )
-        opened.push(source)
-        if vae is not None:
-            source = with_vae(source, locate(vae, "vae", "model"))
-            opened.push(source)
-        source = noted(source)
-        refining = None
-        if refiner is not None:
-            refining = opened.enter_context(open_source(locate(refiner), variant=variant))
-            check_refiner(refining, source)
-        members = []
-        for member in map(parse_member, ensemble):
-            other = opened.enter_context(open_source(locate(member.name), variant=variant, t5=t5))
-            check_member(other, source)
-            members.append((other, member))
-        yield name_of(path), source, refining, members
-
-
-def check_member(other: Source, base: Source) -> None:
-    """Raises ModelError where two models cannot make a picture together."""
-    for what, ours, theirs in (
-        ("channels of latents", base.denoiser.config.in_channels, other.denoiser.config.in_channels),
-        ("noise schedule", base.family.schedule, other.family.schedule),
-        ("use", base.family.needs, other.family.needs),
-    ):
-        if ours != theirs:
-            raise ModelError(
-                f"{other.path} ({other.family.name}) makes no picture with {base.path} ({base.family.name}): they "
-                f"differ in {what}, give one of its family"
-            )
-
-
-def check_refiner(refiner: Source, base: Source) -> None:
-    """Raises ModelError where one model cannot finish what another began."""
-    ours, theirs = base.family, refiner.family
-    if ours.sizes != "base":
-        raise ModelError(
-            f"{base.path} is {ours.name}: a refiner goes with Stable Diffusion XL's base, load it without"
-        )
-    if not theirs.sizes or theirs.needs:
-        raise ModelError(
-            f"{refiner.path} is {theirs.name}: it cannot refine what {ours.name} draws, give an XL refiner"
-        )
-    if refiner.denoiser.config.in_channels != base.denoiser.config.in_channels:
-        raise ModelError(
-            f"{refiner.path} works on {refiner.denoiser.config.in_channels} channels, {base.path} makes "
-            f"{base.denoiser.config.in_channels}: give a refiner of the same latents"
-        )
-    if theirs.schedule != ours.schedule:
-        raise ModelError(
-            f"{refiner.path} was trained on another noise schedule than {base.path}: give one that fits it"
-        )

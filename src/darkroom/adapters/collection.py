@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ class Collection:
             for role, network in networks.items()
             if isinstance(network, CLIPText)
         }
+        self._lock = threading.Lock()
         self._adapters: OrderedDict[Stamp, Adapter] = OrderedDict()
         self._read: dict[Stamp, Embedding] = {}
 
@@ -52,13 +54,14 @@ class Collection:
         """What a tag names: in the library, where it is of the tag's kind, or at a path. Raises ModelError."""
         path = locate(tag.name, kind=_KINDS[tag.kind])
         stamp = _stamp(path)
-        if stamp not in self._adapters:
-            read = read_hypernetwork if _is_hypernetwork(path) else read_adapter
-            self._adapters[stamp] = read(path, self._networks, self._model)
-            while len(self._adapters) > _MOST:
-                self._adapters.popitem(last=False)
-        self._adapters.move_to_end(stamp)
-        return self._adapters[stamp]
+        with self._lock:
+            if stamp not in self._adapters:
+                read = read_hypernetwork if _is_hypernetwork(path) else read_adapter
+                self._adapters[stamp] = read(path, self._networks, self._model)
+                while len(self._adapters) > _MOST:
+                    self._adapters.popitem(last=False)
+            self._adapters.move_to_end(stamp)
+            return self._adapters[stamp]
 
     def forget(self) -> None:
         """Forget what was computed from the model's weights: they have changed."""

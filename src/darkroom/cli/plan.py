@@ -37,13 +37,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     options, settings = gather(args)
+    from darkroom.assembly import open_model
     from darkroom.engine.devices import place
     from darkroom.engine.memory import MODES, memory_mode, parse_size
     from darkroom.forecast.forecast import Forecaster
     from darkroom.forecast.speed import measure
     from darkroom.generation import Request
     from darkroom.generation.settle import settle
-    from darkroom.model import open_model
 
     asked = args.gpu_memory or options["memory"]
     limit = parse_size(asked)

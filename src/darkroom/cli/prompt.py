@@ -60,12 +60,12 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from darkroom.adapters.collection import Collection
+    from darkroom.assembly import open_model
     from darkroom.engine.loading import conditioner_of
     from darkroom.engine.networks import Expert
     from darkroom.generation.explain import explain
     from darkroom.generation.settle import settle
     from darkroom.generation.templates import completed, pictures
-    from darkroom.model import open_model
     from darkroom.networks import MMDiT, UNet
 
     options, settings = gather(args)

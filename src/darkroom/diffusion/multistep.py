@@ -29,6 +29,13 @@ def weights(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
     return result
 
 
+def distinct(known: Sequence[tuple[Array, float]]) -> list[tuple[Array, float]]:
+    """The first of what is known at each place: many steps, or levels bent far, lay out one place twice, which says
+    nothing more."""
+    places = [place for _, place in known]
+    return [each for i, each in enumerate(known) if each[1] not in places[:i]]
+
+
 def blend(factors: Sequence[float], arrays: Sequence[Array]) -> Array:
     """sum_j factors[j] * arrays[j], in that order."""
     total = factors[0] * arrays[0]
@@ -47,7 +54,7 @@ def lms(run: Run, points: Points, *, order: int = 4) -> Steps:
             run.x = along(run.x, d, p, q)
             continue
         level = schedule.level(p)
-        past = [(slope(schedule, run.x, d, p), level), *run.history][:order]
+        past = distinct([(slope(schedule, run.x, d, p), level), *run.history])[:order]
         step = schedule.level(q) - level
         moments = [step**i / (i + 1) for i in range(len(past))]  # The mean of v^i from 0 to step.
         mean = blend(weights([u - level for _, u in past], moments), [s for s, _ in past])
@@ -66,7 +73,7 @@ def deis(run: Run, points: Points, *, order: int = 3, lower_order_final: bool = 
             run.x = along(run.x, d, p, q)
             continue
         level = schedule.level(p)
-        past = [(slope(schedule, run.x, d, p), level), *run.history][:order]
+        past = distinct([(slope(schedule, run.x, d, p), level), *run.history])[:order]
         steps = len(points) - 1
         few = not q.sigma or (lower_order_final and steps < 15)
         used = past[: steps - run.step] if few else past
@@ -261,7 +268,7 @@ def unipc(
 def unified(x: Array, p: Point, q: Point, known: list[tuple[Array, float]], variant: str) -> Array:
     """x moved from p to q by the polynomial in lambda through `known`: (estimate, lambda) at p, then
     elsewhere. To predict, all others lie before p; to correct, the last lies at q."""
-    (d, lam), *others = known
+    (d, lam), *others = distinct(known)
     x, h = along(x, d, p, q), q.lam - lam
     if not others or not h:
         return x

@@ -126,6 +126,12 @@ class Engine:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._numbers = itertools.count()
 
+    def beside(self) -> Engine:
+        """Another engine on the same networks, for work that goes at its own pace; its time counts as this one's."""
+        other = Engine(self.networks, self.rows, self.calls)
+        other.seconds = self.seconds
+        return other
+
     def submit(self, job: AnyJob) -> Task[AnyJob]:
         """Take a job in. Work starts with the next tick; earlier jobs come first."""
         task = Task(job, next(self._numbers), job.develop())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -94,13 +95,15 @@ class LatentDiffusion:
     models of an ensemble and of a refiner as well.
 
     Latents are float32 on the CPU between calls: a sampler's arithmetic is then the same
-    wherever the networks run.
+    wherever the networks run. `lock` is held during a call, for what is done to networks meanwhile (adapters, weights
+    that come and go) is for that call alone; between calls any number of engines, streams and threads take turns.
     """
 
     experts: tuple[Expert, ...]
     vae: VAE | TinyVAE
     placement: Placement
     memory: Memory = MODES["full"]
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def modules(self) -> list[nn.Module]:
         """All its networks."""
@@ -108,7 +111,8 @@ class LatentDiffusion:
         return [*texts, *(expert.denoiser for expert in self.experts), self.vae]
 
     def encode(self, prompts: Sequence[Prompt | None], expert: int = 0) -> list[Conditioning]:
-        return self.experts[expert].text(prompts)
+        with self.lock:
+            return self.experts[expert].text(prompts)
 
     def denoise(self, rows: Sequence[Row]) -> list[Tensor]:
         device, dtype = self.placement.device, self.placement.dtype
@@ -125,6 +129,7 @@ class LatentDiffusion:
         denoiser = expert.denoiser
         without, freeu = [row.without for row in rows], [row.freeu for row in rows]
         with (
+            self.lock,
             applied(denoiser, expert.role, [row.doses for row in rows]),
             altered(denoiser, without, freeu, _tokens(denoiser, x)) as attention,
         ):
@@ -137,7 +142,7 @@ class LatentDiffusion:
 
     def prepare(self, pixels: Pixels, exact: bool = False) -> Tensor:
         image = to_images(pixels[None]).to(self.placement.device)
-        with in_float32(self.vae) if exact else nullcontext():
+        with self.lock, in_float32(self.vae) if exact else nullcontext():
             return _numbers(self.vae.to_latent(image, self.memory.tiled))
 
     def decode(self, latent: Tensor, tiled: bool = False, exact: bool = False) -> Pixels:
@@ -150,7 +155,7 @@ class LatentDiffusion:
                 "the finished latent is not a number: ask for less guidance, or another sampler or schedule"
             )
         latent = latent.to(self.placement.device)
-        with in_float32(self.vae) if exact else nullcontext():
+        with self.lock, in_float32(self.vae) if exact else nullcontext():
             return _numbers(self.vae.from_latent(latent, tiled=tiled or self.memory.tiled))
 
 

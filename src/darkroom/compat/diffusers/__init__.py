@@ -6,7 +6,8 @@ What is there, and what differs, is in docs/compat.md.
 """
 
 from darkroom.compat.diffusers.autoencoders import AutoencoderKL, AutoencoderTiny
-from darkroom.compat.diffusers.pipeline import DiffusionPipeline, ImagePipelineOutput
+from darkroom.compat.diffusers.call import ImagePipelineOutput
+from darkroom.compat.diffusers.pipeline import DiffusionPipeline
 from darkroom.compat.diffusers.pipelines import (
     AutoPipelineForText2Image,
     StableDiffusion3Pipeline,

@@ -18,12 +18,12 @@ class Autoencoder:
     @classmethod
     def from_pretrained(cls, path: str | Path, subfolder: str | None = None, **_: Any) -> Autoencoder:
         """That of a folder, of a model's folder, or known to `darkroom models`."""
-        return cls(locate(path, kind="vae") / subfolder if subfolder else locate(path, kind="vae"))
+        return cls(locate(path, "vae", "model") / subfolder if subfolder else locate(path, "vae", "model"))
 
     @classmethod
     def from_single_file(cls, path: str | Path, **_: Any) -> Autoencoder:
         """That of a file."""
-        return cls(locate(path, kind="vae"))
+        return cls(locate(path, "vae", "model"))
 
     def to(self, *_: Any, **__: Any) -> Autoencoder:
         """It goes where its pipeline goes."""

@@ -99,6 +99,21 @@ class Call:
         return torch.tensor(rows, dtype=torch.float32)
 
 
+@dataclass
+class ImagePipelineOutput:
+    """`images`: a list of Pillow images, or an array or tensor of all, as `output_type` said.
+    `nsfw_content_detected` is None: nothing here looks for it."""
+
+    images: Any
+    nsfw_content_detected: None = None
+
+    def __getitem__(self, index: int | str) -> Any:
+        return getattr(self, index) if isinstance(index, str) else self.to_tuple()[index]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return (self.images, self.nsfw_content_detected)
+
+
 def shown_bar(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a progress bar, which is none where a program has no terminal to show it on."""
     hidden = {"disable": True} if sys.stderr is None and "file" not in settings else {}
@@ -120,7 +135,8 @@ class Stepped:
 
     def __call__(self, number: int, time: float, latents: Tensor) -> tuple[Tensor, bool]:
         """The latents that take these' place, and whether to go on."""
-        call, last, moment = self.call, number + 1 == self.calls, torch.tensor(time)
+        call, last = self.call, number + 1 == self.calls
+        moment = torch.tensor(time, dtype=self.pipe.scheduler.told)
         if call.callback_on_step_end is not None:
             latents = self._told(number, moment, latents)
         if last or (number >= self.before and (number + 1) % self.order == 0):

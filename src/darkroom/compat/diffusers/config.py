@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,12 @@ class Config(dict[str, Any]):
         raise InvalidRequest(f"a config is not changed: use from_config(config, {name}={value!r})")
 
     __setitem__ = __setattr__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Config, (dict(self),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Config:
+        return Config(copy.deepcopy(dict(self), memo))
 
 
 class Configured:

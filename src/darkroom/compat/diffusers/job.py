@@ -106,13 +106,10 @@ class Batch:
                 answer = yield from self._ask(x, point)
                 before, self._time = run.step, point.time
                 x, point = steps.send(answer)
-                if run.step == before:
-                    latents = x / way.scale(point)
-                    self._tell(latents)
-                    if self.latents is not latents:
-                        log.warning(
-                            "latents changed between two calls of one step are as they were: change them after"
-                        )
+                if run.step == before and self._tell(x / way.scale(point)):
+                    log.warning(
+                        "latents changed between two calls of one step are as they were: change them after"
+                    )
         except StopIteration:
             return
 
@@ -128,12 +125,13 @@ class Batch:
 
     def _finished(self, run: Run) -> None:
         scale = self.way.scale(self.way.points.end(run.step - 1))
-        latents = run.x / scale
-        self._tell(latents)
-        if self.latents is not latents:
+        if self._tell(run.x / scale):
             run.x = self.latents * scale
 
-    def _tell(self, latents: Tensor) -> None:
+    def _tell(self, latents: Tensor) -> bool:
+        """Tell of a call; whether the latents are others now, be it in their place or by a change of these."""
+        before = latents.clone()
         self.done += 1
         self.latents, goes_on = self._stepped(self.done - 1, self._time, latents)
         self._stopped = not goes_on
+        return not torch.equal(self.latents, before)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,6 +23,7 @@ from darkroom.compat.diffusers.autoencoders import Autoencoder
 from darkroom.compat.diffusers.call import (
     Call,
     Embeds,
+    ImagePipelineOutput,
     Stepped,
     both,
     by_encoder,
@@ -33,11 +35,14 @@ from darkroom.compat.diffusers.call import (
     shown,
     shown_bar,
 )
+from darkroom.compat.diffusers.calls import Calls, Running
+from darkroom.compat.diffusers.images import ImageProcessor
 from darkroom.compat.diffusers.job import Batch, Told
 from darkroom.compat.diffusers.placed import Placed
 from darkroom.compat.diffusers.prompts import encode
 from darkroom.compat.diffusers.schedulers import scheduler_of
 from darkroom.compat.diffusers.schedulers.base import Scheduler
+from darkroom.compat.diffusers.vae import face_of
 from darkroom.engine import Engine, Expert, LatentDiffusion, place
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
@@ -61,22 +66,10 @@ _IGNORED = {
 name is not needed."""
 
 
-@dataclass
-class ImagePipelineOutput:
-    """`images`: a list of Pillow images, or an array or tensor of all, as `output_type` said.
-    `nsfw_content_detected` is None: nothing here looks for it."""
-
-    images: Any
-    nsfw_content_detected: None = None
-
-    def __getitem__(self, index: int | str) -> Any:
-        return getattr(self, index) if isinstance(index, str) else self.to_tuple()[index]
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        return (self.images, self.nsfw_content_detected)
+_NOT_COPIED = ("_loaded", "_loading", "_last", "_running", "_threads")
 
 
-class DiffusionPipeline(Adapted, Placed):
+class DiffusionPipeline(Calls, Adapted, Placed):
     """A model on disk, a scheduler, and where they are to run; networks are loaded when they are first needed.
 
     Use `from_pretrained` or `from_single_file`. Raises ModelError for what is no model or another family's, and
@@ -89,6 +82,7 @@ class DiffusionPipeline(Adapted, Placed):
         with open_source(path, variant=options.get("variant")) as source:
             self._family = source.family
             own = scheduler_json(source)
+        self._begin_calls()
         self.scheduler = scheduler if scheduler is not None else scheduler_of(own)
         self.path = path
         self.dtype: torch.dtype = torch.float32
@@ -98,11 +92,7 @@ class DiffusionPipeline(Adapted, Placed):
         self._tiled = False
         self._bar: dict[str, Any] = {}
         self._loaded: Model | None = None
-        self._guidance_scale = 1.0
-        self._guidance_rescale = 0.0
-        self._clip_skip: int | None = None
-        self._interrupt = False
-        self._num_timesteps = 0
+        self._loading = threading.RLock()
         self._begin_adapters()
 
     def __getattr__(self, name: str) -> Any:
@@ -177,7 +167,17 @@ class DiffusionPipeline(Adapted, Placed):
             raise InvalidRequest(f"from_pipe takes no {next(iter(options))!r} here: set it on the pipeline")
         made = kind.__new__(kind)
         made.__dict__ = dict(pipeline.__dict__)
+        made._begin_calls()
         return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the networks, which a copy loads when it needs them, and the calls that run."""
+        kept = {name: value for name, value in self.__dict__.items() if name not in _NOT_COPIED}
+        return kept | {"_fused": [(None, doses) for _, doses in self._fused]}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__ = {**state, "_loaded": None, "_loading": threading.RLock()}
+        self._begin_calls()
 
     @classmethod
     def _for(cls: type[Own], family: Family) -> type[Own]:
@@ -199,18 +199,22 @@ class DiffusionPipeline(Adapted, Placed):
         self._bar = settings
 
     def _ready(self) -> Model:
-        if self._loaded is None:
-            precision = dtype_name(self.dtype)
-            if self.device.type == "cpu" and precision == "float16":
-                log.info("a CPU has no fast float16: computing in float32")
-                precision = "float32"
-            self._loaded = load(
-                self.path, device=str(self.device), precision=precision, memory=self._memory, **self._options
-            )
-            # What was in the weights of the networks before is to be in these.
-            fused, self._fused = self._fused, []
-            self._fused = [(Merged(self._expert.networks, doses), doses) for _, doses in fused]
-        return self._loaded
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = self._load()
+                # What was in the weights of the networks before is to be in these.
+                fused, self._fused = self._fused, []
+                self._fused = [(Merged(self._expert.networks, doses), doses) for _, doses in fused]
+            return self._loaded
+
+    def _load(self) -> Model:
+        precision = dtype_name(self.dtype)
+        if self.device.type == "cpu" and precision == "float16":
+            log.info("a CPU has no fast float16: computing in float32")
+            precision = "float32"
+        return load(
+            self.path, device=str(self.device), precision=precision, memory=self._memory, **self._options
+        )
 
     def _networks(self) -> LatentDiffusion:
         networks = self._ready().engine.networks
@@ -240,15 +244,15 @@ class DiffusionPipeline(Adapted, Placed):
 
     @property
     def vae(self) -> Any:
-        """The autoencoder."""
-        return self._networks().vae
+        """The autoencoder, as diffusers' users speak to it."""
+        return face_of(self._networks(), self)
 
     @vae.setter
     def vae(self, value: Any) -> None:
         if isinstance(value, Autoencoder):
             self._options["vae"] = value.path
             self._loaded = None
-        elif getattr(value, "_orig_mod", value) is not self.vae:
+        elif getattr(value, "_orig_mod", value).__dict__ is not self._networks().vae.__dict__:
             raise InvalidRequest(f"vae is a {type(value).__name__}: give AutoencoderKL.from_pretrained(...)")
 
     @property
@@ -280,31 +284,14 @@ class DiffusionPipeline(Adapted, Placed):
     safety_checker: Any = None
     watermark: Any = None
 
-    # What a callback may look at, and change
-
-    @property
-    def guidance_scale(self) -> float:
-        return self._guidance_scale
-
-    @property
-    def guidance_rescale(self) -> float:
-        return self._guidance_rescale
-
-    @property
-    def clip_skip(self) -> int | None:
-        return self._clip_skip
-
     @property
     def do_classifier_free_guidance(self) -> bool:
-        return self._guidance_scale > 1 and not self._family.embeds_guidance
+        return self.guidance_scale > 1 and not self._family.embeds_guidance
 
     @property
-    def num_timesteps(self) -> int:
-        return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        return self._interrupt
+    def image_processor(self) -> ImageProcessor:
+        """What turns the autoencoder's pictures into Pillow's and back."""
+        return ImageProcessor()
 
     # A call
 
@@ -364,7 +351,7 @@ class DiffusionPipeline(Adapted, Placed):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What the text encoders make of texts, with the LoRAs that are used."""
         expert = self._expert
-        with ExitStack() as changed:
+        with self._networks().lock, ExitStack() as changed:
             for role, network in expert.networks.items():
                 if role != expert.role:
                     changed.enter_context(applied(network, role, [self._doses(role, lora_scale)]))
@@ -388,6 +375,20 @@ class DiffusionPipeline(Adapted, Placed):
         call.check(self.tensor_inputs)
         width, height = call.width or family.native, call.height or family.native
         check_size(Request("", width=width, height=height).checked(), family)
+        with self._call(self.scheduler) as state:
+            return self._called(state, call, prompts, negatives, given, (width, height), t5_length)
+
+    def _called(
+        self,
+        state: Running,
+        call: Call,
+        prompts: Sequence[Any],
+        negatives: Sequence[Any],
+        given: Embeds,
+        size: tuple[int, int],
+        t5_length: int,
+    ) -> ImagePipelineOutput | tuple[Any, ...]:
+        family, (width, height) = self._family, size
         way = self.scheduler.set_timesteps(
             call.num_inference_steps if call.timesteps is None and call.sigmas is None else None,
             eta=call.eta,
@@ -396,9 +397,8 @@ class DiffusionPipeline(Adapted, Placed):
             mu=call.mu,
         )
         calls = count_calls(way, call.denoising_end, self.scheduler.config.num_train_timesteps)
-        self._guidance_scale, self._guidance_rescale = call.guidance_scale, call.guidance_rescale
-        self._clip_skip, self._interrupt, self._num_timesteps = call.clip_skip, False, calls
-
+        state._guidance_scale, state._guidance_rescale = call.guidance_scale, call.guidance_rescale
+        state._clip_skip, state._num_timesteps = call.clip_skip, calls
         embeds = self._encode(
             prompts,
             negatives,

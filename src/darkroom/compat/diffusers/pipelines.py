@@ -9,8 +9,8 @@ from torch import Tensor
 
 from darkroom.checkpoint.family import Family
 from darkroom.compat.diffusers.adapters import scale_of
-from darkroom.compat.diffusers.call import Call, Callback, Embeds, Generators, Size
-from darkroom.compat.diffusers.pipeline import DiffusionPipeline, ImagePipelineOutput
+from darkroom.compat.diffusers.call import Call, Callback, Embeds, Generators, ImagePipelineOutput, Size
+from darkroom.compat.diffusers.pipeline import DiffusionPipeline
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.numeric import integer
 
@@ -35,11 +35,11 @@ def _legacy(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class StableDiffusionPipeline(DiffusionPipeline):
-    """Stable Diffusion 1 and 2."""
+    """Stable Diffusion 1 and 2, and what is built like them, such as pocket."""
 
     @classmethod
     def draws(cls, family: Family) -> bool:
-        return not family.sizes and family.process.name != "flow"
+        return not family.sizes and not StableDiffusion3Pipeline.draws(family)
 
     def __call__(
         self,
@@ -240,7 +240,7 @@ class StableDiffusion3Pipeline(DiffusionPipeline):
 
     @classmethod
     def draws(cls, family: Family) -> bool:
-        return family.process.name == "flow"
+        return family.pipeline == "StableDiffusion3Pipeline"
 
     tensor_inputs = ("latents", "prompt_embeds", "pooled_prompt_embeds")
 

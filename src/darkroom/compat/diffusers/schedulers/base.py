@@ -109,6 +109,8 @@ class Scheduler(Configured):
 
     config_name = "scheduler_config.json"
     order: ClassVar[int] = 1
+    told: ClassVar[torch.dtype] = torch.float32
+    """The type of `timesteps`, and of the time that callbacks are given."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -149,7 +151,7 @@ class Scheduler(Configured):
         """Lay out the way for so many steps, or for custom timesteps or sigmas where the scheduler takes them."""
         way = self.way(num_inference_steps, eta=eta, timesteps=timesteps, sigmas=sigmas, mu=mu)
         self.num_inference_steps = len(way.points) - 1
-        self.timesteps = torch.tensor(way.times, device=device)
+        self.timesteps = torch.tensor(way.times, dtype=self.told, device=device)
         return way
 
     def way(

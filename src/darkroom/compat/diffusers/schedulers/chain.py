@@ -6,6 +6,7 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from darkroom.compat.diffusers.config import Defaults
 from darkroom.compat.diffusers.schedulers import solvers
@@ -25,6 +26,8 @@ from darkroom.errors import InvalidRequest
 
 class Chain(Scheduler):
     """Schedulers that step along whole training steps."""
+
+    told = torch.int64
 
     def _points(self, steps: int, custom: Custom) -> Points:
         custom.refused(self, "timesteps", "sigmas")
@@ -99,6 +102,8 @@ class DDPMScheduler(Chain):
 
 class Distilled(Scheduler):
     """Schedulers that step along the training steps a model was distilled at."""
+
+    told = torch.int64
 
     defaults: ClassVar[Defaults] = {
         **TRAINED,

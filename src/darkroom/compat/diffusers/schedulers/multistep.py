@@ -8,6 +8,7 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from darkroom.compat.diffusers.config import Defaults
 from darkroom.compat.diffusers.schedulers import solvers
@@ -31,6 +32,7 @@ from darkroom.errors import InvalidRequest, nearest
 class Solver(Scheduler):
     """Schedulers that integrate over lambda from several values."""
 
+    told = torch.int64
     whole_bends: ClassVar[tuple[str, ...]] = ("use_karras_sigmas",)
     repeats_last: ClassVar[bool] = False
     takes_timesteps: ClassVar[bool] = False

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from darkroom.diffusion import NoiseSchedule, Point, Points, Process, Run, Steps
-from darkroom.diffusion.multistep import ADAMS_BASHFORTH, blend
+from darkroom.diffusion.multistep import ADAMS_BASHFORTH, blend, distinct
 from darkroom.diffusion.samplers import along, noised, posterior
 
 Limit = Callable[[Tensor], Tensor]
@@ -58,8 +58,11 @@ class Strided(Points):
         self.stride, self._last = stride, last
 
     def end(self, index: int) -> Point:
-        time = self[index].time - self.stride
-        return self.schedule.trained(time) if time >= 0 else self._last
+        return self.below(self[index].time, self.stride)
+
+    def below(self, time: float, steps: int) -> Point:
+        """The point so many training steps below a time."""
+        return self.schedule.trained(time - steps) if time >= steps else self._last
 
 
 def pndm(run: Run, points: Strided, *, process: Process, prk: bool) -> Steps:
@@ -79,12 +82,15 @@ def pndm(run: Run, points: Strided, *, process: Process, prk: bool) -> Steps:
         d = (yield x, p).denoised
         past = [output(x, d, p), *run.history][:4]
         if prk and len(past) < 4 and run.step < last:
-            middle = schedule.told(p.time - (p.time - q.time) // 2)
+            # Where steps are not all of one stride, diffusers goes half of one down and tells the network the time half
+            # of one above the next point.
+            half, q = points.stride // 2, points[run.step + 1]
+            middle = schedule.trained(q.time + half)
             outputs = past[:1]
-            for place in (middle, middle, q):
+            for place, told in ((points.below(p.time, half), middle), (middle, middle), (q, q)):
                 end = stepped(x, outputs[-1], p, place)
-                d = (yield end, place).denoised
-                outputs.append(output(end, d, place))
+                d = (yield end, told).denoised
+                outputs.append(output(end, d, told))
             mean = blend((1 / 6, 1 / 3, 1 / 3, 1 / 6), outputs)
         elif len(past) == 1 and run.step < last:
             end, q = stepped(x, past[0], p, q), points[run.step + 1]
@@ -162,7 +168,9 @@ def dpm_multistep(
     count = len(points) - 1
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
-        past = [(solver.value(run.x, d, p), p.lam), *run.history][:order]
+        if q.lam == p.lam:  # One place twice, as a thousand steps lay it out.
+            continue
+        past = distinct([(solver.value(run.x, d, p), p.lam), *run.history])[:order]
         left = count - run.step
         few = lower_order_final and count < 15
         used = past[:left] if few or (left == 1 and (euler_at_final or not q.sigma)) else past

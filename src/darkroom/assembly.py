@@ -1,0 +1,94 @@
+"""A model as it lies on disk with all that it is loaded with: other parts, a refiner, the others of an ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from darkroom.checkpoint.beside import with_vae
+from darkroom.checkpoint.opening import open_source
+from darkroom.checkpoint.source import Source, noted
+from darkroom.errors import InvalidRequest, ModelError
+from darkroom.generation.ensemble import Member, parse_member
+from darkroom.library.locate import locate, name_of
+
+
+@contextmanager
+def open_model(
+    model: str | Path,
+    *,
+    vae: str | Path | None = None,
+    others: Sequence[str | Path] = (),
+    prediction: str | None = None,
+    zero_snr: bool | None = None,
+    variant: str | None = None,
+    t5: bool = True,
+    refiner: str | Path | None = None,
+    ensemble: Sequence[str] = (),
+) -> Iterator[tuple[str, Source, Source | None, list[tuple[Source, Member]]]]:
+    """A model's name, what it is on disk, its refiner, and the others of an ensemble, their files open; the arguments
+    are those of `load`."""
+    if not isinstance(model, str | Path):
+        raise InvalidRequest(f"model is {model!r}: give a name, a folder or a file")
+    path = locate(model)
+    with ExitStack() as opened:
+        source = open_source(
+            path,
+            prediction=prediction,
+            zero_snr=zero_snr,
+            variant=variant,
+            t5=t5,
+            others=[locate(each, "text-encoder", "model", "vae") for each in others],
+        )
+        opened.push(source)
+        if vae is not None:
+            source = with_vae(source, locate(vae, "vae", "model"))
+            opened.push(source)
+        source = noted(source)
+        refining = None
+        if refiner is not None:
+            refining = opened.enter_context(open_source(locate(refiner), variant=variant))
+            check_refiner(refining, source)
+        members = []
+        for member in map(parse_member, ensemble):
+            other = opened.enter_context(open_source(locate(member.name), variant=variant, t5=t5))
+            check_member(other, source)
+            members.append((other, member))
+        yield name_of(path), source, refining, members
+
+
+def check_member(other: Source, base: Source) -> None:
+    """Raises ModelError where two models cannot make a picture together."""
+    for what, ours, theirs in (
+        ("channels of latents", base.denoiser.config.in_channels, other.denoiser.config.in_channels),
+        ("noise schedule", base.family.schedule, other.family.schedule),
+        ("use", base.family.needs, other.family.needs),
+    ):
+        if ours != theirs:
+            raise ModelError(
+                f"{other.path} ({other.family.name}) makes no picture with {base.path} ({base.family.name}): they "
+                f"differ in {what}, give one of its family"
+            )
+
+
+def check_refiner(refiner: Source, base: Source) -> None:
+    """Raises ModelError where one model cannot finish what another began."""
+    ours, theirs = base.family, refiner.family
+    if ours.sizes != "base":
+        raise ModelError(
+            f"{base.path} is {ours.name}: a refiner goes with Stable Diffusion XL's base, load it without"
+        )
+    if not theirs.sizes or theirs.needs:
+        raise ModelError(
+            f"{refiner.path} is {theirs.name}: it cannot refine what {ours.name} draws, give an XL refiner"
+        )
+    if refiner.denoiser.config.in_channels != base.denoiser.config.in_channels:
+        raise ModelError(
+            f"{refiner.path} works on {refiner.denoiser.config.in_channels} channels, {base.path} makes "
+            f"{base.denoiser.config.in_channels}: give a refiner of the same latents"
+        )
+    if theirs.schedule != ours.schedule:
+        raise ModelError(
+            f"{refiner.path} was trained on another noise schedule than {base.path}: give one that fits it"
+        )
