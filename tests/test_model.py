@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import darkroom
 from darkroom.errors import InvalidRequest
@@ -149,3 +150,58 @@ def test_a_sampler_of_ones_own_brings_its_schedule(model):
 def test_settings_that_are_no_settings_are_named(model):
     with pytest.raises(InvalidRequest, match="guidance"):
         model.generate("a", guidence=3)
+
+
+def test_torch_s_own_words_for_device_and_precision(toy_folder):
+    model = darkroom.load(toy_folder, device=torch.device("cpu"), precision=torch.float16)
+    assert (model.placement.device, model.placement.dtype) == (torch.device("cpu"), torch.float16)
+    assert any("float16 many times slower" in note for note in model.notes)
+    for wrong, words in (
+        ({"device": "gpu"}, "there are cpu"),
+        ({"device": 5}, "device is 5"),
+        ({"precision": 16}, "16"),
+    ):
+        with pytest.raises(InvalidRequest, match=words):
+            darkroom.load(toy_folder, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("guidance_scale", "called guidance here"),
+        ("num_inference_steps", "called steps"),
+        ("widht", "mean 'width'"),
+    ],
+)
+def test_settings_of_other_programs_are_told_by_our_names(toy_folder, name, words):
+    with pytest.raises(InvalidRequest, match=words):
+        darkroom.load(toy_folder, device="cpu").generate("a boat", **{name: 3})
+
+
+def test_a_variant_that_is_not_there_is_said(toy_folder, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(toy_folder, tmp_path / "model")
+    file = folder / "unet/diffusion_pytorch_model.safetensors"
+    file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    notes = " ".join(darkroom.load(folder, device="cpu", variant="bf16").notes)
+    assert (
+        "no variant bf16 of all its weights: reads unet from diffusion_pytorch_model.fp16.safetensors"
+        in notes
+    )
+
+
+def test_too_little_memory_is_said_in_its_unit(toy_folder):
+    with pytest.raises(InvalidRequest, match=r"^1\.0 MB of memory .* takes \d+\.\d MB"):
+        darkroom.load(toy_folder, device="cpu", memory="1MB")
+
+
+def test_what_is_no_adapter_is_told_where_it_belongs(toy_folder):
+    model = darkroom.load(toy_folder, device="cpu")
+    for file, option in (
+        ("vae/diffusion_pytorch_model.safetensors", "--vae"),
+        ("unet/diffusion_pytorch_model.safetensors", "--model"),
+        ("text_encoder/model.safetensors", "--with"),
+    ):
+        with pytest.raises(darkroom.ModelError, match=f"is no adapter but .*{option}"):
+            model.generate("a boat", adapters=[str(toy_folder / file)])

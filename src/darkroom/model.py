@@ -23,6 +23,7 @@ from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.load import Progress
 from darkroom.checkpoint.source import Source
 from darkroom.engine import Engine, LatentDiffusion, Task, place
+from darkroom.engine.devices import SLOW_HERE
 from darkroom.engine.loading import networks_of
 from darkroom.engine.memory import MODES, memory_mode, parse_size
 from darkroom.errors import InvalidRequest
@@ -89,7 +90,8 @@ class Model:
         self.asked = dict(asked or {})
         """What it was loaded with besides its name, as far as that decides pixels."""
         self.family = source.family
-        self.notes = tuple(source.notes)
+        slow = [SLOW_HERE] if SLOW_HERE in networks.placement.why else []
+        self.notes = (*source.notes, *slow)
         """What was assumed of the model, in words."""
         self.refiner = None if refiner is None else name_of(refiner.path)
         self._members = tuple((each.family, member) for each, member in members)
@@ -290,8 +292,8 @@ class Model:
 def load(
     model: str | Path = "pocket",
     *,
-    device: str | None = None,
-    precision: str | None = None,
+    device: str | torch.device | None = None,
+    precision: str | torch.dtype | None = None,
     vae: str | Path | None = None,
     others: Sequence[str | Path] = (),
     prediction: str | None = None,

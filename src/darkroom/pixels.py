@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -39,15 +40,50 @@ def to_pixels(images: Tensor) -> Pixels:
 def sheet(
     pictures: Sequence[Image.Image | Pixels], columns: int | None = None, gap: int = 4, ground: Any = "white"
 ) -> Image.Image:
-    """Pictures side by side on one sheet, in cells as large as the largest, `gap` pixels apart and from the edge.
+    """Pictures side by side on one sheet, `gap` pixels apart and from the edge; those of several sizes are resized, so
+    that each row is as wide as the others.
 
     columns: how many stand in a row; as nearly as many as there are rows where it is left out.
     """
     tiles = [Image.fromarray(each) if isinstance(each, np.ndarray) else each for each in pictures]
     columns = columns or math.ceil(math.sqrt(len(tiles)))
-    width = max(tile.width for tile in tiles) + gap
-    height = max(tile.height for tile in tiles) + gap
-    whole = Image.new("RGB", (columns * width + gap, -(-len(tiles) // columns) * height + gap), ground)
-    for i, tile in enumerate(tiles):
-        whole.paste(tile, (gap + i % columns * width, gap + i // columns * height))
+    rows = [tiles[at : at + columns] for at in range(0, len(tiles), columns)]
+    width = gap + columns * (tiles[0].width + gap)
+    if len({tile.size for tile in tiles}) > 1:
+        rows = _justified(rows, gap)
+        width = gap + max(sum(tile.width + gap for tile in row) for row in rows)
+    whole = Image.new("RGB", (width, gap + sum(row[0].height + gap for row in rows)), ground)
+    top = gap
+    for row in rows:
+        left = gap
+        for tile in row:
+            whole.paste(tile, (left, top))
+            left += tile.width + gap
+        top += row[0].height + gap
     return whole
+
+
+def _justified(rows: Sequence[Sequence[Image.Image]], gap: int) -> list[list[Image.Image]]:
+    """Rows of pictures of one height each, all as wide as the widest; the last, if it has fewer, no higher than the one
+    before."""
+    highest = [max(tile.height for tile in row) for row in rows]
+    width = max(
+        sum(tile.width * high / tile.height + gap for tile in row)
+        for row, high in zip(rows, highest, strict=True)
+    )
+    found: list[list[Image.Image]] = []
+    for row in rows:
+        height = (width - gap * len(row)) / sum(tile.width / tile.height for tile in row)
+        if found and len(row) < len(rows[0]):
+            height = min(height, found[-1][0].height)
+        edges = [0.0]  # Rounded as a whole, so that no row is a pixel short.
+        for tile in row:
+            edges.append(edges[-1] + tile.width * height / tile.height)
+        sizes = [(round(end) - round(start), round(height)) for start, end in pairwise(edges)]
+        found.append(
+            [
+                tile.resize((max(wide, 1), max(high, 1)), Image.Resampling.LANCZOS)
+                for tile, (wide, high) in zip(row, sizes, strict=True)
+            ]
+        )
+    return found

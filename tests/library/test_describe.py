@@ -89,3 +89,16 @@ def test_an_excess_tensor_is_no_part_of_a_network(tmp_path):
     save_file(tensors, tmp_path / "model.safetensors")
     unet = describe(tmp_path / "model.safetensors").networks[0]
     assert (unet.role, unet.precisions) == ("unet", ("float16",))
+
+
+def test_every_file_has_its_hash(tmp_path):
+    save_file(single_file("Stable Diffusion 1"), tmp_path / "model.safetensors")
+    with open_source(tmp_path / "model.safetensors") as source:
+        convert(source, tmp_path / "folder")
+    assert [*describe(tmp_path / "model.safetensors", hashes=True).hashes] == ["model.safetensors"]
+    hashes = describe(tmp_path / "folder", hashes=True).hashes
+    assert {*hashes} == {
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+    }

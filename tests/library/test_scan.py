@@ -314,3 +314,35 @@ def test_the_usual_places(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("INVOKEAI_ROOT", str(tmp_path / "inv"))
     assert usual_places() == [tmp_path / "hf/hub", tmp_path / "ComfyUI", tmp_path / "inv"]
+
+
+def test_a_base_path_that_is_not_there_is_said(tmp_path):
+    (tmp_path / "extra_model_paths.yaml").write_text(
+        f"other:\n  base_path: {tmp_path / 'gone'}\n  loras: loras\n"
+    )
+    skipped = []
+    scan([tmp_path], skipped.append)
+    assert len(skipped) == 1
+    assert "base_path" in skipped[0]
+    assert "gone" in skipped[0]
+
+
+def test_the_hub_s_cache_of_a_single_file(tmp_path, sd1):
+    """Who fetched one file of a repository has its configurations beside it."""
+    snapshot = tmp_path / "models--acme--toy/snapshots/aaaa"
+    copy(sd1, snapshot / "toy_1.0.safetensors")
+    (snapshot / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DConditionModel"]}')
+    (snapshot / "unet").mkdir()
+    (snapshot / "unet/config.json").write_text("{}")
+    kinds, skipped = found(tmp_path)
+    assert [*kinds] == [("model", "toy_1.0")]
+    assert "no weights of unet" in skipped[0]
+
+
+def test_files_beside_a_model_s_folder_are_found(tmp_path, toy_folder, sd1):
+    folder = shutil.copytree(toy_folder, tmp_path / "toy")
+    copy(sd1, folder / "pruned-emaonly.safetensors")
+    put(folder / "style.safetensors")
+    kinds, skipped = found(tmp_path)
+    assert {*kinds} == {("model", "toy"), ("model", "pruned-emaonly"), ("lora", "style")}
+    assert not skipped

@@ -13,6 +13,8 @@ from torch import nn
 from darkroom.adapters.adapter import Adapter, read_adapter
 from darkroom.adapters.embeddings import checked, for_encoders, read_embedding
 from darkroom.adapters.hypernetwork import is_hypernetwork, read_hypernetwork
+from darkroom.checkpoint.infer import networks_in
+from darkroom.checkpoint.single_file import use_alone
 from darkroom.errors import ModelError
 from darkroom.language.tags import Tag
 from darkroom.library.locate import locate
@@ -57,7 +59,12 @@ class Collection:
         with self._lock:
             if stamp not in self._adapters:
                 read = read_hypernetwork if _is_hypernetwork(path) else read_adapter
-                self._adapters[stamp] = read(path, self._networks, self._model)
+                try:
+                    self._adapters[stamp] = read(path, self._networks, self._model)
+                except ModelError:
+                    if what := _what_else(path):
+                        raise ModelError(f"{path} is no adapter but {what}") from None
+                    raise
                 while len(self._adapters) > _MOST:
                     self._adapters.popitem(last=False)
             self._adapters.move_to_end(stamp)
@@ -110,6 +117,17 @@ class Collection:
             arrays = for_encoders(read_embedding(path), self._widths, str(path), self._model)
             self._read[stamp] = Embedding(arrays, sha256(path))
         return self._read[stamp]
+
+
+def _what_else(path: Path) -> str:
+    """What a file is that holds networks, and where it is given; "" where it holds none."""
+    if not path.is_file():
+        return ""
+    with open_weights(path) as weights:
+        components = [found.component for found in networks_in(weights.shapes)]
+    if any(component.roles[0].denoises for component in components):
+        return "a model: give it as --model"
+    return use_alone(components) if components else ""
 
 
 def _is_hypernetwork(path: Path) -> bool:

@@ -43,7 +43,19 @@ def open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source:
         for name in ("scheduler/scheduler_config.json", "darkroom.json")
     )
     family, notes = _folder_family(folder, index, denoiser, parts, scheduler, extra)
+    notes += _without_variant(parts, variant)
     return Source(folder, parts, family, own.tokenizers, notes, scheduler, extra)
+
+
+def _without_variant(parts: Mapping[Role, Part], variant: str | None) -> list[str]:
+    """What is read in place of a variant that was asked for and is not there."""
+    others = {
+        role: part.weights.path.name
+        for role, part in parts.items()
+        if variant and f".{variant}." not in part.weights.path.name
+    }
+    each = ", ".join(f"{role} from {name}" for role, name in others.items())
+    return [f"there is no variant {variant} of all its weights: reads {each}"] if others else []
 
 
 def folder_holding(folder: Path, variant: str | None, opened: ExitStack) -> Holding:

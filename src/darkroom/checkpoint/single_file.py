@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, HUGGING_FACE
+from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, HUGGING_FACE, Component
 from darkroom.checkpoint.distilled import with_speed
 from darkroom.checkpoint.encoders import in_order, seated, seats_of
 from darkroom.checkpoint.family import Family, Shapes
@@ -162,12 +162,13 @@ def _no_model(own: Holding) -> str:
         option = f": give it as {BESIDE_OPTIONS[kind]} beside a model" if kind in BESIDE_OPTIONS else ""
         return f"is no model but {a_kind(kind)}{option}"
     if own.parts:
-        return f"is {use_alone(own)}"
+        return f"is {use_alone(part.component for part in own.parts)}"
     return "holds none of the networks of Stable Diffusion: it is another kind of file"
 
 
-def use_alone(own: Holding) -> str:
+def use_alone(components: Iterable[Component]) -> str:
     """What networks are that are no model without U-Net and MMDiT, and what to do with them."""
-    labels = " and ".join(dict.fromkeys(part.component.label for part in own.parts))
-    vae = Role.VAE in {part.role for part in own.parts}
+    each = list(dict.fromkeys(components))
+    vae = any(Role.VAE in component.roles for component in each)
+    labels = " and ".join(component.label for component in each)
     return f"{labels} alone: give it {'as --vae beside a model' if vae else 'beside a model (--with)'}"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.errors import DarkroomError, InvalidRequest, ModelError, nearest
+from darkroom.errors import DarkroomError, InvalidRequest, ModelError
 from darkroom.files import read_text
-from darkroom.generation.request import Request
+from darkroom.generation.request import Request, unknown_setting
 
 SETTINGS_FILE = "darkroom.toml"
 
@@ -59,20 +59,11 @@ _TEXTS = {
     "model",
 }
 _LISTS = {"others", "ensemble", "fuse"}
-# What people write in a settings file that belongs elsewhere, or is called otherwise here.
+# What people write in a settings file that belongs elsewhere.
 _ELSEWHERE = {
     "prompt": "a prompt stands on the command line, or in the file of --prompts",
     "prompts": "name the file on the command line: --prompts FILE",
     "with": "it is called others here: a list of names and files",
-    "guidance_scale": "it is called guidance here",
-    "cfg_scale": "it is called guidance here",
-    "num_inference_steps": "it is called steps here",
-    "negative_prompt": "it is called negative here",
-    "scheduler": "it is called sampler here",
-    "batch_size": "it is called count here",
-    "n_iter": "it is called count here",
-    "num_images_per_prompt": "it is called count here",
-    "lora": "it is called adapters here: a list of names with strengths",
 }
 
 
@@ -148,7 +139,7 @@ def _example(name: str, value: object) -> str:
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
-    return _ELSEWHERE.get(name) or nearest(name, known)
+    return _ELSEWHERE.get(name) or unknown_setting(name, known)
 
 
 def requested(args: argparse.Namespace, settings: dict[str, Any]) -> list[Asked]:

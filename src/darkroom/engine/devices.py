@@ -32,24 +32,31 @@ class Placement:
         return dtype_name(self.dtype)
 
 
-def place(device: str | None = None, precision: str | None = None) -> Placement:
+def place(device: str | torch.device | None = None, precision: str | torch.dtype | None = None) -> Placement:
     """The placement a user asked for, or the best of this machine.
 
-    `device` is any name torch knows (cpu, cuda, cuda:1, mps, xpu); `precision` float32, bfloat16,
-    float16 or their short forms. Raises InvalidRequest where the machine does not have it.
+    `device` is any name torch knows (cpu, cuda, cuda:1, mps, xpu); `precision` float32, bfloat16, float16 or their short
+    forms; torch's own devices and types do as well. Raises InvalidRequest where the machine does not have it.
     """
-    chosen = _device(device)
+    chosen = _device(str(device) if isinstance(device, torch.device) else device)
     best, reason = _best_precision(chosen)
     if precision is None or precision == "auto":
         return Placement(chosen, best, reason)
-    return Placement(chosen, precision_of(precision), "asked for")
+    dtype = precision_of(precision)
+    slow = chosen.type == "cpu" and dtype == torch.float16
+    return Placement(chosen, dtype, f"asked for; {SLOW_HERE}" if slow else "asked for")
 
 
-def precision_of(name: str) -> torch.dtype:
+SLOW_HERE = "a processor computes float16 many times slower than float32 or bfloat16"
+
+
+def precision_of(name: str | torch.dtype) -> torch.dtype:
     """The type of number that a precision's name, long or short, means. Raises InvalidRequest for another."""
+    if isinstance(name, torch.dtype):
+        name = dtype_name(name)
     long = _SHORT.get(name, name)
-    if long not in PRECISIONS:
-        raise InvalidRequest(f"unknown precision {name!r}: {nearest(name, [*PRECISIONS, *_SHORT])}")
+    if not isinstance(long, str) or long not in PRECISIONS:
+        raise InvalidRequest(f"unknown precision {name!r}: {nearest(str(name), [*PRECISIONS, *_SHORT])}")
     return PRECISIONS[long]
 
 
@@ -82,6 +89,11 @@ def _device(name: str | None) -> torch.device:
     available = devices()
     if name is None or name == "auto":
         return torch.device(available[0])
+    if not isinstance(name, str):
+        raise InvalidRequest(f"device is {name!r}: give a name such as {available[0]!r}, or a torch.device")
+    if name.lower() in ("gpu", "nvidia"):
+        hint = "the GPU is 'cuda'" if available[0] != "cpu" else "this machine has none that torch can use"
+        raise InvalidRequest(f"unknown device {name!r}: {hint}; there are {', '.join(available)}")
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -73,6 +73,15 @@ def parse_size(text: str) -> int | None:
     return None if match is None else int(float(match[1]) * 1024 ** _UNITS[match[2]])
 
 
+def as_size(count: float) -> str:
+    """Bytes in words, as `parse_size` reads them."""
+    unit, number = next(
+        ((unit, count / 1024**power) for unit, power in (("GB", 3), ("MB", 2)) if count >= 1024**power),
+        ("kB", count / 1024),
+    )
+    return f"{number:.1f} {unit}"
+
+
 Fetch = Callable[[Iterable[str]], Mapping[str, Tensor]]
 """Gives a network's tensors of some names, on the device."""
 

@@ -18,7 +18,7 @@ from darkroom.checkpoint.load import readers
 from darkroom.checkpoint.source import Source
 from darkroom.engine.devices import Placement
 from darkroom.engine.engine import ROWS
-from darkroom.engine.memory import MODES, Memory, memory_mode, stays_anyway
+from darkroom.engine.memory import MODES, Memory, as_size, memory_mode, stays_anyway
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.cost import Cost, cost_of
 from darkroom.forecast.speed import Speed
@@ -124,8 +124,8 @@ class Forecaster:
             if found.peak <= limit:
                 return found
         raise InvalidRequest(
-            f"{limit / 2**30:.1f} GiB of memory do not suffice: even in mode {mode!r} this takes "
-            f"{found.peak / 2**30:.1f} GiB, ask for a smaller picture or a lower precision"
+            f"{as_size(limit)} of memory do not suffice: even in mode {mode!r} this takes "
+            f"{as_size(found.peak)}, ask for a smaller picture or a lower precision"
         )
 
     def _beside(self, phase: Phase, memory: Memory) -> int:

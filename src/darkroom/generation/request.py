@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -191,12 +191,40 @@ class Request:
         known = {f.name for f in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
-                raise InvalidRequest(f"unknown setting {name!r}: {nearest(str(name), known)}")
+                raise InvalidRequest(f"unknown setting {name!r}: {unknown_setting(str(name), known)}")
         if "prompt" not in values:
             raise InvalidRequest("no 'prompt' in the request: add one (it may be empty)")
         # JSON has no tuples.
         plain = {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
         return cls(**cast(Any, plain))
+
+
+# What other programs call the fields of a request.
+_ELSEWHERE_CALLED = {
+    "guidance_scale": "guidance",
+    "cfg_scale": "guidance",
+    "cfg": "guidance",
+    "num_inference_steps": "steps",
+    "negative_prompt": "negative",
+    "negative_prompt_2": "negative_2",
+    "negative_prompt_3": "negative_3",
+    "sampler_name": "sampler",
+    "scheduler": "sampler or schedule",
+    "batch_size": "count",
+    "n_iter": "count",
+    "num_images_per_prompt": "count",
+    "generator": "seed",
+    "lora": "adapters",
+    "loras": "adapters",
+    "subseed": "variation_seed",
+    "subseed_strength": "variation_strength",
+}
+
+
+def unknown_setting(name: str, known: Iterable[str]) -> str:
+    """What to write in place of a setting that there is not."""
+    ours = _ELSEWHERE_CALLED.get(name.lower())
+    return f"it is called {ours} here" if ours else nearest(name, known)
 
 
 def _check_text(name: str, text: object) -> None:

@@ -102,7 +102,7 @@ def _of_model(source: Source, hashes: bool) -> Description:
         sum(file.stat().st_size for weights in files.values() for file in _paths(weights)),
         _memory(networks),
         metadata,
-        {str(file.name): sha256(file) for weights in files.values() for file in _paths(weights)}
+        {_called(file, source.path): sha256(file) for weights in files.values() for file in _paths(weights)}
         if hashes
         else {},
     )
@@ -128,12 +128,17 @@ def _of_parts(path: Path, hashes: bool) -> Description:
             "",
             networks,
             list(DENOISERS[:1]) if len(networks) > 1 else [],
-            [use_alone(held)] if networks else [],
+            [use_alone(part.component for part in held.parts)] if networks else [],
             sum(file.stat().st_size for file in files),
             _memory(networks),
             {k: v for k, v in weights.metadata.items() if k != "format"},
             {file.name: sha256(file) for file in files} if hashes else {},
         )
+
+
+def _called(file: Path, model: Path) -> str:
+    """A file of a model by its name, within a folder by its way there: several are called alike."""
+    return file.relative_to(model).as_posix() if file != model and file.is_relative_to(model) else file.name
 
 
 def _network(role: str, part: Part, names: Iterable[str]) -> Network:

@@ -163,7 +163,7 @@ def _walk(folder: Path, seen: set[str], hint: str | None, report: Report) -> Ite
     elsewhere: list[tuple[Path, str | None]] = []
     try:
         recorded += _invoke(folder)
-        elsewhere += _elsewhere(folder)
+        elsewhere += _elsewhere(folder, report)
     except ModelError as error:
         report(str(error))
     yield from (found for found in recorded if _first(found.path, seen))
@@ -272,11 +272,14 @@ def _repository(folder: Path, repository: str, report: Report) -> Iterator[Candi
 # ComfyUI: extra_model_paths.yaml names folders elsewhere, by what they hold
 
 
-def _elsewhere(folder: Path) -> Iterator[tuple[Path, str | None]]:
+def _elsewhere(folder: Path, report: Report) -> Iterator[tuple[Path, str | None]]:
     for section in _yaml(folder / "extra_model_paths.yaml").values():
         if not isinstance(section, dict):
             continue
         base = folder / expanded(os.path.expandvars(str(section.get("base_path") or "")))
+        if not base.is_dir():
+            report(f"{folder / 'extra_model_paths.yaml'} names the base_path {base}, which is not there")
+            continue
         for use, paths in section.items():
             if use in ("base_path", "is_default", "custom_nodes"):
                 continue
