@@ -290,3 +290,17 @@ def test_words_added_to_a_tokenizer_need_vectors(files, tmp_path):
     assert torch.equal(read(tmp_path / "made.safetensors"), word)
     clip = put(tmp_path / "clip.safetensors", bare(load_file(files["sd1"]), "cond_stage_model.transformer."))
     assert picture(folder, others=[clip])[0] == plain
+
+
+def test_a_tokenizer_comes_along_with_its_encoder(files, tmp_path):
+    folder = shutil.copytree(files["sd1 folder"], tmp_path / "folder")
+    file, config = folder / "text_encoder/model.safetensors", folder / "text_encoder/config.json"
+    tensors = load_file(file)
+    name = "text_model.embeddings.token_embedding.weight"
+    put(file, {**tensors, name: torch.cat([tensors[name], 9 * tensors[name][:1].flip(1)])})
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": 49409}))
+    (folder / "tokenizer/added_tokens.json").write_text('{"<toy>": 49408}')
+    for model in (files["sd1"], files["sd1 folder"], files["sd1 folder"] / "unet"):
+        for giver in (folder, folder / "text_encoder"):
+            with open_source(model, others=[giver]) as source:
+                assert source.tokenizers["text_encoder"] == folder / "tokenizer"

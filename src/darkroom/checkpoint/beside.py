@@ -14,6 +14,7 @@ from darkroom.checkpoint.single_file import Holding, file_holding, scaled
 from darkroom.checkpoint.source import Part, Source
 from darkroom.errors import ModelError
 from darkroom.networks.roles import Role
+from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.weights.names import INDEX
 from darkroom.weights.opening import open_weights
 
@@ -44,13 +45,23 @@ def with_parts(source: Source, given: Holding) -> Source:
     """
     used = False
     for part in given.parts:
-        if any(own.weights is part.weights and own.prefix == part.prefix for own in source.parts.values()):
-            used = True  # It was lacking when the model was put together.
+        if there := [role for role, own in source.parts.items() if _same(own, part)]:
+            # It was lacking when the model was put together.
+            source, used = _with_tokenizer(source, there[0], given.tokenizers.get(part.role)), True
         elif role := _role_of(part, source):
             source, used = _with_part(source, part, role, given), True
     if not used:
         raise ModelError(_no_use(source, given))
     return source
+
+
+def _same(one: Part, other: Part) -> bool:
+    return one.weights is other.weights and one.prefix == other.prefix
+
+
+def _with_tokenizer(source: Source, role: Role, tokenizer: Path | Tokenizer | None) -> Source:
+    own = {} if tokenizer is None else {role: tokenizer}
+    return replace(source, tokenizers={**source.tokenizers, **own})
 
 
 def with_vae(source: Source, path: Path) -> Source:
@@ -112,13 +123,11 @@ def _with_part(source: Source, part: Part, role: Role, given: Holding) -> Source
             )
     elif role in source.parts:
         notes.append(f"its {role} is that of {given.path.name}, in place of its own: as asked for")
-    if tokenizer := given.tokenizers.get(there):
-        tokenizers[role] = tokenizer
-    elif role in source.parts and _words(part) != _words(source.parts[role]):
+    if role in source.parts and _words(part) != _words(source.parts[role]):
         tokenizers.pop(role, None)  # Of a text encoder with other words.
-    return replace(
-        source, family=family, parts={**source.parts, role: part}, tokenizers=tokenizers, notes=notes
-    )
+    parts = {**source.parts, role: part}
+    made = replace(source, family=family, parts=parts, tokenizers=tokenizers, notes=notes)
+    return _with_tokenizer(made, role, given.tokenizers.get(there))
 
 
 def _words(part: Part) -> int | None:

@@ -35,8 +35,8 @@ class Placement:
 def place(device: str | torch.device | None = None, precision: str | torch.dtype | None = None) -> Placement:
     """The placement a user asked for, or the best of this machine.
 
-    `device` is any name torch knows (cpu, cuda, cuda:1, mps, xpu); `precision` float32, bfloat16, float16 or their short
-    forms; torch's own devices and types do as well. Raises InvalidRequest where the machine does not have it.
+    `device` is any name torch knows (cpu, cuda, cuda:1, mps, xpu); `precision` float32, bfloat16, float16 or their
+    short forms; torch's own devices and types do as well. Raises InvalidRequest where the machine does not have it.
     """
     chosen = _device(str(device) if isinstance(device, torch.device) else device)
     best, reason = _best_precision(chosen)
