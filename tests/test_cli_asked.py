@@ -404,3 +404,57 @@ def test_a_pipeline_draws_without_a_terminal(toy_folder, monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     pipe = DiffusionPipeline.from_pretrained(toy_folder)
     assert len(pipe("a boat", num_inference_steps=1).images) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"request": None},
+        {"numerics": 5},
+        *({"model": {"name": "toy", part: 5}} for part in ("paths", "others", "vae", "fuse", "weights")),
+    ],
+)
+def test_damaged_metadata_is_one_line(run, tmp_path, changed):  # noqa: F811
+    metadata = {"request": {"prompt": "a"}, "model": {"name": "toy"}, **changed}
+    path = tmp_path / "odd.png"
+    path.write_bytes(Picture(Image.new("RGB", (8, 8)), 1, metadata, "").encoded("png"))
+    status, _, err = run("again", path)
+    assert (status, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "template", ["{index:{foo}}", "{index:9999999999}", "{seed:c}", "/".join(["d" * 100] * 60)]
+)
+def test_templates_that_lead_nowhere(run, template):  # noqa: F811
+    status, _, err = run(*GENERATE, "--name", template)
+    assert (status, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "words"),
+    [
+        ("p.jsonl", b'{"prompt":' + b"[" * 100_000, "nested too deeply"),
+        ("p.txt", b"caf\xe9", "save it as UTF-8"),
+    ],
+)
+def test_prompts_that_cannot_be_read(run, tmp_path, name, raw, words):  # noqa: F811
+    (tmp_path / name).write_bytes(raw)
+    status, _, err = run("generate", "--prompts", name, *QUICK)
+    assert (status, words in err) == (2, True)
+
+
+def test_prompts_of_dos_and_of_utf_32(run, tmp_path):  # noqa: F811
+    (tmp_path / "dos.txt").write_bytes(b"a boat\r\n\x1a")
+    (tmp_path / "wide.txt").write_bytes("a boat".encode("utf-32"))
+    for name in ("dos.txt", "wide.txt"):
+        assert run("generate", "--prompts", name, *QUICK)[0] == 0
+    assert prompts_in(tmp_path / "out") == ["a boat"] * 2
+
+
+def test_a_full_standard_output_is_said(toy_folder, tmp_path):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "darkroom", "samplers"], stdout=full, stderr=subprocess.PIPE, cwd=tmp_path
+        )
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr

@@ -37,5 +37,5 @@ class Cancelled(DarkroomError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence suggesting the known name closest to a mistyped one, listing all if none is close."""
     known = sorted(known)
-    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -115,8 +115,17 @@ def read_text(path: Path) -> str:
     """A text that people wrote: UTF-8, or what its byte order mark says (editors on Windows), with every line's end,
     whichever it is, as one line feed. Raises OSError, or ValueError where it is not text."""
     raw = path.read_bytes()
-    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return re.sub(r"\r\n?", "\n", raw.decode("utf-16" if wide else "utf-8-sig"))
+    # The mark of UTF-32 begins as that of UTF-16 does.
+    coding = next((coding for mark, coding in _MARKS if raw.startswith(mark)), "utf-8-sig")
+    return re.sub(r"\r\n?", "\n", raw.decode(coding))
+
+
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 def write_bytes(

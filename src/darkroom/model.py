@@ -162,7 +162,7 @@ class Model:
         for event in self.stream(prompt, **settings):
             if isinstance(event, Picture):
                 pictures.append(event)
-            elif callback is not None and callback(event) is False:
+            elif callback is not None and (told := callback(event)) is not None and not told:
                 break
         return pictures
 

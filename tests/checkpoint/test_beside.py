@@ -304,3 +304,92 @@ def test_a_tokenizer_comes_along_with_its_encoder(files, tmp_path):
         for giver in (folder, folder / "text_encoder"):
             with open_source(model, others=[giver]) as source:
                 assert source.tokenizers["text_encoder"] == folder / "tokenizer"
+
+
+def test_encoders_find_their_seats_in_any_order(files, tmp_path):
+    whole = load_file(files["xl"])
+    first = put(tmp_path / "clip_l.safetensors", bare(whole, "conditioner.embedders.0.transformer."))
+    second = put(tmp_path / "clip_g.safetensors", bare(whole, "conditioner.embedders.1.model."))
+    folder = files["xl folder"]
+    expected, _ = picture(files["xl"])
+    unet = put(tmp_path / "unet.safetensors", without(whole, "conditioner."))
+    lacking = [
+        put(tmp_path / f"no{i}.safetensors", without(whole, f"conditioner.embedders.{i}.")) for i in (0, 1)
+    ]
+    for model, others in (
+        (unet, [second, first]),
+        (unet, [first, second]),
+        (unet, [folder / "text_encoder_2", first]),
+        (unet, [folder]),
+        (lacking[0], [first]),
+        (lacking[0], [folder / "text_encoder"]),
+        (lacking[1], [folder / "text_encoder_2"]),
+        (lacking[1], [second]),
+    ):
+        assert picture(model, others=others)[0] == expected
+
+
+def test_a_folder_may_be_given_what_it_lacks(files, tmp_path):
+    expected, _ = picture(files["sd1"])
+    for name, option in (("text_encoder", "others"), ("vae", "vae")):
+        for listed in (True, False):
+            folder = shutil.copytree(files["sd1 folder"], tmp_path / f"{name} {listed}")
+            shutil.rmtree(folder / name)
+            if not listed:
+                index = json.loads((folder / "model_index.json").read_text())
+                (folder / "model_index.json").write_text(json.dumps({**index, name: [None, None]}))
+            assert describe(folder).missing == [name]
+            with pytest.raises(ModelError, match=f"holds no {name}"):
+                picture(folder)
+            for giver in (files["sd1 folder"] / name, files["sd1"]):
+                given = [giver] if option == "others" else giver
+                assert picture(folder, **{option: given})[0] == expected
+
+
+def test_encoders_of_another_width_are_refused(files, tmp_path):
+    rest = put(tmp_path / "rest.safetensors", without(load_file(files["sd1"]), "cond_stage_model."))
+    for giver in (
+        files["xl folder"] / "text_encoder_2",
+        put(tmp_path / "wide.safetensors", ours(CLIPText(WIDE))),
+    ):
+        with pytest.raises(ModelError, match="128"):
+            darkroom.load(rest, device="cpu", others=[giver])
+
+
+def test_only_what_a_family_knows_is_taken(files, tmp_path):
+    from darkroom.networks import T5Config, T5Encoder
+
+    small = T5Config(vocab_size=64, d_model=32, d_kv=16, d_ff=32, num_layers=1, num_heads=2)
+    t5 = put(tmp_path / "t5.safetensors", ours(T5Encoder(small)))
+    for model in ("sd1", "sd1 folder", "xl"):
+        with pytest.raises(ModelError, match=r"no use for .*t5\.safetensors"):
+            open_source(files[model], others=[t5])
+    with open_source(files["sd1"], others=[files["sd3"]]) as source:
+        assert {*source.parts} == {"unet", "vae", "text_encoder"}
+        assert not any("T5" in note for note in source.notes)
+
+
+def test_whole_numbers_are_no_weights(files, tmp_path):
+    tensors = load_file(files["sd1"])
+    name = "model.diffusion_model.out.2.weight"
+    put(tmp_path / "int8.safetensors", {**tensors, name: tensors[name].to(torch.int8)})
+    with pytest.raises(ModelError, match=r"int8.*does not read"):
+        darkroom.load(tmp_path / "int8.safetensors", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"vae": 3},
+        {"scheduler": None},
+        {"text": {"layers": None}},
+        {"extra": {"native_size": "big"}},
+        {"extra": {"preferences": {"unknown": 1}}},
+        {"tokenizers": {"nope": {}}},
+        {"scheduler": {"prediction_type": "banana"}},
+    ],
+)
+def test_a_damaged_note_of_ours_is_named(files, tmp_path, said):
+    path = put(tmp_path / "m.safetensors", load_file(files["sd1"]), metadata={"darkroom": json.dumps(said)})
+    with pytest.raises(ModelError, match=r"m\.safetensors"):
+        open_source(path)

@@ -117,3 +117,32 @@ def test_zero_terminal_snr_is_read_beside_a_file(tmp_path):
     )
     with open_source(path) as source:
         assert source.family.schedule.zero_terminal_snr
+
+
+def test_a_control_network_of_diffusers_is_told_so(tmp_path):
+    names = ["controlnet_cond_embedding.conv_in.weight", "controlnet_down_blocks.0.weight"]
+    names += ["down_blocks.0.resnets.0.conv1.weight", "conv_in.weight", "mid_block.resnets.0.conv1.weight"]
+    folder = tmp_path / "control"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"_class_name": "ControlNetModel"}')
+    save_file({name: torch.zeros(2, 2) for name in names}, folder / "diffusion_pytorch_model.safetensors")
+    for path in (folder, folder / "diffusion_pytorch_model.safetensors"):
+        with pytest.raises(ModelError, match="is no model but a ControlNet"):
+            darkroom.load(path, device="cpu")
+        assert identify(path).kind == "controlnet"
+
+
+def test_the_autoencoder_of_another_kind_of_model_is_one(toy_folder, tmp_path):
+    folder = shutil.copytree(toy_folder, tmp_path / "flux")
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["unet"]
+    index |= {"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "unet").rename(folder / "transformer")
+    one, other = (
+        darkroom.load(toy_folder, device="cpu", vae=vae).generate("a", steps=1, seed=1, width=32, height=32)[
+            0
+        ]
+        for vae in (folder, None)
+    )
+    assert one.image.tobytes() == other.image.tobytes()

@@ -111,3 +111,34 @@ def test_pocket_as_a_file_opens_again(tmp_path, capsys):
 def _put(path, tensors):
     save_file(tensors, path)
     return path
+
+
+def test_zero_terminal_snr_is_kept_for_every_family(tmp_path):
+    tensors = single_file("Stable Diffusion 1") | {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
+    path = _put(tmp_path / "sd1.safetensors", tensors)
+    for out in (tmp_path / "out.safetensors", tmp_path / "folder"):
+        with open_source(path) as source:
+            convert(source, out)
+        with open_source(out) as source:
+            assert source.family.process.name == "v_prediction"
+            assert source.family.schedule.zero_terminal_snr
+
+
+@pytest.mark.parametrize("word", ["v", "V-Pred", "vpred", "v_prediction", " v-prediction "])
+def test_v_prediction_in_every_spelling(tmp_path, word):
+    path = tmp_path / "m.safetensors"
+    save_file(single_file("Stable Diffusion XL"), path, {"modelspec.prediction_type": word})
+    with open_source(path) as source:
+        assert source.family.process.name == "v_prediction"
+    with open_source(_put(path, single_file("Stable Diffusion XL")), prediction=word) as source:
+        assert source.family.process.name == "v_prediction"
+        assert len([note for note in source.notes if "predicts" in note]) == 1
+
+
+def test_names_that_cannot_be_are_one_line(tmp_path, capsys):
+    path = _put(tmp_path / "sd1.safetensors", single_file("Stable Diffusion 1"))
+    for out in ("x" * 250 + ".safetensors", "y" * 300):
+        assert main(["convert", str(path), str(tmp_path / out)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert main(["generate", "a", "--model", "z" * 5000]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

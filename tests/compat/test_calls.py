@@ -331,3 +331,42 @@ def test_threads_of_one_model(model):
     for thread in threads:
         thread.join(120)
     assert found == expected
+
+
+def test_tiles_of_the_preview(pipe):
+    pipe.scheduler = CLASSES["EulerDiscreteScheduler"]()
+    z, image = torch.randn(2, 4, 8, 8), torch.rand(2, 3, 32, 32) * 2 - 1
+    plain = pipe.vae.decode(z).sample, pipe.vae.encode(image).latents
+    pipe.vae.enable_tiling()
+    try:
+        assert torch.allclose(pipe.vae.decode(z).sample, plain[0], atol=1e-5)
+        assert torch.allclose(pipe.vae.encode(image).latents, plain[1], atol=1e-5)
+    finally:
+        pipe.vae.disable_tiling()
+
+
+def test_numbers_of_others_in_calls(pipe):
+    from decimal import Decimal
+    from fractions import Fraction
+
+    pipe.scheduler = CLASSES["EulerDiscreteScheduler"]()
+    expected = draw(pipe, guidance_scale=3.0, guidance_rescale=0.5)
+    for three, half in (
+        (Decimal(3), Fraction(1, 2)),
+        (np.array(3.0), np.float16(0.5)),
+        (torch.tensor(3), 0.5),
+    ):
+        assert torch.equal(draw(pipe, guidance_scale=three, guidance_rescale=half), expected)
+    times = draw(pipe, timesteps=[900, 500, 100])
+    for given in (np.array([900, 500, 100]), torch.tensor([900, 500, 100]), iter([900, 500, 100])):
+        assert torch.equal(draw(pipe, timesteps=given), times)
+    for name in ("timesteps", "sigmas"):
+        for wrong in ("999", 5, [float("nan"), 1], [None, 1], [], [[1, 2]]):
+            with pytest.raises(InvalidRequest, match=f"{name} are"):
+                draw(pipe, **{name: wrong})
+
+
+@pytest.mark.parametrize("back", [{"latents": None}, {"latents": torch.zeros(1)}, ("latents",)])
+def test_what_a_callback_returns_is_checked(pipe, back):
+    with pytest.raises(InvalidRequest, match="callback_on_step_end returned"):
+        draw(pipe, callback_on_step_end=lambda *_: back)

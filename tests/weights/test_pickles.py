@@ -112,7 +112,7 @@ def test_zip_tensors_are_views_and_outlive_the_file(tmp_path):
     again[0, 0] = 7
     assert first[0, 0] == 7
     assert torch.load(path)["a"][0, 0] == 1, "the file was written to"
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(ModelError, match="closed"):
         file.get("a")
 
 

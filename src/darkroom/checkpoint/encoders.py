@@ -40,9 +40,12 @@ def seats_of(texts: Sequence[Part], uses: Mapping[Role, TextUse]) -> dict[Role, 
 
 
 def is_openclip(part: Part) -> bool:
-    """Whether a CLIP text encoder is OpenCLIP's: by its place or names in the file, else by its width."""
+    """Whether a CLIP text encoder is OpenCLIP's: by its place or names in the file or by its configuration, else by
+    its width."""
     if (number := _number(part.prefix)) is not None:
         return bool(number)
+    if part.described is not None:
+        return bool(part.config.hidden_act == "gelu")
     return part.layout != HUGGING_FACE or part.config.hidden_size in OPENCLIP_WIDTHS
 
 

@@ -7,6 +7,7 @@ layout has no place for is kept (`original.safetensors` in a folder), so that th
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -81,7 +82,7 @@ def convert_part(
 
 def _is_file(out: Path) -> bool:
     """Whether a model is to be written as a file, or else as a folder. Raises InvalidRequest where `out` is neither."""
-    if out.exists():
+    if os.path.lexists(out):
         raise InvalidRequest(f"{out} is there already: choose another name")
     if (suffix := out.suffix.lower()) in SUFFIXES and suffix not in (".safetensors", ".sft"):
         raise InvalidRequest(f"{out.name}: Darkroom writes .safetensors files and folders")

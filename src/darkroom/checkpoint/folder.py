@@ -19,7 +19,7 @@ from darkroom.checkpoint.settings import read_json, scheduled, with_extra
 from darkroom.checkpoint.single_file import Holding, file_holding
 from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
 from darkroom.errors import DarkroomError, ModelError, UnsupportedModel
-from darkroom.networks.roles import Role
+from darkroom.networks.roles import DENOISERS, Role
 from darkroom.weights.mapped import WeightsFile
 from darkroom.weights.names import INDEX
 from darkroom.weights.opening import weights_at
@@ -35,6 +35,7 @@ def open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source:
     parts = {part.role: part for part in own.parts}
     denoiser = denoiser_of(parts)
     if denoiser is None:
+        _refuse(folder, index)
         raise ModelError(
             f"{folder / INDEX} lists no unet and no transformer: it is no Stable Diffusion model"
         )
@@ -45,6 +46,18 @@ def open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source:
     family, notes = _folder_family(folder, index, denoiser, parts, scheduler, extra)
     notes += _without_variant(parts, variant)
     return Source(folder, parts, family, own.tokenizers, notes, scheduler, extra)
+
+
+def _refuse(folder: Path, index: Mapping[str, Any]) -> None:
+    """Raises ModelError where a folder's network that denoises is not there, or is another pipeline's."""
+    for role in DENOISERS:
+        named = index.get(role)
+        if not named or named[0] is None:
+            continue
+        if named[-1] != component_for(role, str(named[-1])).class_name:
+            called = index.get("_class_name", "a pipeline")
+            raise UnsupportedModel(f"{folder} is of {called}, with a {named[-1]}, {UNKNOWN}")
+        raise ModelError(f"{folder / role} is missing: the model folder is incomplete")
 
 
 def _without_variant(parts: Mapping[Role, Part], variant: str | None) -> list[str]:
@@ -66,12 +79,9 @@ def folder_holding(folder: Path, variant: str | None, opened: ExitStack) -> Hold
         named = index.get(role)
         if not named or named[0] is None:
             continue
-        if not (folder / role).is_dir():
-            raise ModelError(f"{folder / role} is missing: the model folder is incomplete")
         component = component_for(role, str(named[-1]))
-        if role.denoises and named[-1] != component.class_name:
-            called = index.get("_class_name", "a pipeline")
-            raise UnsupportedModel(f"{folder} is of {called}, with a {named[-1]}, {UNKNOWN}")
+        if not (folder / role).is_dir() or (role.denoises and named[-1] != component.class_name):
+            continue  # To be given, or no business of who takes another part.
         weights = opened.enter_context(weights_at(folder / role, variant))
         parts.append(component_at(role, folder / role, component, weights))
     tokenizers = {
@@ -128,7 +138,7 @@ def _folder_family(
     openclip = first is not None and getattr(first.config, "hidden_act", "") == "gelu"
     shapes = Shapes(denoiser.config, openclip and len(widths) == 1, widths)
     family, notes = family_of(shapes, Evidence({}, "", lambda name: None))
-    text = {}
+    text = dict(family.text)
     for role, use in family.text.items():
         if role in parts:
             parts[role], text[role] = seated(parts[role], role, use)

@@ -82,7 +82,7 @@ def _with_prediction(family: Family, evidence: Evidence) -> tuple[Family, list[s
 # What configurations beside a model say of its prediction: those of latent diffusion and of sgm (YAML), of diffusers,
 # kohya's scripts and model specs (JSON), what Civitai calls the bases of Stable Diffusion 2.
 _SAID_BESIDE = (
-    r"\b(?:v_)?(?:parameterization|prediction_type|predict_key)[\"']?\s*[:=]\s*[\"']?(\w+)",
+    r"\b(?:v_)?(?:parameterization|prediction(?:_type)?|predict_key)[\"']?\s*[:=]\s*[\"']?([\w-]+)",
     r"denoiser_scaling\.(\w+)",
     r"\"baseModel\"\s*:\s*\"(SD 2\.\d 768)\"",
 )
@@ -91,9 +91,12 @@ _SAID_WITHIN = (
     "modelspec.predict_key",
     "prediction_type",
     "ss_v_parameterization",
+    "v_parameterization",
+    "parameterization",
+    "prediction",
 )
 _WORDS = {
-    "v_prediction": r"v|v_prediction|velocity|true|vscaling|sd 2\.\d 768",
+    "v_prediction": r"v|vpred|v_pred|v_prediction|velocity|true|1|vscaling|sd 2\.\d 768",
     "epsilon": r"eps|epsilon|false|epsscaling",
     "sample": r"sample|x0|x_start",
     "edm": r"edm\w*|vscalingwithedmcnoise",
@@ -123,7 +126,8 @@ def _prediction(family: Family, evidence: Evidence) -> tuple[str | None, str]:
 
 
 def _understood(word: str) -> str | None:
-    return next((kind for kind, words in _WORDS.items() if re.fullmatch(words, word.lower())), None)
+    plain = word.strip().lower().replace("-", "_")
+    return next((kind for kind, words in _WORDS.items() if re.fullmatch(words, plain)), None)
 
 
 def _prediction_by_weights(evidence: Evidence) -> tuple[str | None, str]:

@@ -65,7 +65,13 @@ def within(shapes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in shapes.items() if name.startswith(prefix)}
 
 
+_CONTROL = (
+    "input_hint_block.0.weight",
+    "zero_convs.0.0.weight",
+    "controlnet_cond_embedding.conv_in.weight",
+    "controlnet_down_blocks.0.weight",
+)
+
+
 def _another(prefix: str, shapes: Mapping[str, Shape]) -> bool:
-    return any(mark in prefix for mark in _OTHERS) or any(
-        f"{prefix}{mark}" in shapes for mark in ("input_hint_block.0.weight", "zero_convs.0.0.weight")
-    )
+    return any(mark in prefix for mark in _OTHERS) or any(f"{prefix}{mark}" in shapes for mark in _CONTROL)

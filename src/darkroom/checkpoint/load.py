@@ -71,6 +71,12 @@ class Reader:
 
     def _placed(self, name: str, tensor: Tensor) -> Tensor:
         expected = self._expected[name]
+        if expected.is_floating_point() and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"{self.part.weights.path} holds {name} as {kind}, whole numbers in "
+                "a way that Darkroom does not read: get the model in float16, bfloat16, 8-bit floats or as GGUF"
+            )
         if tensor.shape != expected.shape:
             if tensor.numel() != expected.numel():
                 raise ModelError(

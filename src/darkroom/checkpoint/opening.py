@@ -9,10 +9,12 @@ from pathlib import Path
 
 from darkroom.checkpoint.beside import held_at, let_go, with_parts
 from darkroom.checkpoint.folder import open_folder
+from darkroom.checkpoint.foreign import refuse_foreign
 from darkroom.checkpoint.single_file import assembled
 from darkroom.checkpoint.source import Source
 from darkroom.diffusion import Discrete, process
-from darkroom.errors import InvalidRequest
+from darkroom.errors import InvalidRequest, ModelError
+from darkroom.networks.configs import UNetConfig
 from darkroom.networks.roles import Role
 from darkroom.weights.names import INDEX
 
@@ -38,23 +40,38 @@ def open_source(
         if (path / INDEX).is_file():
             source = open_folder(path, variant, opened)
         else:
-            source = assembled(held_at(path, variant, opened), beside)
+            own = held_at(path, variant, opened)
+            refuse_foreign(path, own.names)
+            source = assembled(own, beside)
         offered = [*source.parts.values(), *(part for given in beside for part in given.parts)]
         for given in beside:
             source = with_parts(source, given)
         let_go(offered, source)
+        _check_widths(source)
         source = _without_t5(_overridden(source, prediction, zero_snr), t5)
         opened.pop_all()
     return source
 
 
+def _check_widths(source: Source) -> None:
+    """Raises ModelError where a U-Net was made for other text encoders than those that it has."""
+    network, roles = source.denoiser.config, [role for role in source.family.text if role in source.parts]
+    if not isinstance(network, UNetConfig) or len(roles) < len(source.family.text):
+        return
+    widths = [source.parts[role].config.hidden_size for role in roles]
+    if sum(widths) != network.cross_attention_dim:
+        raise ModelError(
+            f"{source.path}: its U-Net reads text {network.cross_attention_dim} wide, its "
+            f"{' and '.join(roles)} make {' and '.join(map(str, widths))}: give the text encoders that belong to it"
+        )
+
+
 def _overridden(source: Source, prediction: str | None, zero_snr: bool | None) -> Source:
     family, notes = source.family, list(source.notes)
     if prediction is not None:
-        family, notes = (
-            replace(family, process=process(prediction)),
-            [*notes, f"predicts {prediction}: asked for"],
-        )
+        family = replace(family, process=process(prediction))
+        notes = [note for note in notes if not note.startswith("predicts ")]
+        notes.append(f"predicts {family.process.name}: asked for")
     if zero_snr is not None:
         if not isinstance(family.schedule, Discrete):
             raise InvalidRequest(f"{family.name} is a flow model: it has no terminal SNR to set")

@@ -48,6 +48,7 @@ def scheduled(family: Family, config: Mapping[str, Any]) -> Family:
     """The family with what a scheduler_config.json says of noise and prediction, and of how to sample."""
     if _SCHEDULERS_OF_IT.match(name := str(config.get("_class_name"))):
         raise UnsupportedModel(f"was trained for {name}, {OTHER_NOISE}")
+    config = {name: value for name, value in config.items() if value is not None}
     schedule = noise_schedule(config)
     default = "flow" if isinstance(schedule, FlowSchedule) else "epsilon"
     family = replace(family, process=process(config.get("prediction_type", default)), schedule=schedule)
@@ -106,7 +107,8 @@ def scheduler_json(source: Source) -> dict[str, Any]:
     }
     if family.sizes:
         return {**common, "timestep_spacing": "leading"}
-    # PNDM knows no zero terminal SNR.
+    if common["rescale_betas_zero_snr"]:  # PNDM, the usual one, has no such setting.
+        return {**common, "_class_name": "DDIMScheduler", "set_alpha_to_one": False, "clip_sample": False}
     del common["rescale_betas_zero_snr"]
     return {**common, "skip_prk_steps": True, "set_alpha_to_one": False}
 

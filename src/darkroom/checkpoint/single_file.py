@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, HUGGING_FACE, Component
+from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, HUGGING_FACE, T5, Component
 from darkroom.checkpoint.distilled import with_speed
-from darkroom.checkpoint.encoders import in_order, seated, seats_of
+from darkroom.checkpoint.encoders import in_order, is_openclip, seated, seats_of
 from darkroom.checkpoint.family import Family, Shapes
-from darkroom.checkpoint.foreign import BESIDE_OPTIONS, a_kind, kind_beside, refuse_foreign
+from darkroom.checkpoint.foreign import BESIDE_OPTIONS, a_kind, kind_beside
 from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.settings import scheduled, with_extra
 from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
-from darkroom.errors import ModelError, UnsupportedModel
+from darkroom.errors import DarkroomError, ModelError, UnsupportedModel
 from darkroom.networks.roles import Role
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.weights.mapped import WeightsFile
@@ -47,16 +47,20 @@ class Holding:
 
 def file_holding(weights: WeightsFile) -> Holding:
     """The networks in a file. Raises ModelError where their dimensions make no sense."""
-    refuse_foreign(weights.path, weights.entries)
     said = said_of(weights)
     found = networks_in(weights.shapes)
     texts = [each for each in found if each.component is CLIP_TEXT]
     texts.sort(key=lambda each: in_order(each.prefix, 0 if said else each.config.hidden_size))
     roles = [role for role in CLIP_TEXT.roles if role in said] or [CLIP_TEXT.roles[0]] * len(texts)
+    try:
+        tokenizers = {
+            Role(role): Tokenizer.from_dict(each) for role, each in said.get("tokenizers", {}).items()
+        }
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{weights.path}: what it says of itself cannot be used: {error!r}") from error
     parts = [part_of(role, each, weights, said) for role, each in zip(roles, texts, strict=False)]
     others = [each for each in found if each.component is not CLIP_TEXT]
     parts += [part_of(each.component.roles[0], each, weights, said) for each in others]
-    tokenizers = {Role(role): Tokenizer.from_dict(each) for role, each in said.get("tokenizers", {}).items()}
     return Holding(weights.path, parts, tokenizers, said, weights.entries)
 
 
@@ -65,12 +69,19 @@ def assembled(own: Holding, beside: Sequence[Holding]) -> Source:
     beside them. Raises ModelError where there is no denoising network among them."""
     given = [part for each in beside for part in each.parts]
     texts = [part for part in own.parts if part.component is CLIP_TEXT]
-    parts = {part.role: part for part in [*reversed(given), *own.parts] if part.component is not CLIP_TEXT}
+    parts = {part.role: part for part in own.parts if part.component is not CLIP_TEXT}
+    for part in given:
+        # A T5 is for a family that has one: `beside` decides.
+        lacking = denoiser_of(parts) is None if part.role.denoises else part.role not in parts
+        if part.component not in (CLIP_TEXT, T5) and lacking:
+            parts[part.role] = part
     denoiser = denoiser_of(parts)
     if denoiser is None:
         raise ModelError(f"{own.path} {_no_model(own)}")
     widths = {part.config.hidden_size for part in texts}
-    texts += [part for part in given if part.component is CLIP_TEXT and part.config.hidden_size not in widths]
+    more = [part for part in given if part.component is CLIP_TEXT and part.config.hidden_size not in widths]
+    if more:
+        texts = sorted([*texts, *more], key=lambda part: (is_openclip(part), part.config.hidden_size))
     openclip = any(part.layout != HUGGING_FACE for part in texts)
     shapes = Shapes(denoiser.config, openclip, tuple(part.config.hidden_size for part in texts))
     try:
@@ -86,7 +97,10 @@ def assembled(own: Holding, beside: Sequence[Holding]) -> Source:
     if family.largest is not None:
         family = replace(family, native=min(family.native, family.largest))
     family, fast = with_speed(family, _called(own.path, denoiser))
-    family, notes = _as_said(family, [*notes, *fast], own.said)
+    try:
+        family, notes = _as_said(family, [*notes, *fast], own.said)
+    except (TypeError, ValueError, KeyError, AttributeError, DarkroomError) as error:
+        raise ModelError(f"{own.path}: what it says of itself cannot be used: {error!r}") from error
     scheduler, extra = own.said.get("scheduler", {}), own.said.get("extra", {})
     return Source(own.path, parts, family, own.tokenizers, notes, scheduler, extra)
 
@@ -150,9 +164,14 @@ def _evidence(part: Part) -> Evidence:
     return Evidence(said, "\n".join(beside), read, list(weights.entries))
 
 
+# Names that say nothing of what is inside: the folder's does.
+_PLAIN = re.compile(r"(diffusion_pytorch_|pytorch_)?model(\.\w+)?|unet|transformer")
+
+
 def _called(path: Path, denoiser: Part) -> list[str]:
     """What a model is called: by its file, by itself, and by the file of its U-Net where that is another."""
-    return [path.stem, denoiser.weights.metadata.get("modelspec.title", ""), denoiser.weights.path.stem]
+    own = path.parent.name if _PLAIN.fullmatch(path.stem) else path.stem
+    return [own, denoiser.weights.metadata.get("modelspec.title", ""), denoiser.weights.path.stem]
 
 
 def _no_model(own: Holding) -> str:

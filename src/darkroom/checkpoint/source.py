@@ -228,7 +228,7 @@ def part_of(role: Role, found: Found, weights: WeightsFile, said: Mapping[str, A
     stated = (said or {}).get(role)
     try:
         config = found.config if stated is None else found.component.read(stated)
-    except ModelError as error:
+    except (ModelError, AttributeError, TypeError, ValueError) as error:
         raise ModelError(f"{weights.path}: the dimensions of its {role} make no sense: {error}") from error
     described = None if stated is None else weights.path
     return Part(role, found.component, config, weights, found.prefix, found.layout, described)

@@ -7,6 +7,7 @@ imports what that needs, so that help and mistakes answer at once.
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import logging
 import os
@@ -99,4 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has gone: say no more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if args.debug or error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        # What is printed has nowhere to go; files say so themselves.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"darkroom: cannot write what there is to say: {error.strerror}", file=sys.stderr)
         return 1

@@ -17,6 +17,16 @@ _LOADED = {*OPENING, "fuse"} - {"vae", "refiner", "others"}
 """What a picture's file says its model was loaded with, but for other files."""
 
 
+_KINDS: dict[str, type] = {
+    "name": str,
+    "paths": dict,
+    "weights": dict,
+    **dict.fromkeys(("vae", "refiner", "prediction", "variant"), str),
+    **dict.fromkeys(("others", "ensemble", "fuse"), list),
+}
+"""What a file's words on its model are to be."""
+
+
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "again",
@@ -49,14 +59,19 @@ def run(args: argparse.Namespace) -> int:
         output = output / args.picture.name
     if output is not None:
         format_of(output)
+    args.picture = expanded(args.picture)
     image, metadata = open_picture(args.picture)
-    request, numerics = Request.from_dict(metadata["request"]), metadata.get("numerics", {})
+    request, numerics = Request.from_dict(metadata["request"]), metadata.get("numerics") or {}
     request.checked()
+    if not isinstance(numerics, dict):
+        raise InvalidRequest(f"{args.picture}: its metadata is damaged (numerics is {numerics!r})")
 
     from darkroom.model import load
 
     made_by = metadata.get("model")
     made_by = made_by if isinstance(made_by, dict) else {}
+    if wrong := [name for name, kind in _KINDS.items() if not isinstance(made_by.get(name) or kind(), kind)]:
+        raise InvalidRequest(f"{args.picture}: its metadata is damaged (model, {wrong[0]}): give --model")
     parts = _parts(made_by)
     found = parts.pop("model", None)
     if (name := args.model or found) is None:

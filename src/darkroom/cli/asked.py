@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
-from darkroom.files import read_text
+from darkroom.files import expanded, read_text
 from darkroom.generation.request import Request, unknown_setting
 
 SETTINGS_FILE = "darkroom.toml"
@@ -96,13 +96,13 @@ def gather(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 def settings_file(path: Path | None, known: set[str]) -> dict[str, Any]:
     """The [generate] table of a settings file; of the default one, if it is there. Raises InvalidRequest for what is
     not known there, or of another type than it is to be."""
-    chosen = path or Path(SETTINGS_FILE)
+    chosen = expanded(path or SETTINGS_FILE)
     if path is None and not chosen.is_file():
         return {}
     try:
         tables = tomllib.loads(read_text(chosen))
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"cannot read the settings file {chosen}: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"cannot read the settings file {chosen}: {_why(error)}") from error
     for name in tables:
         if name != "generate":
             hint = "put it below a line [generate]" if name in known else "its settings stand in [generate]"
@@ -187,9 +187,15 @@ def each(run: Callable[..., Any], rows: Iterable[tuple[str, Any]]) -> list[Any]:
 
 def _lines_of(path: Path) -> list[str]:
     try:
-        return read_text(path).split("\n")
+        return read_text(expanded(path)).removesuffix("\x1a").split("\n")  # DOS ends files with Ctrl-Z.
     except (OSError, ValueError) as error:
-        raise InvalidRequest(f"cannot read the prompts file {path}: {error}") from error
+        raise InvalidRequest(f"cannot read the prompts file {path}: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text in UTF-8; save it as UTF-8"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _line(line: str, suffix: str) -> dict[str, Any]:
@@ -197,8 +203,8 @@ def _line(line: str, suffix: str) -> dict[str, Any]:
         return {"prompt": line.strip()}
     try:
         values = json.loads(line)
-    except ValueError as error:
-        raise InvalidRequest(f"not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"not JSON: {_why(error)}") from error
     if not isinstance(values, dict):
         raise InvalidRequest(f'{line.strip()[:40]!r} is no JSON object: write {{"prompt": ...}}')
     return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 import string
 import tempfile
 import time
@@ -39,6 +40,7 @@ _GAP = 8
 _SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 _LONGEST = 180
 """How many bytes a name has at most, of the 255 that file systems take: a number and a suffix follow."""
+_LONGEST_PATH = 3500  # Of 4096 bytes.
 _SAMPLE = {
     "seed": 1,
     "prompt": "a",
@@ -120,13 +122,19 @@ class Files:
             parts = list(string.Formatter().parse(self.template))
         except ValueError as error:
             raise InvalidRequest(f"name template {self.template!r}: {error}") from error
-        for _, field, _, _ in parts:
+        for _, field, spec, _ in parts:
+            if spec and re.fullmatch(r"[<>=^+ ]?0?\d{0,2}(\.\d{1,2})?[dfgeEGs%]?", spec) is None:
+                raise InvalidRequest(
+                    f"name template {self.template!r}: {spec!r} is no form for a name; numbers take {{index:03}}"
+                )
             if field is not None and field not in _FIELDS:
                 raise InvalidRequest(
                     f"name template {self.template!r}: unknown {{{field}}}, {nearest(field, _FIELDS)}"
                 )
         try:
-            self.template.format_map(self._known(_SAMPLE, 0, "model"))
+            name = self.template.format_map(self._known(_SAMPLE, 0, "model"))
+            if len(os.fsencode(next(self._paths(name)))) > _LONGEST_PATH:
+                raise ValueError("it leads too deep")
         except (ValueError, TypeError) as error:
             raise InvalidRequest(
                 f"name template {self.template!r}: {error}; numbers take forms such as {{index:03}}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.cli.progress import byte_bar
 from darkroom.errors import InvalidRequest
-from darkroom.files import as_json
+from darkroom.files import as_json, expanded
 from darkroom.networks.roles import Role
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "lora", nargs="+", help="LoRAs and their strengths: detail:0.8 (see 'darkroom lora --help')"
     )
     bake.add_argument(
-        "--output", type=Path, required=True, metavar="OUT", help="FILE.safetensors, or a new folder"
+        "--output", type=expanded, required=True, metavar="OUT", help="FILE.safetensors, or a new folder"
     )
     bake.add_argument("--precision", help="float32, bfloat16 or float16 (default: the model's)")
     bake.set_defaults(run=run_bake)
@@ -126,7 +126,7 @@ def _add_size(command: argparse.ArgumentParser, default: str) -> None:
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--output", type=Path, required=True, metavar="FILE", help="FILE.safetensors")
+    command.add_argument("--output", type=expanded, required=True, metavar="FILE", help="FILE.safetensors")
     command.add_argument(
         "--precision", default="float16", help="float32, bfloat16 or float16 (default: float16)"
     )

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from darkroom.cli.progress import byte_bar
+from darkroom.files import expanded
 from darkroom.language.options import named_options, number
 
 _WHAT = "the model"
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.engine.devices import precision_of
     from darkroom.library.locate import locate
 
+    args.output = expanded(args.output)
     names, weights = zip(*map(_weighed, args.others), strict=True)
     recipe = Recipe(args.method, weights, block_weights(args.blocks), args.text).checked(len(names))
     dtype = None if args.precision is None else precision_of(args.precision)

@@ -154,6 +154,8 @@ _PROCESSES: dict[str, Process] = {each.name: each for each in (Epsilon(), Veloci
 _ALIASES = {
     "eps": "epsilon",
     "v": "v_prediction",
+    "v_pred": "v_prediction",
+    "vpred": "v_prediction",
     "velocity": "v_prediction",
     "x0": "sample",
     "flow_prediction": "flow",
@@ -163,7 +165,8 @@ _ALIASES = {
 def process(name: str) -> Process:
     """The process called `name`: epsilon, v_prediction, sample or flow, or diffusers'
     `prediction_type` for it. Raises InvalidRequest for any other."""
-    found = _PROCESSES.get(_ALIASES.get(name, name))
+    plain = str(name).strip().lower().replace("-", "_")
+    found = _PROCESSES.get(_ALIASES.get(plain, plain))
     if found is None:
         raise InvalidRequest(f"unknown prediction type {name!r}: {nearest(name, _PROCESSES)}")
     return found

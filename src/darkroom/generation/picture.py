@@ -153,7 +153,7 @@ def _metadata(image: Image.Image, path: str | Path) -> dict[str, Any]:
                 raw = raw.encode("latin-1").decode()
     try:
         found = json.loads(raw) if raw else None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if isinstance(found, dict):
         found = found.get(_KEY, found) if isinstance(found.get(_KEY), dict) else found

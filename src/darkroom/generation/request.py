@@ -188,6 +188,8 @@ class Request:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Request:
         """The inverse of `to_dict`; unknown names are an error that suggests the nearest."""
+        if not isinstance(values, Mapping):
+            raise InvalidRequest(f"the request is {values!r}: give an object of settings")
         known = {f.name for f in dataclasses.fields(cls)}
         for name in values:
             if name not in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -49,13 +50,13 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
         wanted = locked(name, "model")
         return folder if wanted is None else wanted.choose([_embedded(name, folder).version]).path
     path = expanded(model)
-    if path.is_file() or (path.is_dir() and (kind != "model" or _is_unit(path))):
+    if os.path.isfile(path) or (os.path.isdir(path) and (kind != "model" or _is_unit(path))):
         return path
     library = Library.read()
     for each in kinds:
         if found := library.match(name, each):
             return _chosen(name, each, *found)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ModelError(f"{path} has no {INDEX}: give a model folder in the Hugging Face layout, or a file")
     for each in kinds:
         if wanted := locked(name, each):

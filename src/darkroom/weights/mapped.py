@@ -108,6 +108,8 @@ class Mapped:
             now = {_identity(os.fstat(self._file.fileno())), _identity(os.stat(self.path))}
         except OSError:
             now = set()
+        except ValueError:
+            raise self.error("was closed, and the model with it: load it again") from None
         if now != {self._identity}:
             raise self.error("has changed since it was opened: load it again when it is complete")
 

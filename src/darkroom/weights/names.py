@@ -17,7 +17,8 @@ _ENDINGS = (".safetensors", ".bin")
 
 def weights_name(files: Collection[str], variant: str | None = None) -> str | None:
     """Which of a component's files is the one of its weights, or their index: of the variant asked for, else the plain
-    one, else whatever variant there is; safetensors before pickles, whole before sharded. None where none is."""
+    one, else whatever variant there is; safetensors before pickles, whole before sharded; else the
+    only file of weights there is. None where none is."""
     for mark in ([variant] if variant else []) + [None, "fp16", "bf16", "non_ema"]:
         dot = f".{mark}" if mark else ""
         for suffix in _ENDINGS:
@@ -26,4 +27,6 @@ def weights_name(files: Collection[str], variant: str | None = None) -> str | No
                 for name in (f"{stem}{dot}{suffix}", *index):
                     if name in files:
                         return name
-    return None
+    # By whatever name, if there is no other.
+    alone = [name for name in files if name.lower().endswith(SUFFIXES)]
+    return alone[0] if len(alone) == 1 else None

@@ -82,8 +82,10 @@ class Adapted:
         """Use these LoRAs and no others, each with its weight: a number, or one for each of "unet" (or "transformer"),
         "text_encoder" and "text_encoder_2"."""
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        single = adapter_weights is None or isinstance(adapter_weights, int | float | Mapping)
-        weights: list[Any] = [adapter_weights] * len(names) if single else list(adapter_weights)  # type: ignore[arg-type]
+        given: Any = adapter_weights
+        single = given is None or isinstance(given, Mapping) or real(given) is not None
+        weights: list[Any] = [given] * len(names) if single else list(given)
+        weights = [each if (number := real(each)) is None else number for each in weights]
         if len(weights) != len(names):
             raise InvalidRequest(
                 f"adapter_weights has {len(weights)} entries for {len(names)} adapters: give as many"
@@ -144,12 +146,13 @@ class Adapted:
         **_: Any,
     ) -> None:
         """Write the active LoRAs, or those named, into the weights, until `unfuse_lora`."""
+        scale = scale_of({"scale": lora_scale})
         doses: dict[Role, list[Dose]] = {}
         for name in self._active if adapter_names is None else adapter_names:
             adapter = self._known(name)
             for role in adapter.patches:
                 if components is None or role in components:
-                    amount = lora_scale * _of(self._weights[name], role)
+                    amount = scale * _of(self._weights[name], role)
                     doses.setdefault(role, []).append(Dose(adapter, amount))
         self._fused.append((Merged(self._expert.networks, doses), doses))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -65,23 +65,30 @@ class Call:
     callback_steps: int = 1
     lora_scale: float = 1.0
 
-    def check(self, tensor_inputs: Sequence[str]) -> None:
-        """Raises InvalidRequest for what no model can honour; `tensor_inputs`: what callbacks may ask for."""
-        for name in ("guidance_scale", "guidance_rescale", "eta"):
+    def checked(self, tensor_inputs: Sequence[str]) -> Call:
+        """The call with numbers that are Python's. Raises InvalidRequest for what no model can honour; `tensor_inputs`:
+        what callbacks may ask for."""
+        numbers: dict[str, Any] = {}
+        for name in ("guidance_scale", "guidance_rescale", "eta", "lora_scale", "denoising_end"):
             value = getattr(self, name)
+            if value is None and name == "denoising_end":
+                continue
             number = real(value)
             if number is None or not math.isfinite(number):
                 raise InvalidRequest(f"{name} is {value!r}: give a number")
+            numbers[name] = number
         for name in ("num_images_per_prompt", "callback_steps"):
             value = getattr(self, name)
-            if (integer(value) or 0) < 1:
+            if (count := integer(value)) is None or count < 1:
                 raise InvalidRequest(f"{name} is {value!r}: give a whole number of at least 1")
+            numbers[name] = count
         output_of(self.output_type)
         for name in self.callback_on_step_end_tensor_inputs:
             if name not in tensor_inputs:
                 raise InvalidRequest(
                     f"callback_on_step_end_tensor_inputs has {name!r}: {nearest(str(name), tensor_inputs)}"
                 )
+        return replace(self, **numbers)
 
     def time_ids(self, height: int, width: int, count: int, guided: bool) -> Tensor:
         """The sizes that an XL network is told of `count` pictures, those of the negative prompt first: original
@@ -160,11 +167,20 @@ class Stepped:
         }
         asked = {name: values[name] for name in call.callback_on_step_end_tensor_inputs}
         back = call.callback_on_step_end(self.pipe, number, moment, asked) or {}
+        if not isinstance(back, Mapping):
+            raise InvalidRequest(
+                f"callback_on_step_end returned a {type(back).__name__}: it is to return a dictionary of tensors"
+            )
         told.prompt_embeds = back.get("prompt_embeds", told.prompt_embeds)
         told.pooled = back.get("add_text_embeds", back.get("pooled_prompt_embeds", told.pooled))
         told.time_ids = back.get("add_time_ids", told.time_ids)
         told.scale, told.rescale = self.pipe.guidance_scale, self.pipe.guidance_rescale
-        changed: Tensor = back.get("latents", latents)
+        changed = back.get("latents", latents)
+        if not isinstance(changed, Tensor) or changed.shape != latents.shape:
+            given = tuple(changed.shape) if isinstance(changed, Tensor) else changed
+            raise InvalidRequest(
+                f"callback_on_step_end returned latents of the shape {given}: they are {tuple(latents.shape)}"
+            )
         return changed
 
 

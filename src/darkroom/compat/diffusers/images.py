@@ -46,7 +46,8 @@ class ImageProcessor:
         parts = []
         for each in images:
             if isinstance(each, Image.Image):
-                size = width or each.width, height or each.height
+                # As its networks need them: multiples of 8.
+                size = width or each.width // 8 * 8, height or each.height // 8 * 8
                 resized = each.convert("RGB").resize(size, Image.Resampling.LANCZOS)
                 each = np.asarray(resized, np.float32) / 255
             part = each if isinstance(each, Tensor) else self.numpy_to_pt(np.asarray(each))

@@ -372,7 +372,7 @@ class DiffusionPipeline(Calls, Adapted, Placed):
             raise InvalidRequest(
                 f"scheduler is {foreign(self.scheduler)}: import it from darkroom.compat.diffusers"
             )
-        call.check(self.tensor_inputs)
+        call = call.checked(self.tensor_inputs)
         width, height = call.width or family.native, call.height or family.native
         check_size(Request("", width=width, height=height).checked(), family)
         with self._call(self.scheduler) as state:

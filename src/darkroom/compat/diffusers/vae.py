@@ -68,20 +68,19 @@ class _Face:
 
     _pipe: Any
     _lock: Any
+    _network: Any
 
     def decode(self, z: Tensor, return_dict: bool = True, generator: Any = None) -> Any:
         """Pictures of z, the network's latents divided by `config.scaling_factor`."""
         with self._lock, torch.no_grad():
-            network: Any = super()
-            decode = network.decode_tiled if self._pipe._tiled else network.decode
+            decode = self._network.decode_tiled if self._pipe._tiled else self._network.decode
             found = decode(z.to(self._pipe.device))
         return DecoderOutput(found) if return_dict else (found,)
 
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
         """The distribution of z of pictures in [-1, 1]."""
         with self._lock, torch.no_grad():
-            network: Any = super()
-            encode = network.encode_tiled if self._pipe._tiled else network.encode
+            encode = self._network.encode_tiled if self._pipe._tiled else self._network.encode
             found = LatentDistribution(*encode(x.to(self._pipe.device)))
         return EncoderOutput(found) if return_dict else (found,)
 
@@ -116,7 +115,9 @@ class _Face:
 def face_of(networks: LatentDiffusion, pipe: Any) -> Any:
     """The autoencoder of a pipeline's networks, with diffusers' methods."""
     kind = type(networks.vae)
-    own: Any = type(kind.__name__, (_Face, kind), {"_pipe": pipe, "_lock": networks.lock})
+    own: Any = type(
+        kind.__name__, (_Face, kind), {"_pipe": pipe, "_lock": networks.lock, "_network": networks.vae}
+    )
     face = own.__new__(own)
     face.__dict__ = networks.vae.__dict__
     return face

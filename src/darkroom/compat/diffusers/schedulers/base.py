@@ -7,7 +7,7 @@ to picture, the sampler that visits them, and how latents in diffusers' conventi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -32,7 +32,7 @@ from darkroom.diffusion import (
 )
 from darkroom.diffusion.beta import beta_quantile
 from darkroom.errors import InvalidRequest, nearest
-from darkroom.numeric import integer
+from darkroom.numeric import integer, real
 
 Floats = NDArray[np.float64]
 
@@ -175,7 +175,7 @@ class Scheduler(Configured):
                     f"num_inference_steps is {steps!r}: give a whole number from 1 to {most}"
                 )
             steps = count
-        points = self._points(steps or 0, Custom(timesteps, sigmas, mu))
+        points = self._points(steps or 0, Custom.of(timesteps, sigmas, mu))
         return self._way(points, eta)
 
     def _points(self, steps: int, custom: Custom) -> Points:
@@ -272,6 +272,11 @@ class Custom:
     sigmas: Sequence[float] | None = None
     mu: float | None = None
 
+    @staticmethod
+    def of(timesteps: Any, sigmas: Any, mu: float | None) -> Custom:
+        """What was laid out, as Python's numbers. Raises InvalidRequest for what is no list of numbers."""
+        return Custom(_numbers("timesteps", timesteps), _numbers("sigmas", sigmas), mu)
+
     def refused(self, scheduler: Scheduler, *names: str) -> None:
         """Raises InvalidRequest where one of these was given to a scheduler that takes none."""
         for name in names:
@@ -286,6 +291,18 @@ class Custom:
                 f"timesteps are {list(times)}: give falling numbers from {most - 1} down to 0 at the least"
             )
         return times
+
+
+def _numbers(name: str, given: Any) -> list[float] | None:
+    if given is None:
+        return None
+    found = (
+        [real(each) for each in given] if isinstance(given, Iterable) and not isinstance(given, str) else []
+    )
+    numbers = [each for each in found if each is not None and math.isfinite(each)]
+    if not numbers or len(numbers) != len(found):
+        raise InvalidRequest(f"{name} are {given!r}: give a list of numbers")
+    return numbers
 
 
 def flow_points(levels: Sequence[float], times: Sequence[float], schedule: NoiseSchedule) -> Points:
