@@ -41,7 +41,7 @@ ORDER = {
     "train.pocket": "data artefacts grow start labels judged latents vae clip unet oracle export cli",
     "compat": "diffusers",
     "compat.diffusers": """
-        config autoencoders images vae schedulers prompts job call calls adapters placed pipeline pipelines
+        config autoencoders images outputs vae schedulers prompts job call calls adapters placed pipeline pipelines
     """,
     "generation": "request wording work settle templates ensemble picture infotext job explain",
     "cli": """

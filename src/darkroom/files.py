@@ -14,8 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import regex
-
 from darkroom.errors import DarkroomError, InvalidRequest
 
 
@@ -79,6 +77,8 @@ def shortened(name: str, size: int) -> str:
     its marks."""
     if len(os.fsencode(name)) <= size:
         return name
+    import regex  # Few names are as long as that: no command waits for it.
+
     kept, room = [], size
     for cluster in regex.findall(r"\X", name):
         room -= len(os.fsencode(cluster))

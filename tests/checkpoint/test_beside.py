@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.checkpoint.test_source import (
     AUTOENCODER,
+    OPEN,
     TEXT,
     TRANSFORMER,
     UNETS,
@@ -28,18 +29,10 @@ from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.source import noted
 from darkroom.errors import ModelError
 from darkroom.library.describe import describe
-from darkroom.networks import VAE, CLIPText, CLIPTextConfig, UNet
+from darkroom.networks import VAE, CLIPText, UNet
 
 CPU = torch.device("cpu")
-WIDE = CLIPTextConfig(
-    vocab_size=49408,
-    hidden_size=128,
-    intermediate_size=64,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    hidden_act="gelu",
-    projection_dim=64,
-)
+WIDE = replace(OPEN, hidden_size=128, num_hidden_layers=2, num_attention_heads=2)
 SETTINGS = {"steps": 1, "width": 32, "height": 32, "seed": 3, "second_pass": "off"}
 
 

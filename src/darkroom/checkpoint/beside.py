@@ -10,6 +10,7 @@ from pathlib import Path
 from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, T5
 from darkroom.checkpoint.encoders import is_openclip, seated, seats_of
 from darkroom.checkpoint.folder import component_holding, folder_holding
+from darkroom.checkpoint.settings import read_json
 from darkroom.checkpoint.single_file import Holding, file_holding, scaled
 from darkroom.checkpoint.source import Part, Source
 from darkroom.errors import ModelError
@@ -22,7 +23,7 @@ from darkroom.weights.opening import open_weights
 def held_at(path: Path, variant: str | None, opened: ExitStack) -> Holding:
     """The networks of a file, of a component's folder or of a model's; `opened` takes the files that are opened."""
     if (path / INDEX).is_file():
-        return folder_holding(path, variant, opened)
+        return folder_holding(path, read_json(path / INDEX), variant, opened)
     if path.is_dir():
         return component_holding(path, variant, opened)
     return file_holding(opened.enter_context(open_weights(path)))

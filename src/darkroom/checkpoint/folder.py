@@ -31,7 +31,7 @@ def open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source:
     Raises ModelError where a component is missing, or a setting cannot be used.
     """
     index = read_json(folder / INDEX)
-    own = folder_holding(folder, variant, opened)
+    own = folder_holding(folder, index, variant, opened)
     parts = {part.role: part for part in own.parts}
     denoiser = denoiser_of(parts)
     if denoiser is None:
@@ -71,9 +71,8 @@ def _without_variant(parts: Mapping[Role, Part], variant: str | None) -> list[st
     return [f"there is no variant {variant} of all its weights: reads {each}"] if others else []
 
 
-def folder_holding(folder: Path, variant: str | None, opened: ExitStack) -> Holding:
-    """The networks of a model's folder."""
-    index = read_json(folder / INDEX)
+def folder_holding(folder: Path, index: Mapping[str, Any], variant: str | None, opened: ExitStack) -> Holding:
+    """The networks of a model's folder, as its index lists them."""
     parts = []
     for role in Role:
         named = index.get(role)
@@ -102,7 +101,8 @@ def component_holding(folder: Path, variant: str | None, opened: ExitStack) -> H
     role = next((role for role in component.roles if role == folder.name), component.roles[0])
     part = component_at(role, folder, component, weights)
     beside = folder.parent / role.tokenizer if role.reads_text else folder
-    return Holding(folder, [part], {role: beside} if role == folder.name and beside.is_dir() else {})
+    tokenizers = {role: beside} if role == folder.name and beside.is_dir() else {}
+    return Holding(folder, [part], tokenizers, weights=weights)
 
 
 def component_at(role: Role, folder: Path, component: Component, weights: WeightsFile) -> Part:

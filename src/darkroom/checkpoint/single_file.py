@@ -35,14 +35,19 @@ config.json, the scheduler's, darkroom.json's, how text is used, and vocabularie
 class Holding:
     """The networks of one file or folder, before it is known what model they make. CLIP's text encoders are in the
     order that a model takes them, in the roles that the files state, else all in the first: which it is depends on the
-    family. tokenizers: by the encoder's role here; said: what a file that Darkroom wrote says of itself; names: of all
-    tensors in a file."""
+    family. tokenizers: by the encoder's role here; said: what a file that Darkroom wrote says of itself; weights: of a
+    file or of a component's folder, None of a model's."""
 
     path: Path
     parts: Sequence[Part]
     tokenizers: Mapping[Role, Path | Tokenizer] = field(default_factory=dict)
     said: Mapping[str, Any] = field(default_factory=dict)
-    names: Collection[str] = ()
+    weights: WeightsFile | None = None
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of all tensors there are, whatever network they are of; none where a model's folder lists its own."""
+        return self.weights.entries if self.weights is not None else ()
 
 
 def file_holding(weights: WeightsFile) -> Holding:
@@ -61,7 +66,7 @@ def file_holding(weights: WeightsFile) -> Holding:
     parts = [part_of(role, each, weights, said) for role, each in zip(roles, texts, strict=False)]
     others = [each for each in found if each.component is not CLIP_TEXT]
     parts += [part_of(each.component.roles[0], each, weights, said) for each in others]
-    return Holding(weights.path, parts, tokenizers, said, weights.entries)
+    return Holding(weights.path, parts, tokenizers, said, weights)
 
 
 def assembled(own: Holding, beside: Sequence[Holding]) -> Source:

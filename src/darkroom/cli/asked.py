@@ -45,20 +45,9 @@ OPENING = ("vae", "others", "prediction", "zero_snr", "variant", "t5", "refiner"
 LOADING = (*OPENING, "device", "precision", "fuse", "memory")
 """Those that `darkroom.load` takes."""
 
-_TEXTS = {
-    "name",
-    "device",
-    "precision",
-    "vae",
-    "prediction",
-    "variant",
-    "refiner",
-    "memory",
-    "output",
-    "format",
-    "model",
-}
-_LISTS = {"others", "ensemble", "fuse"}
+# What is not text among them.
+_LISTS = {name for name, default in _DEFAULTS.items() if isinstance(default, list)}
+_SWITCHES = {name for name, default in _DEFAULTS.items() if isinstance(default, bool)} | {"zero_snr"}
 # What people write in a settings file that belongs elsewhere.
 _ELSEWHERE = {
     "prompt": "a prompt stands on the command line, or in the file of --prompts",
@@ -124,12 +113,12 @@ def _mistyped(name: str, value: object) -> str:
     """What is wrong with the type of an option in a settings file; a request's own fields say so themselves."""
     if name not in _DEFAULTS:
         return ""
-    if name in _TEXTS:
-        return "" if isinstance(value, str) else f'write it as text: {name} = "{_example(name, value)}"'
+    if name in _SWITCHES:
+        return "" if isinstance(value, bool) else f"write true or false, without quotes: {name} = true"
     if name in _LISTS:
         texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
         return "" if texts else f'write a list of texts: {name} = ["..."]'
-    return "" if isinstance(value, bool) else f"write true or false, without quotes: {name} = true"
+    return "" if isinstance(value, str) else f'write it as text: {name} = "{_example(name, value)}"'
 
 
 def _example(name: str, value: object) -> str:

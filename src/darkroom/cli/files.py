@@ -67,11 +67,15 @@ class Files:
         self._check_template()
         self._check_folder()
 
+    @property
+    def limited(self) -> bool:
+        """Whether the files may have no room for what they are to say."""
+        return self.metadata and self.format != "png"
+
     def check(self, metadata: dict[str, Any], parameters: str) -> None:
-        """Find out now, not after the work, that the format has no room for what a picture's file is to say. Raises
-        InvalidRequest."""
-        if self.metadata and self.format != "png":
-            Picture(Image.new("RGB", (8, 8)), 0, metadata, parameters).encoded(self.format)
+        """Find out now, not after the work, that a `limited` format has no room for what a picture's file is to say.
+        Raises InvalidRequest."""
+        Picture(Image.new("RGB", (8, 8)), 0, metadata, parameters).encoded(self.format)
 
     def check_grid(self, count: int, width: int, height: int) -> None:
         """Find out now that the format has no room for a sheet of so many pictures of that size at most."""

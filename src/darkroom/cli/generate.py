@@ -169,7 +169,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{model.name}: {note}", file=sys.stderr)
     rows = [(one.where, one.request) for one in asked]
     settled = each(lambda _, request: model.settle(request), rows)
-    each(lambda _, request: files.check(*model.foretold(request)), rows)
+    if files.limited:
+        each(lambda _, request: files.check(*model.foretold(request)), rows)
     if options["grid"]:
         files.check_grid(
             sum(one.count for one in settled),

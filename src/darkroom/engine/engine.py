@@ -259,14 +259,13 @@ class Engine:
             case Prepare(pixels):
                 return self._exact_if_must(task, "read", self.networks.prepare, pixels)
             case Decode(latent):
-                return self._exact_if_must(
-                    task, "decoded", self._in_tiles_if_must(task, self.networks.decode), latent
-                )
+                return self._decoded(task, self.networks.decode, latent)
             case Render(latent):
-                return self._exact_if_must(
-                    task, "decoded", self._in_tiles_if_must(task, self.networks.render), latent
-                )
+                return self._decoded(task, self.networks.render, latent)
         raise AssertionError(task.work)
+
+    def _decoded(self, task: Task[Any], decode: Callable[..., object], latent: Tensor) -> object:
+        return self._exact_if_must(task, "decoded", self._in_tiles_if_must(task, decode), latent)
 
     def _exact_if_must(self, task: Task[Any], done: str, run: Callable[..., object], value: object) -> object:
         """The autoencoder's work, once more in float32 where it overflows in the precision of its weights."""

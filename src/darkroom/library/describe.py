@@ -20,7 +20,6 @@ from darkroom.weights.dtypes import SIZES
 from darkroom.weights.hashes import sha256
 from darkroom.weights.mapped import WeightsFile
 from darkroom.weights.names import INDEX
-from darkroom.weights.opening import weights_at
 
 _PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -111,10 +110,11 @@ def _of_model(source: Source, hashes: bool) -> Description:
 def _of_parts(path: Path, hashes: bool) -> Description:
     """What is no whole model: parts of one, or something else that goes with one; a file, or a component's folder."""
     with ExitStack() as opened:
-        weights = opened.enter_context(weights_at(path))
         held = held_at(path, None, opened)
+        weights = held.weights
+        assert weights is not None, "a folder of a whole model is described as such"
         networks = [_network(part.component.label, part, part.stored()) for part in held.parts]
-        what = None if networks else kind_beside(weights.entries)
+        what = None if networks else kind_beside(held.names)
         if not networks and what is None:
             raise ModelError(
                 f"{path} holds none of the networks of Stable Diffusion: it is another kind of file"

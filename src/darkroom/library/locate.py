@@ -12,7 +12,7 @@ from darkroom.files import expanded, portable
 from darkroom.language.tags import KINDS
 from darkroom.library.lock import locked
 from darkroom.library.records import Entry, Library, Version, installed, suggestion, version_of
-from darkroom.weights.names import INDEX, SUFFIXES, weights_name
+from darkroom.weights.names import INDEX, SUFFIXES, has_weights
 
 
 def available() -> dict[str, Path]:
@@ -77,7 +77,7 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
 
 def _is_unit(path: Path) -> bool:
     """Whether a folder is a model's, or a component's with its weights."""
-    return (path / INDEX).is_file() or weights_name({file.name for file in path.iterdir()}) is not None
+    return (path / INDEX).is_file() or has_weights(path)
 
 
 def _chosen(name: str, kind: str, entry: Entry, version: Version) -> Path:
@@ -115,12 +115,12 @@ def recalled(
 ) -> str | Path:
     """What a picture was made with: by the SHA-256 of its files as the library knows them, else where it lay, else by
     its name. `hashes`: those of all that is to be in it."""
-    for each in (kind, *others) if hashes else ():
-        for entry in Library.read().of_kind(each):
-            for version in entry.versions:
-                known = {file.sha256 for file in version.files.values()}
-                if set(hashes) <= known and version.path.exists():
-                    return version.path
+    library = Library.read() if hashes else Library()
+    for entry in (entry for each in (kind, *others) for entry in library.of_kind(each)):
+        for version in entry.versions:
+            known = {file.sha256 for file in version.files.values()}
+            if set(hashes) <= known and version.path.exists():
+                return version.path
     if path is not None and expanded(path).exists():
         return expanded(path)
     return name

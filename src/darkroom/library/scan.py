@@ -20,7 +20,7 @@ from darkroom.files import expanded, home
 from darkroom.library.kinds import identify
 from darkroom.library.records import Recorded, Version, changing, version_of
 from darkroom.networks.roles import Role
-from darkroom.weights.names import INDEX, SUFFIXES, weights_name
+from darkroom.weights.names import INDEX, SUFFIXES, has_weights
 
 # Names that say nothing of what is inside: the folder's name is taken instead.
 _PLAIN = re.compile(
@@ -208,11 +208,7 @@ def _without_weights(folder: Path) -> list[str]:
         listed = [role for role in Role if isinstance(index.get(role), list) and index[role][:1] != [None]]
     except (OSError, ValueError, AttributeError):
         return []
-    return [role for role in listed if not _has_weights(folder / role)]
-
-
-def _has_weights(folder: Path) -> bool:
-    return folder.is_dir() and weights_name({file.name for file in folder.iterdir()}) is not None
+    return [role for role in listed if not has_weights(folder / role)]
 
 
 def _subfolders(folder: Path, subfolders: list[Path]) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 INDEX = "model_index.json"
 """The file by which a folder is a whole model in the Hugging Face layout."""
@@ -30,3 +31,8 @@ def weights_name(files: Collection[str], variant: str | None = None) -> str | No
     # By whatever name, if there is no other.
     alone = [name for name in files if name.lower().endswith(SUFFIXES)]
     return alone[0] if len(alone) == 1 else None
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder is there and holds the weights of a component, of whatever variant."""
+    return folder.is_dir() and weights_name({file.name for file in folder.iterdir()}) is not None

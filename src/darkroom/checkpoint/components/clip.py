@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from darkroom.checkpoint.components.component import (
@@ -15,7 +16,7 @@ from darkroom.checkpoint.components.component import (
     Names,
 )
 from darkroom.checkpoint.components.fields import Config, Json, known, one_of, record, single
-from darkroom.checkpoint.rules import AS_IT_IS, SAME, SPLIT, TRANSPOSE, Block, Leaf
+from darkroom.checkpoint.rules import AS_IT_IS, SAME, SPLIT, TRANSPOSE, Block, Change, Leaf
 from darkroom.networks import parameters
 from darkroom.networks.configs import CLIPTextConfig, CLIPVisionConfig
 from darkroom.networks.roles import Role
@@ -175,8 +176,8 @@ def _blocks(config: CLIPTextConfig) -> Iterator[Block]:
     yield "text_projection.weight", "text_projection", (("", "", TRANSPOSE),)
 
 
-def _ggml_blocks(config: CLIPTextConfig) -> Iterator[Block]:
-    yield "text_projection.weight", _GGML_PROJECTION, (("", "", TRANSPOSE),)
+def _ggml_blocks(config: CLIPTextConfig, projection: Change = TRANSPOSE) -> Iterator[Block]:
+    yield "text_projection.weight", _GGML_PROJECTION, (("", "", projection),)
     yield "", "", AS_IT_IS
 
 
@@ -187,11 +188,6 @@ def _ggml_stacked_blocks(config: CLIPTextConfig) -> Iterator[Block]:
                 layer = f"text_model.encoder.layers.{i}.self_attn"
                 yield f"{layer}.{part}_proj.{leaf}", f"{layer}.in_proj.{leaf}", (("", "", SPLIT),)
     yield from _ggml_blocks(config)
-
-
-def _ggml_linear_blocks(config: CLIPTextConfig) -> Iterator[Block]:
-    yield "text_projection.weight", _GGML_PROJECTION, AS_IT_IS
-    yield "", "", AS_IT_IS
 
 
 def _today_text(name: str) -> str:
@@ -233,7 +229,7 @@ CLIP_TEXT = Component(
         ORIGINAL: _blocks,
         GGML: _ggml_blocks,
         GGML_STACKED: _ggml_stacked_blocks,
-        GGML_LINEAR: _ggml_linear_blocks,
+        GGML_LINEAR: partial(_ggml_blocks, projection=SAME),
     },
     detail=_text_in_words,
 )

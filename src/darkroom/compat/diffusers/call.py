@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from darkroom.compat.diffusers.job import Output, Told
+from darkroom.compat.diffusers.outputs import BaseOutput
 from darkroom.compat.diffusers.prompts import listed
 from darkroom.compat.diffusers.schedulers.base import Way
 from darkroom.errors import InvalidRequest, nearest
@@ -107,18 +108,12 @@ class Call:
 
 
 @dataclass
-class ImagePipelineOutput:
+class ImagePipelineOutput(BaseOutput):
     """`images`: a list of Pillow images, or an array or tensor of all, as `output_type` said.
     `nsfw_content_detected` is None: nothing here looks for it."""
 
     images: Any
     nsfw_content_detected: None = None
-
-    def __getitem__(self, index: int | str) -> Any:
-        return getattr(self, index) if isinstance(index, str) else self.to_tuple()[index]
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        return (self.images, self.nsfw_content_detected)
 
 
 def shown_bar(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,19 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from darkroom.compat.diffusers.outputs import BaseOutput
 from darkroom.engine.networks import LatentDiffusion
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class DecoderOutput:
+class DecoderOutput(BaseOutput):
     """`sample`: pictures (B, 3, H, W) in [-1, 1]."""
 
     sample: Tensor
-
-    def __getitem__(self, index: int | str) -> Any:
-        return getattr(self, index) if isinstance(index, str) else (self.sample,)[index]
 
 
 @dataclass
@@ -49,7 +47,7 @@ class LatentDistribution:
 
 
 @dataclass
-class EncoderOutput:
+class EncoderOutput(BaseOutput):
     """`latent_dist`: the distribution of z; `latents`: its mean, which is all that tiny autoencoders have."""
 
     latent_dist: LatentDistribution
@@ -57,9 +55,6 @@ class EncoderOutput:
     @property
     def latents(self) -> Tensor:
         return self.latent_dist.mean
-
-    def __getitem__(self, index: int | str) -> Any:
-        return getattr(self, index) if isinstance(index, str) else (self.latent_dist,)[index]
 
 
 class _Face:

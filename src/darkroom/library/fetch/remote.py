@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from darkroom.errors import InvalidRequest, ModelError
+from darkroom.files import shortened
 from darkroom.library.secrets import without_secrets
 
 _SPARE = 64 << 20  # Bytes to leave free on a disk.
@@ -75,7 +76,7 @@ def safe_name(text: str) -> str:
     last = PurePosixPath(unquote(text).replace("\\", "/")).name
     kept = "".join(sign if sign.isprintable() and sign not in '<>:"|?*/' else "_" for sign in last)
     name = PurePosixPath(kept.strip(". ") or "model")
-    return name.stem.encode()[:150].decode(errors="ignore") + name.suffix[:20]
+    return shortened(name.stem, 150) + name.suffix[:20]
 
 
 def check_path(name: str) -> str:
