@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -119,6 +120,79 @@ def test_every_mistake_is_told_before_the_first_picture(run, tmp_path):  # noqa:
     (tmp_path / "p.jsonl").write_text('{"prompt": 5}\n{"prompt": "a"}\n{"promt": "a"}\n[]\n')
     _, _, err = run("generate", "--prompts", "p.jsonl", *QUICK)
     assert [f"line {line}" in err for line in (1, 2, 3, 4)] == [True, False, True, True]
+
+
+def test_a_json_list_of_prompts(run, tmp_path):  # noqa: F811
+    rows = ["a red boat", {"prompt": "a blue boat", "seed": 9}]
+    (tmp_path / "p.json").write_text(json.dumps(rows, indent=2))
+    (tmp_path / "one.JSON").write_text(json.dumps(rows[1], indent=2))
+    assert run("generate", "--prompts", "p.json", *QUICK)[0] == 0
+    assert run("generate", "--prompts", "one.JSON", *QUICK)[0] == 0
+    assert prompts_in(tmp_path / "out") == ["a red boat", "a blue boat", "a blue boat"]
+    (tmp_path / "p.json").write_text(json.dumps([*rows, 5, {"promt": "a"}]))
+    status, _, err = run("generate", "--prompts", "p.json", *QUICK)
+    assert (status, "item 3: '5' is no JSON object" in err, "item 4: " in err) == (2, True, True)
+    (tmp_path / "p.json").write_text("[]")
+    assert "holds no prompt" in run("generate", "--prompts", "p.json", *QUICK)[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("a red boat\n# no\n{red|blue} boat\n", ["a red boat", "{red|blue} boat"]),
+        ('{"prompt": "x"}\n{"prompt": "y"}\n', ["x", "y"]),
+    ],
+)
+def test_prompts_from_standard_input(run, tmp_path, monkeypatch, text, made):  # noqa: F811
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode("utf-8-sig"))))
+    assert run("generate", "--prompts", "-", *QUICK)[0] == 0
+    assert sorted(prompts_in(tmp_path / "out")) == made
+    monkeypatch.setattr(sys, "stdin", None)
+    status, _, err = run("generate", "--prompts", "-", *QUICK)
+    assert (status, "nothing comes in" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "option", ["model", "vae", "refiner", "with", "output", "format", "prompts", "settings", "memory"]
+)
+def test_what_is_empty_is_not_the_folder_one_is_in(run, option):  # noqa: F811
+    status, out, err = run("generate", "a boat", f"--{option}", "")
+    assert (status, out, f"--{option}" in err, "empty" in err) == (2, "", True, True)
+
+
+@pytest.mark.parametrize("name", ["again", "info", "convert"])
+def test_no_command_takes_an_empty_path(run, name):  # noqa: F811
+    assert run(name, *(["toy", ""] if name == "convert" else [""]))[0] == 2
+
+
+def test_decimal_commas_are_told(run):  # noqa: F811
+    assert "'7,5' is no number: write 7.5" in run("generate", "a boat", "--guidance", "7,5")[2]
+    assert "'x' is no number" in run("generate", "a boat", "--guidance", "x")[2]
+
+
+@pytest.mark.parametrize("format", ["PNG", ".png", " Png"])
+def test_formats_in_any_case(run, tmp_path, format):  # noqa: F811
+    assert run(*GENERATE, "--format", format)[0] == 0
+    assert (tmp_path / "out/7-a-red-boat.png").is_file()
+
+
+def test_prompts_of_a_terminal_in_another_encoding(toy_folder, tmp_path):
+    """Python takes an argument's bytes for what the locale says; prompts that people type are UTF-8."""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = {**os.environ, **plain, "DARKROOM_MODELS": str(toy_folder.parent)}
+    command = [sys.executable, "-m", "darkroom", "generate", "ein Bär, 赤い", "--model", toy_folder.name]
+    command += [*QUICK[2:], "--negative", "ü"]
+    subprocess.run(command, env=environment, check=True, cwd=tmp_path)
+    (path,) = (tmp_path / "out").iterdir()
+    request = open_picture(path)[1]["request"]
+    assert (path.name, request["prompt"], request["negative"]) == ("7-ein-bar.png", "ein Bär, 赤い", "ü")
+    (tmp_path / "s.toml").write_text('[generate]\noutput = "Bücher"\n')
+    done = subprocess.run(
+        [*command, "--settings", "s.toml"], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "use UTF-8 (LC_ALL=C.UTF-8)" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # Names of files
@@ -310,12 +384,15 @@ def test_again_writes_into_a_folder(run, tmp_path):  # noqa: F811
 def test_memory_does_not_grow_with_the_count(run, monkeypatch):  # noqa: F811
     import gc
 
-    alive, save = [], Files.save
+    def pictures():
+        gc.collect()
+        return sum(type(each) is Picture for each in gc.get_objects())
+
+    alive, save, before = [], Files.save, pictures()
 
     def counting(self, *arguments):
         path = save(self, *arguments)
-        gc.collect()
-        alive.append(sum(type(each) is Picture for each in gc.get_objects()))
+        alive.append(pictures() - before)
         return path
 
     monkeypatch.setattr(Files, "save", counting)

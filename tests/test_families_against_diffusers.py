@@ -26,7 +26,7 @@ from darkroom.cli import main
 from darkroom.diffusion import SeededNoise, points_for
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import open_picture
-from darkroom.generation.job import native_size
+from darkroom.generation.passes import native_size
 
 pytestmark = pytest.mark.peer
 

@@ -43,9 +43,9 @@ ORDER = {
     "compat.diffusers": """
         config autoencoders images outputs vae schedulers prompts job call calls adapters placed pipeline pipelines
     """,
-    "generation": "request wording work settle templates ensemble picture infotext job explain",
+    "generation": "request wording work settle frames passes templates ensemble picture infotext job explain",
     "cli": """
-        files progress asked show train evaluate checkpoints models lora merge generate again prompt plan
+        arguments files progress asked show train evaluate checkpoints models lora merge generate again prompt plan
     """,
 }
 PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate", "compel", "torchsde"}

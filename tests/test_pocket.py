@@ -6,8 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import darkroom
+from darkroom.cli import main
 from darkroom.library.locate import locate
 
 
@@ -48,6 +50,42 @@ def test_other_sizes_and_larger_ones(pocket):
         (picture,) = pocket.generate("a red boat on a calm sea", seed=3, steps=3, width=width, height=height)
         assert picture.image.size == (width, height)
         assert np.asarray(picture.image).std() > 10
+
+
+def test_larger_pictures_are_its_native_ones_enlarged(pocket):
+    asked = {"prompt": "two cats in a meadow", "seed": 1, "steps": 6}
+    (small,) = pocket.generate(**asked)
+    (large,) = pocket.generate(**asked, width=384, height=384)
+    assert large.metadata["request"]["compose"] == "native"
+    assert large.metadata["numerics"]["version"] == 3
+    assert (np.asarray(large.image) == np.asarray(small.image.resize((384, 384), Image.LANCZOS))).all()
+    (refined,) = pocket.generate(**asked, width=256, height=256, second_pass="on")
+    (plain,) = pocket.generate(**asked, width=256, height=256)
+    assert (np.asarray(refined.image) != np.asarray(plain.image)).any()
+
+
+@pytest.mark.parametrize(("width", "height"), [(192, 128), (128, 256)])
+def test_other_proportions_show_what_the_square_shows(pocket, width, height):
+    asked = {"prompt": "two cats in a meadow", "seed": 1, "steps": 8}
+    (square,) = pocket.generate(**asked)
+    (other,) = pocket.generate(**asked, width=width, height=height)
+    assert other.image.size == (width, height)
+    left, top = (width - 128) // 2, (height - 128) // 2
+    middle = np.asarray(other.image, float)[top + 8 : top + 120, left + 8 : left + 120]
+    alike = np.corrcoef(middle.ravel(), np.asarray(square.image, float)[8:120, 8:120].ravel())[0, 1]
+    assert alike > 0.85
+    outside = np.asarray(other.image, float)[:, :left] if left else np.asarray(other.image, float)[:top]
+    assert outside.std() > 3
+
+
+def test_pictures_of_the_time_before_are_made_again(pocket, tmp_path, capsys):
+    """They were drawn in their own proportions, and their files say nothing of it."""
+    (picture,) = pocket.generate("a boat", seed=3, steps=2, width=192, height=96, compose="own")
+    del picture.metadata["request"]["compose"]
+    picture.metadata["numerics"]["version"] = 2
+    picture.save(tmp_path / "old.png")
+    assert main(["again", str(tmp_path / "old.png"), "--device", "cpu"]) == 0
+    assert "pixel for pixel" in capsys.readouterr().out
 
 
 def test_previews_look_like_the_picture(pocket):

@@ -12,6 +12,7 @@ from darkroom.checkpoint.source import Source, noted
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation.ensemble import Member, parse_member
 from darkroom.library.locate import locate, name_of
+from darkroom.networks.roles import Role
 
 
 @contextmanager
@@ -40,6 +41,7 @@ def open_model(
             variant=variant,
             t5=t5,
             others=[locate(each, "text-encoder", "model", "vae") for each in others],
+            without=() if vae is None else (Role.VAE,),
         )
         opened.push(source)
         if vae is not None:

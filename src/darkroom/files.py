@@ -114,7 +114,11 @@ def home() -> Path:
 def read_text(path: Path) -> str:
     """A text that people wrote: UTF-8, or what its byte order mark says (editors on Windows), with every line's end,
     whichever it is, as one line feed. Raises OSError, or ValueError where it is not text."""
-    raw = path.read_bytes()
+    return as_text(path.read_bytes())
+
+
+def as_text(raw: bytes) -> str:
+    """The text of a file as `read_text` gives it. Raises ValueError where it is not text."""
     # The mark of UTF-32 begins as that of UTF-16 does.
     coding = next((coding for mark, coding in _MARKS if raw.startswith(mark)), "utf-8-sig")
     return re.sub(r"\r\n?", "\n", raw.decode(coding))

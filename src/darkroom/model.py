@@ -6,7 +6,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from darkroom.generation.ensemble import Member
 from darkroom.generation.job import Job
 from darkroom.generation.settle import settle
 from darkroom.generation.templates import completed, pictures
-from darkroom.generation.wording import Extras, Wording
+from darkroom.generation.wording import Extras, Wording, anchored_files
 from darkroom.language.tags import parse_tag
 from darkroom.library.locate import anchored, given_path, locate, name_of
 from darkroom.pixels import to_pixels
@@ -180,11 +180,7 @@ class Model:
         A sampler other than the model's own brings the schedule that suits it. Raises InvalidRequest for what this
         model cannot do, ModelError where an adapter or embedding that is named is missing or does not fit.
         """
-        request = replace(
-            request.checked(),
-            adapters=tuple(map(anchored, request.adapters)),
-            embeddings=tuple(map(anchored, request.embeddings)),
-        )
+        request = anchored_files(request.checked())
         settled = completed(settle(request, self.family, self.name, self.refiner is not None))
         if settled.noise_source == "gpu" and self.placement.device.type != "cuda":
             raise InvalidRequest(

@@ -18,7 +18,7 @@ from darkroom.generation.templates import template_of
 from darkroom.generation.wording import Extras
 
 # Raised whenever the same request would give other pixels than before.
-NUMERICS = 2
+NUMERICS = 3
 Files = Mapping[str, Sequence[Path]]
 """The files of each network of a model, by what it is there."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import darkroom
 from darkroom.cli import main
 from darkroom.engine import Engine
 from darkroom.errors import InvalidRequest, ModelError
-from darkroom.generation import Picture, Request
+from darkroom.generation import Picture, Request, open_picture
 from darkroom.generation.job import Job
 from darkroom.library.records import changing, version_of
 from darkroom.model import Model
@@ -148,6 +149,28 @@ def test_made_again(model: Model, toy_folder: Path, lora: Path, tmp_path: Path, 
         assert "weights adapter ink: was" in capsys.readouterr().err
     finally:
         lora.write_bytes(kept)
+
+
+def test_named_by_its_path_in_a_prompt(
+    toy_folder: Path, lora: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """From wherever it is made again; the path may hold colons, as folders of people do."""
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    shutil.copy(lora, folder / "my:ink.safetensors")
+    monkeypatch.chdir(folder)
+    for number, prompt in enumerate(("a {boat|boat} <lora:./my:ink.safetensors:0.5:te=0.2>", "a boat")):
+        given = ["--adapter", "my:ink.safetensors:0.5"] if number else ["--dynamic", "random"]
+        size = ["--width", "32", "--height", "32", "--steps", "2", "--seed", "3", "--output", "out"]
+        words = ["generate", prompt, "--model", str(toy_folder), *size, *given, "--name", str(number)]
+        assert main(words) == 0
+    monkeypatch.chdir("/")
+    for number in (0, 1):
+        assert main(["again", str(folder / f"out/{number}.png")]) == 0
+        assert "pixel for pixel" in capsys.readouterr().out
+    assert open_picture(folder / "out/0.png")[1]["template"]["prompt"].endswith(
+        "<lora:./my:ink.safetensors:0.5:te=0.2>"
+    )
 
 
 def test_what_is_refused(model: Model, lora: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from darkroom.checkpoint.export import convert
 from darkroom.checkpoint.load import fill, readers
 from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.source import noted
+from darkroom.cli import main
 from darkroom.errors import ModelError
 from darkroom.library.describe import describe
 from darkroom.networks import VAE, CLIPText, UNet
@@ -337,6 +338,61 @@ def test_a_folder_may_be_given_what_it_lacks(files, tmp_path):
             for giver in (files["sd1 folder"] / name, files["sd1"]):
                 given = [giver] if option == "others" else giver
                 assert picture(folder, **{option: given})[0] == expected
+
+
+@pytest.mark.parametrize("harm", ["truncated", "no config"])
+@pytest.mark.parametrize(
+    ("model", "role", "given"),
+    [
+        ("sd1", "vae", {"vae": "sd1 folder/vae"}),
+        ("sd1", "text_encoder", {"others": ["sd1 folder/text_encoder"]}),
+        ("xl", "text_encoder_2", {"others": ["xl folder/text_encoder_2"]}),
+        ("sd3", "text_encoder_3", {"t5": False}),
+    ],
+)
+def test_a_damaged_part_that_is_replaced_is_in_nobodys_way(files, tmp_path, model, role, given, harm):
+    def at(place):
+        name, _, part = place.partition("/")
+        return files[name] / part
+
+    options = {
+        name: [at(each) for each in value] if isinstance(value, list) else at(value) if value else value
+        for name, value in given.items()
+    }
+    folder = shutil.copytree(files[f"{model} folder"], tmp_path / "model")
+    if role == "text_encoder_3":  # Too large for a toy.
+        index = json.loads((folder / "model_index.json").read_text())
+        index[role] = ["transformers", "T5EncoderModel"]
+        (folder / "model_index.json").write_text(json.dumps(index))
+        put((folder / role).mkdir() or folder / role / "model.safetensors", {"shared.weight": torch.zeros(9)})
+        (folder / role / "config.json").write_text("{}")
+    for path in (folder / role).glob("*.safetensors" if harm == "truncated" else "config.json"):
+        path.write_bytes(path.read_bytes()[:20] if harm == "truncated" else b"{")
+    whole = {"t5": False} if "t5" in given else {}
+    assert picture(folder, **options)[0] == picture(files[model], **whole)[0]
+    with pytest.raises(ModelError, match=role):
+        darkroom.load(folder, device="cpu")
+
+
+def test_half_an_autoencoder_may_be_replaced(files, tmp_path, capsys):
+    half = put(tmp_path / "half.safetensors", without(load_file(files["sd1"]), "first_stage_model.encoder."))
+    with pytest.raises(ModelError, match="no encoder"):
+        picture(half)
+    vae = files["sd1 folder"] / "vae"
+    assert picture(half, vae=vae)[0] == picture(files["sd1"])[0]
+    assert main(["convert", str(half), str(tmp_path / "out.safetensors"), "--vae", str(vae)]) == 0
+    assert picture(tmp_path / "out.safetensors")[0] == picture(files["sd1"])[0]
+
+
+def test_encoders_as_wide_as_each_other_find_their_seats(tmp_path):
+    """As in toys: the one that lacks is given, not put in place of the other."""
+    whole = put(tmp_path / "xl.safetensors", single_file("Stable Diffusion XL"))
+    with open_source(whole) as source:
+        convert(source, tmp_path / "xl")
+    for role in ("text_encoder", "text_encoder_2"):
+        folder = shutil.copytree(tmp_path / "xl", tmp_path / f"no {role}")
+        shutil.rmtree(folder / role)
+        assert picture(folder, others=[tmp_path / "xl" / role])[0] == picture(whole)[0]
 
 
 def test_encoders_of_another_width_are_refused(files, tmp_path):

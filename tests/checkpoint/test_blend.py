@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +97,18 @@ def test_along_the_arc(three: list[Path], tmp_path: Path) -> None:
         (["{a}", "{b}", "--method", "difference"], "a model and 2 other models, not 1"),
         (["{a}", "{b}", "{c}", "--method", "slerp"], "a model and 1 other model, not 2"),
         (["{a}", "pocket"], "has another shape than"),
+        (["{a}", "{b}", "{v}"], "predicts neither"),
         (["{a}", "{b}", "--blocks", "1,2,x"], "the block weights '1,2,x' are neither"),
     ],
 )
 def test_mistakes(words: list[str], said: str, three: list[Path], tmp_path: Path, capsys: Any) -> None:
     named = dict(zip("abc", three, strict=True))
+    if "{v}" in words:
+        named["v"] = shutil.copytree(three[1], tmp_path / "v")
+        config = tmp_path / "v/scheduler/scheduler_config.json"
+        kind = json.loads(config.read_text())["prediction_type"]
+        other = "epsilon" if kind == "v_prediction" else "v_prediction"
+        config.write_text(config.read_text().replace(kind, other))
     assert main(["merge", *(word.format(**named) for word in words), "--output", str(tmp_path / "m")]) in (
         1,
         2,

@@ -142,3 +142,20 @@ def test_names_that_cannot_be_are_one_line(tmp_path, capsys):
         assert capsys.readouterr().err.count("\n") == 1
     assert main(["generate", "a", "--model", "z" * 5000]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_zero_terminal_snr_alone_means_v_prediction(tmp_path):
+    """Of pure noise epsilon says nothing: what learned from it predicts something else, unless a word says what."""
+    tensors = single_file("Stable Diffusion XL")
+    path = tmp_path / "m.safetensors"
+    for said, marks, found in (
+        ({}, {"ztsnr": torch.zeros(0)}, "v_prediction"),
+        ({"ss_zero_terminal_snr": "True"}, {}, "v_prediction"),
+        ({"ss_zero_terminal_snr": "True", "modelspec.prediction_type": "epsilon"}, {}, "epsilon"),
+    ):
+        save_file(tensors | marks, path, said)
+        with open_source(path) as source:
+            assert source.family.process.name == found
+            assert source.family.schedule.zero_terminal_snr
+        with open_source(path, prediction="epsilon") as source:
+            assert source.family.process.name == "epsilon"

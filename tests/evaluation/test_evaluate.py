@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.stats import binomtest
 
 import darkroom
+from darkroom.cli import main
 from darkroom.errors import InvalidRequest
 from darkroom.evaluation.benchmark import GENEVAL_TASKS, TASKS, prompts
 from darkroom.evaluation.evaluate import Questions, evaluate, expectation_from, fingerprint, read_results
@@ -285,3 +286,18 @@ def test_labels_that_cannot_be_read(evaluated: Path, answers: dict[str, Any], wo
     fill(evaluated, **answers)
     with pytest.raises(InvalidRequest, match=f"line 1: {words}"):
         read_labels(evaluated / LABELS)
+
+
+def test_pictures_of_a_size(toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ask(size: str) -> int:
+        words = ["--size", size, "--tasks", "single", "--prompts", "1", "--steps", "1", "--output", tmp_path]
+        return main(["evaluate", str(toy_folder), *map(str, words), "--device", "cpu"])
+
+    for size, found in (("48x32", (48, 32)), (" 32 ", (32, 32))):
+        assert ask(size) == 0
+        assert open_picture(tmp_path / "pictures/single-000.png")[0].size == found
+    assert ask("48x30") == 2
+    assert "not a multiple of 8" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        ask("wide")
+    assert "WIDTHxHEIGHT" in capsys.readouterr().err

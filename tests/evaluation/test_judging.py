@@ -79,6 +79,14 @@ def test_relations_of_two_centres(dx: float, dy: float, holding: set[str]) -> No
     assert {relation for relation in known if related(first, relation, second)} == holding
 
 
+def test_a_relation_counts_in_lengths_not_in_shares_of_the_sides() -> None:
+    first, second = thing("cat", "red", 0.4, 0.2), thing("boat", "blue", 0.6, 0.8)
+    assert related(first, "above", second)
+    assert not related(first, "left of", second)
+    assert related(first, "left of", second, aspect=4.0)
+    assert not related(first, "above", second, aspect=16.0)
+
+
 def test_on_means_touching_from_above() -> None:
     seat = thing("house", "red", 0.5, 0.7, 0.3, 0.3)
     assert related(thing("cat", "blue", 0.52, 0.45), "on", seat)

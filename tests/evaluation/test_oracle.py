@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,17 @@ from PIL import Image
 
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.evaluation.judging import ATTRIBUTES, SETTING, Thing, agreement
-from darkroom.evaluation.oracle import NAMES, Maps, Oracle, OracleConfig, OracleNetwork, decode, distinct
+from darkroom.evaluation.oracle import (
+    NAMES,
+    Maps,
+    Oracle,
+    OracleConfig,
+    OracleNetwork,
+    decode,
+    distinct,
+    read_size,
+)
+from darkroom.generation.frames import continued
 from darkroom.world import COLOURS, KINDS, STYLES, layout, render, sample_scene
 
 TOY = OracleConfig(widths=(4, 8, 8, 8), depths=(0, 1, 0))
@@ -109,6 +120,32 @@ def test_pictures_of_any_size_and_in_batches(toy: Oracle) -> None:
     for wrong in (pictures[0], pictures / 255):
         with pytest.raises(InvalidRequest, match="uint8"):
             toy(wrong)
+
+
+def test_other_proportions_are_read_as_they_are() -> None:
+    """A square continued holds the same things at the same places: nothing is squeezed."""
+    oracle, rng = Oracle.load(), random.Random(5)
+    scenes = [sample_scene(rng, split="any") for _ in range(24)]
+    squares = [render(scene, 128) for scene in scenes]
+    right = dict.fromkeys(("there", "placed"), 0)
+    for width, height in ((256, 128), (128, 192)):
+        seen = oracle([Image.fromarray(continued(each, width, height)) for each in squares])
+        for before, after in zip(oracle(squares), seen, strict=True):
+            assert after.aspect == pytest.approx(width / height, rel=0.08)
+            kinds = [sorted((each.kind, each.colour) for each in found.things) for found in (before, after)]
+            right["there"] += kinds[0] == kinds[1]
+            for thing in after.things:
+                x = 0.5 + (thing.centre[0] - 0.5) * width / 128
+                y = 0.5 + (thing.centre[1] - 0.5) * height / 128
+                right["placed"] += any(math.dist(each.centre, (x, y)) < 0.06 for each in before.things)
+    assert right["there"] >= 44
+    assert right["placed"] >= 0.95 * 2 * sum(len(each.things) for each in oracle(squares))
+
+
+def test_sizes_it_reads_pictures_at() -> None:
+    assert read_size(128, 128, 128) == read_size(512, 512, 128) == (128, 128)
+    assert read_size(512, 256, 128) == read_size(256, 128, 128) == (208, 112)
+    assert read_size(1, 1000, 128) == read_size(1, 8, 128) == (80, 608)
 
 
 def test_the_surrounding_autocast_does_not_change_a_verdict(toy: Oracle) -> None:

@@ -52,6 +52,22 @@ def test_tags() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "tag"),
+    [
+        ("C:\\loras\\ink.safetensors:0.8:te=0.5", Tag("C:\\loras\\ink.safetensors", 0.8, 0.5)),
+        ("c:/loras/ink", Tag("c:/loras/ink")),
+        ("a:b.safetensors", Tag("a:b.safetensors")),
+        ("a:b.PT : 0.5", Tag("a:b.PT", 0.5)),
+        ("hypernet:./x:y/z.pt:0.3", Tag("./x:y/z.pt", 0.3, kind="hypernet")),
+        ("ink:0.5:lbw=1,0", Tag("ink", 0.5, blocks="1,0")),
+    ],
+)
+def test_paths_may_hold_colons(text: str, tag: Tag) -> None:
+    assert parse_tag(text) == tag
+    assert parse_tag(str(tag)) == tag
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("a:b", "no number"),

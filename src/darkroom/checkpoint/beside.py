@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,21 +20,22 @@ from darkroom.weights.names import INDEX
 from darkroom.weights.opening import open_weights
 
 
-def held_at(path: Path, variant: str | None, opened: ExitStack) -> Holding:
-    """The networks of a file, of a component's folder or of a model's; `opened` takes the files that are opened."""
+def held_at(path: Path, variant: str | None, opened: ExitStack, spare: Collection[Role] = ()) -> Holding:
+    """The networks of a file, of a component's folder or of a model's; `opened` takes the files that are opened. Raises
+    ModelError where one is damaged, but for one in a `spare` role."""
     if (path / INDEX).is_file():
-        return folder_holding(path, read_json(path / INDEX), variant, opened)
+        return folder_holding(path, read_json(path / INDEX), variant, opened, spare)
     if path.is_dir():
         return component_holding(path, variant, opened)
-    return file_holding(opened.enter_context(open_weights(path)))
+    return file_holding(opened.enter_context(open_weights(path)), spare)
 
 
-def lone_part(path: Path, opened: ExitStack) -> Part | None:
+def lone_part(path: Path, opened: ExitStack, spare: Collection[Role] = ()) -> Part | None:
     """The network in a file or a component's folder that holds no other, and is none that denoises: such as an
-    autoencoder's. None where it is anything else."""
+    autoencoder's. None where it is anything else. Raises ModelError as `held_at` does."""
     if (path / INDEX).is_file():
         return None
-    parts = held_at(path, None, opened).parts
+    parts = held_at(path, None, opened, spare).parts
     return parts[0] if len(parts) == 1 and not parts[0].role.denoises else None
 
 
@@ -99,9 +100,11 @@ def _role_of(part: Part, source: Source) -> Role | None:
         return part.role if part.role == Role.VAE and Role.VAE not in parts else None
     width = part.config.hidden_size
     same_width = [role for role in uses if role in parts and parts[role].config.hidden_size == width]
-    same_width.sort(key=lambda role: uses[role].openclip != is_openclip(part))  # Toys may be equally wide.
     lacking = [role for role in seats_of([part], uses) if role not in parts]
-    return next(iter([*same_width, *lacking]), None)
+    # Toys may be equally wide.
+    return min(
+        [*same_width, *lacking], key=lambda role: uses[role].openclip != is_openclip(part), default=None
+    )
 
 
 def _with_part(source: Source, part: Part, role: Role, given: Holding) -> Source:

@@ -50,9 +50,16 @@ def blended(base: Source, others: Sequence[Source], recipe: Recipe) -> Source:
     """A model of several: read like any other, each tensor computed from theirs as it is read. Everything but weights,
     and the autoencoder, is the first one's.
 
-    Raises ModelError where their networks have other shapes, InvalidRequest where the recipe does not suit them.
+    Raises ModelError where their networks have other shapes or predict something else, InvalidRequest where the recipe
+    does not suit them.
     """
     recipe.checked(len(others))
+    for other in others:
+        if other.family.process.name != base.family.process.name:
+            raise ModelError(
+                f"{other.path} predicts {other.family.process.name}, {base.path} predicts {base.family.process.name}: "
+                "what lies between them predicts neither, give models that predict alike"
+            )
     parts = dict(base.parts)
     for role, part in base.parts.items():
         if role != base.denoiser.role and not (recipe.text and role.reads_text):

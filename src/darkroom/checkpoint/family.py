@@ -22,9 +22,11 @@ class Preferences:
     sampler: str = "dpmpp_2m"
     schedule: str = "karras"
     second_strength: float = 0.5
+    compose: str = "own"
 
     def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
+        """Plain data, in which what goes without saying is not said: older versions know no `compose`."""
+        return {name: value for name, value in vars(self).items() if (name, value) != ("compose", "own")}
 
 
 @dataclass(frozen=True)

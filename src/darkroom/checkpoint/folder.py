@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,13 +25,14 @@ from darkroom.weights.names import INDEX
 from darkroom.weights.opening import weights_at
 
 
-def open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source:
+def open_folder(folder: Path, variant: str | None, opened: ExitStack, spare: Collection[Role] = ()) -> Source:
     """The model in a folder, its weights of a variant where there is one; `opened` takes the files that are opened.
 
-    Raises ModelError where a component is missing, or a setting cannot be used.
+    Raises ModelError where a component is missing or damaged (but for one in a `spare` role), or a setting cannot be
+    used.
     """
     index = read_json(folder / INDEX)
-    own = folder_holding(folder, index, variant, opened)
+    own = folder_holding(folder, index, variant, opened, spare)
     parts = {part.role: part for part in own.parts}
     denoiser = denoiser_of(parts)
     if denoiser is None:
@@ -45,7 +46,7 @@ def open_folder(folder: Path, variant: str | None, opened: ExitStack) -> Source:
     )
     family, notes = _folder_family(folder, index, denoiser, parts, scheduler, extra)
     notes += _without_variant(parts, variant)
-    return Source(folder, parts, family, own.tokenizers, notes, scheduler, extra)
+    return Source(folder, parts, family, own.tokenizers, notes, scheduler, extra, own.damaged)
 
 
 def _refuse(folder: Path, index: Mapping[str, Any]) -> None:
@@ -71,9 +72,16 @@ def _without_variant(parts: Mapping[Role, Part], variant: str | None) -> list[st
     return [f"there is no variant {variant} of all its weights: reads {each}"] if others else []
 
 
-def folder_holding(folder: Path, index: Mapping[str, Any], variant: str | None, opened: ExitStack) -> Holding:
-    """The networks of a model's folder, as its index lists them."""
-    parts = []
+def folder_holding(
+    folder: Path,
+    index: Mapping[str, Any],
+    variant: str | None,
+    opened: ExitStack,
+    spare: Collection[Role] = (),
+) -> Holding:
+    """The networks of a model's folder, as its index lists them. Raises ModelError where one is damaged, but for one in
+    a `spare` role."""
+    parts, damaged = [], {}
     for role in Role:
         named = index.get(role)
         if not named or named[0] is None:
@@ -81,14 +89,21 @@ def folder_holding(folder: Path, index: Mapping[str, Any], variant: str | None, 
         component = component_for(role, str(named[-1]))
         if not (folder / role).is_dir() or (role.denoises and named[-1] != component.class_name):
             continue  # To be given, or no business of who takes another part.
-        weights = opened.enter_context(weights_at(folder / role, variant))
-        parts.append(component_at(role, folder / role, component, weights))
+        try:
+            with ExitStack() as own:
+                weights = own.enter_context(weights_at(folder / role, variant))
+                parts.append(component_at(role, folder / role, component, weights))
+                opened.push(own.pop_all())
+        except ModelError as error:
+            if role not in spare:
+                raise
+            damaged[role] = error
     tokenizers = {
         part.role: folder / part.role.tokenizer
         for part in parts
         if part.role.reads_text and (folder / part.role.tokenizer).is_dir()
     }
-    return Holding(folder, parts, tokenizers)
+    return Holding(folder, parts, tokenizers, damaged=damaged)
 
 
 def component_holding(folder: Path, variant: str | None, opened: ExitStack) -> Holding:

@@ -66,6 +66,8 @@ def _with_prediction(family: Family, evidence: Evidence) -> tuple[Family, list[s
     found, why = _prediction(family, evidence)
     if found == "edm":
         raise UnsupportedModel(f"was trained on the noise of EDM ({why}), {OTHER_NOISE}")
+    if found is None and _zero_snr(evidence):
+        found, why = "v_prediction", "assumed, as it learned from pure noise, of which epsilon says nothing"
     if found is None:
         notes.append(f"predicts epsilon, as {family.name} does (assumed: nothing in the file says so)")
         return family, notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,26 +27,34 @@ def open_source(
     variant: str | None = None,
     others: Sequence[Path] = (),
     t5: bool = True,
+    without: Collection[Role] = (),
 ) -> Source:
     """What a file or a folder holds. Raises ModelError where it is no model, or a damaged one.
 
     `prediction` (epsilon, v_prediction, sample, flow) and `zero_snr` override what was found; `variant` picks among a
     folder's files ("fp16"); `others` are files or folders with text encoders to use in place of this one's, or with
-    parts that it lacks; without `t5` a Stable Diffusion 3 does without its largest text encoder. The files stay open
-    for their tensors to be read: use it as a context manager, or call `close`.
+    parts that it lacks; without `t5` a Stable Diffusion 3 does without its largest text encoder; networks in the roles
+    of `without` may be damaged, the caller has others. The files stay open for their tensors to be read: use it as a
+    context manager, or call `close`.
     """
+    without = {*without, *(() if t5 else (Role.TEXT_ENCODER_3,))}
     with ExitStack() as opened:
         beside = [held_at(each, variant, opened) for each in others]
+        offers = {role for given in beside for part in given.parts for role in part.component.roles}
+        spare = {role for role in without | offers if not role.denoises}
         if (path / INDEX).is_file():
-            source = open_folder(path, variant, opened)
+            source = open_folder(path, variant, opened, spare)
         else:
-            own = held_at(path, variant, opened)
+            own = held_at(path, variant, opened, spare)
             refuse_foreign(path, own.names)
             source = assembled(own, beside)
         offered = [*source.parts.values(), *(part for given in beside for part in given.parts)]
         for given in beside:
             source = with_parts(source, given)
         let_go(offered, source)
+        for role, error in source.damaged.items():
+            if role not in source.parts and role not in without:
+                raise error
         _check_widths(source)
         source = _without_t5(_overridden(source, prediction, zero_snr), t5)
         opened.pop_all()

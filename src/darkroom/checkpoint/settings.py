@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darkroom.checkpoint.family import Family, Preferences
+from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.foreign import OTHER_NOISE
 from darkroom.checkpoint.source import Source
 from darkroom.diffusion import Discrete, FlowSchedule, NoiseSchedule, betas, parse_sampler, process
@@ -35,7 +35,7 @@ def with_extra(family: Family, extra: Mapping[str, Any]) -> Family:
     return replace(
         family,
         native=int(extra.get("native_size", family.native)),
-        preferences=Preferences(**{**family.preferences.to_dict(), **extra.get("preferences", {})}),
+        preferences=replace(family.preferences, **extra.get("preferences", {})),
         preview=_rows(extra.get("preview")) or family.preview,
     )
 

@@ -36,13 +36,14 @@ class Holding:
     """The networks of one file or folder, before it is known what model they make. CLIP's text encoders are in the
     order that a model takes them, in the roles that the files state, else all in the first: which it is depends on the
     family. tokenizers: by the encoder's role here; said: what a file that Darkroom wrote says of itself; weights: of a
-    file or of a component's folder, None of a model's."""
+    file or of a component's folder, None of a model's; damaged: as a `Source` has it."""
 
     path: Path
     parts: Sequence[Part]
     tokenizers: Mapping[Role, Path | Tokenizer] = field(default_factory=dict)
     said: Mapping[str, Any] = field(default_factory=dict)
     weights: WeightsFile | None = None
+    damaged: Mapping[Role, ModelError] = field(default_factory=dict)
 
     @property
     def names(self) -> Collection[str]:
@@ -50,8 +51,9 @@ class Holding:
         return self.weights.entries if self.weights is not None else ()
 
 
-def file_holding(weights: WeightsFile) -> Holding:
-    """The networks in a file. Raises ModelError where their dimensions make no sense."""
+def file_holding(weights: WeightsFile, spare: Collection[Role] = ()) -> Holding:
+    """The networks in a file. Raises ModelError where the dimensions of one make no sense, but for one in a `spare`
+    role."""
     said = said_of(weights)
     found = networks_in(weights.shapes)
     texts = [each for each in found if each.component is CLIP_TEXT]
@@ -63,10 +65,19 @@ def file_holding(weights: WeightsFile) -> Holding:
         }
     except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{weights.path}: what it says of itself cannot be used: {error!r}") from error
-    parts = [part_of(role, each, weights, said) for role, each in zip(roles, texts, strict=False)]
     others = [each for each in found if each.component is not CLIP_TEXT]
-    parts += [part_of(each.component.roles[0], each, weights, said) for each in others]
-    return Holding(weights.path, parts, tokenizers, said, weights)
+    parts, damaged = [], {}
+    for role, each in [
+        *zip(roles, texts, strict=False),
+        *((each.component.roles[0], each) for each in others),
+    ]:
+        try:
+            parts.append(part_of(role, each, weights, said))
+        except ModelError as error:
+            if role not in spare:
+                raise
+            damaged[role] = error
+    return Holding(weights.path, parts, tokenizers, said, weights, damaged)
 
 
 def assembled(own: Holding, beside: Sequence[Holding]) -> Source:
@@ -107,7 +118,7 @@ def assembled(own: Holding, beside: Sequence[Holding]) -> Source:
     except (TypeError, ValueError, KeyError, AttributeError, DarkroomError) as error:
         raise ModelError(f"{own.path}: what it says of itself cannot be used: {error!r}") from error
     scheduler, extra = own.said.get("scheduler", {}), own.said.get("extra", {})
-    return Source(own.path, parts, family, own.tokenizers, notes, scheduler, extra)
+    return Source(own.path, parts, family, own.tokenizers, notes, scheduler, extra, own.damaged)
 
 
 def said_of(weights: WeightsFile) -> dict[str, Any]:

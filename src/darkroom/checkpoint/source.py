@@ -111,7 +111,8 @@ class Part:
 @dataclass(frozen=True)
 class Source:
     """A model on disk. tokenizers: each encoder's own, or its folder, where there is one;
-    notes: what was assumed, in words; scheduler, extra: what scheduler_config.json and darkroom.json hold, if any."""
+    notes: what was assumed, in words; scheduler, extra: what scheduler_config.json and darkroom.json hold, if any;
+    damaged: what is wrong with networks of its own that could not be read and that others may replace."""
 
     path: Path
     parts: dict[Role, Part]
@@ -120,6 +121,7 @@ class Source:
     notes: Sequence[str] = ()
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    damaged: Mapping[Role, ModelError] = field(default_factory=dict)
 
     def close(self) -> None:
         """Let go of the files; networks that were loaded from them stay."""

@@ -97,6 +97,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ndarkroom: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except UnicodeEncodeError as error:
+        if args.debug:
+            raise
+        print(
+            f"darkroom: {error.object!a} cannot be written in {error.encoding}, the encoding of names here: "
+            "use UTF-8 (LC_ALL=C.UTF-8)",
+            file=sys.stderr,
+        )
+        return 1
     except BrokenPipeError:
         # Whoever read our output has gone: say no more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

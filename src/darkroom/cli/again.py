@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from darkroom.cli.arguments import a_path
 from darkroom.cli.asked import OPENING
 from darkroom.errors import InvalidRequest
 from darkroom.files import expanded
@@ -34,9 +35,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Make a picture again from the metadata in its file, and compare: the pixels are the "
         "same, or what differs is said. Exit status 0 means every pixel is the same.",
     )
-    command.add_argument("picture", type=Path, help="a picture made by Darkroom")
+    command.add_argument("picture", type=a_path, help="a picture made by Darkroom")
     command.add_argument(
-        "--output", type=Path, metavar="PATH", help="also write the new picture to this file or folder"
+        "--output", type=a_path, metavar="PATH", help="also write the new picture to this file or folder"
     )
     command.add_argument("--model", help="use this model instead of the one the picture names")
     command.add_argument(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 import tomllib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
-from darkroom.files import expanded, read_text
+from darkroom.files import as_text, expanded, read_text
 from darkroom.generation.request import Request, unknown_setting
 
 SETTINGS_FILE = "darkroom.toml"
@@ -79,7 +81,19 @@ def gather(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         if value is not None and name in fields | set(_DEFAULTS)
     }
     options = {name: merged.pop(name) for name in _DEFAULTS}
-    return options, merged
+    for name, value in options.items():
+        if any(isinstance(each, str) and not each.strip() for each in (value if name in _LISTS else [value])):
+            option = "with" if name == "others" else name
+            raise InvalidRequest(f"--{option} is empty: say what it is to be, or leave it out")
+    return options, {name: _heard(value) for name, value in merged.items()}
+
+
+def _heard(value: Any) -> Any:
+    """Text from a command line that a terminal of another encoding gave: UTF-8, if it is."""
+    if isinstance(value, str):
+        with suppress(UnicodeError):
+            return value.encode("utf-8", "surrogateescape").decode()
+    return value
 
 
 def settings_file(path: Path | None, known: set[str]) -> dict[str, Any]:
@@ -138,22 +152,14 @@ def requested(args: argparse.Namespace, settings: dict[str, Any]) -> list[Asked]
         raise InvalidRequest("no prompt: say what the picture should show, or give --prompts FILE")
     found = []
     if args.prompt is not None:
-        found.append(Asked(Request.from_dict({**settings, "prompt": args.prompt}).checked()))
+        found.append(Asked(Request.from_dict({**settings, "prompt": _heard(args.prompt)}).checked()))
     if args.prompts is None:
         return found
-    lines = [
-        (f"{args.prompts}, line {number}", line) for number, line in enumerate(_lines_of(args.prompts), 1)
-    ]
-    lines = [(where, line) for where, line in lines if line.strip() and not line.startswith("#")]
-    if not lines:
-        raise InvalidRequest(
-            f"{args.prompts} holds no prompt: write one a line (lines that begin with # are left out)"
-        )
 
-    def read(where: str, line: str) -> Asked:
-        return Asked(Request.from_dict({**settings, **_line(line, args.prompts.suffix)}).checked(), where)
+    def read(where: str, row: Any) -> Asked:
+        return Asked(Request.from_dict({**settings, **_row(row)}).checked(), where)
 
-    return found + each(read, lines)
+    return found + each(read, _rows_of(args.prompts))
 
 
 def each(run: Callable[..., Any], rows: Iterable[tuple[str, Any]]) -> list[Any]:
@@ -174,11 +180,52 @@ def each(run: Callable[..., Any], rows: Iterable[tuple[str, Any]]) -> list[Any]:
     return found
 
 
-def _lines_of(path: Path) -> list[str]:
+_JSON = (".json", ".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of JSON that is still to be read."""
+
+    text: str
+
+
+def _rows_of(path: Path) -> list[tuple[str, Any]]:
+    """What stands in a file of prompts, each with where: texts, values of JSON, lines of JSON. Raises InvalidRequest
+    where there is nothing."""
+    called, text = ("standard input", _come_in()) if str(path) == "-" else (str(path), _text_of(path))
+    rows: list[tuple[str, Any]] = []
+    if path.suffix.lower() in _JSON and isinstance(whole := _json(text), list | dict):
+        items = whole if isinstance(whole, list) else [whole]
+        rows = [(f"{called}, item {number}", item) for number, item in enumerate(items, 1)]
+    else:
+        lines = [(f"{called}, line {number}", line) for number, line in enumerate(text.split("\n"), 1)]
+        lines = [(where, line) for where, line in lines if line.strip() and not line.startswith("#")]
+        objects = str(path) == "-" and all(isinstance(_json(line), dict) for _, line in lines)
+        json_lines = objects or path.suffix.lower() in _JSON
+        rows = [(where, _Line(line) if json_lines else line.strip()) for where, line in lines]
+    if not rows:
+        raise InvalidRequest(
+            f"{called} holds no prompt: write one a line (lines that begin with # are left out)"
+        )
+    return rows
+
+
+def _text_of(path: Path) -> str:
     try:
-        return read_text(expanded(path)).removesuffix("\x1a").split("\n")  # DOS ends files with Ctrl-Z.
+        return read_text(expanded(path)).removesuffix("\x1a")  # DOS ends files with Ctrl-Z.
     except (OSError, ValueError) as error:
         raise InvalidRequest(f"cannot read the prompts file {path}: {_why(error)}") from error
+
+
+def _come_in() -> str:
+    """What is piped into the program, or typed until Ctrl-D."""
+    if sys.stdin is None:
+        raise InvalidRequest("nothing comes in to be read as prompts: pipe it in, or name a file")
+    try:
+        return as_text(sys.stdin.buffer.read()).removesuffix("\x1a")
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"cannot read what comes in as prompts: {_why(error)}") from error
 
 
 def _why(error: Exception) -> str:
@@ -187,13 +234,24 @@ def _why(error: Exception) -> str:
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def _line(line: str, suffix: str) -> dict[str, Any]:
-    if suffix.lower() not in (".jsonl", ".ndjson", ".json"):
-        return {"prompt": line.strip()}
+def _json(text: str) -> Any:
+    """A whole text as JSON; None where it is none."""
     try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"not JSON: {_why(error)}") from error
-    if not isinstance(values, dict):
-        raise InvalidRequest(f'{line.strip()[:40]!r} is no JSON object: write {{"prompt": ...}}')
-    return values
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _row(row: Any) -> dict[str, Any]:
+    """The settings that a row of a prompts file stands for."""
+    if isinstance(row, _Line):
+        try:
+            row = json.loads(row.text)
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest(f"not JSON: {_why(error)}") from error
+    if isinstance(row, str):
+        return {"prompt": row}
+    if not isinstance(row, dict):
+        written = json.dumps(row, ensure_ascii=False)[:40]
+        raise InvalidRequest(f'{written!r} is no JSON object: write {{"prompt": ...}}')
+    return row

@@ -6,9 +6,9 @@ import argparse
 import sys
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from darkroom.cli.arguments import a_path
 from darkroom.cli.progress import byte_bar
 from darkroom.files import as_json, expanded
 
@@ -38,14 +38,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "for bit or in another precision. One tensor is in memory at a time.",
     )
     convert.add_argument("model", help="a file, a folder, or a model's name")
-    convert.add_argument("out", type=Path, help="FILE.safetensors, or a folder that is not there yet")
+    convert.add_argument("out", type=a_path, help="FILE.safetensors, or a folder that is not there yet")
     convert.add_argument("--precision", help="float32, bfloat16 or float16 (default: as they are)")
     convert.add_argument(
         "--prune",
         action="store_true",
         help="leave out averages, training state and whatever else no network needs",
     )
-    convert.add_argument("--vae", type=Path, help="put this autoencoder in place of the model's")
+    convert.add_argument("--vae", type=a_path, help="put this autoencoder in place of the model's")
     convert.add_argument(
         "--prediction", help="what the model predicts, if the file does not say: epsilon, v_prediction"
     )
@@ -93,12 +93,14 @@ def run_convert(args: argparse.Namespace) -> int:
     from darkroom.checkpoint.source import noted
     from darkroom.engine.devices import precision_of
     from darkroom.library.locate import locate
+    from darkroom.networks.roles import Role
 
     dtype = None if args.precision is None else precision_of(args.precision)
     out, path = expanded(args.out), locate(args.model, "model", "vae", "text-encoder")
     with ExitStack() as opened:
         bar = partial(opened.enter_context(byte_bar()), out.name)
-        if alone := lone_part(path, opened):
+        without = () if args.vae is None else (Role.VAE,)
+        if alone := lone_part(path, opened, without):
             convert_part(alone, out, dtype, bar)
             notes = (
                 []
@@ -106,7 +108,7 @@ def run_convert(args: argparse.Namespace) -> int:
                 else [f"nothing says how this {alone.component.label} is used: the usual is assumed"]
             )
         else:
-            source = opened.enter_context(open_source(path, prediction=args.prediction))
+            source = opened.enter_context(open_source(path, prediction=args.prediction, without=without))
             if args.vae is not None:
                 source = opened.enter_context(with_vae(source, locate(args.vae, "vae", "model")))
             convert(source, out, dtype, args.prune, bar)

@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from darkroom.cli.arguments import a_number, a_path, a_size
+from darkroom.generation.request import COMPOSE, SECOND_PASS
+
 if TYPE_CHECKING:
     from darkroom.evaluation.oracle import Oracle
 
 INTERRUPTED = 130
-_SETTINGS = ("steps", "guidance", "sampler", "schedule")
+_SETTINGS = ("steps", "guidance", "sampler", "schedule", "compose", "second_pass")
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -43,16 +46,20 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     what.add_argument("--seed", type=int, default=0, help="another number for other prompts and pictures")
     how = command.add_argument_group("how pictures are made (default: as the model prefers)")
-    how.add_argument("--size", type=int, metavar="N", help="side of the pictures in pixels")
+    how.add_argument(
+        "--size", type=a_size, metavar="N", help="the pictures' side in pixels, or WIDTHxHEIGHT: 256, 256x128"
+    )
+    how.add_argument("--compose", choices=COMPOSE, help="see 'darkroom generate --help'")
+    how.add_argument("--second-pass", choices=SECOND_PASS, help="see 'darkroom generate --help'")
     how.add_argument("--steps", type=int, metavar="N", help="sampling steps")
-    how.add_argument("--guidance", type=float, metavar="X", help="classifier-free guidance scale")
+    how.add_argument("--guidance", type=a_number, metavar="X", help="classifier-free guidance scale")
     how.add_argument("--sampler", help="sampler, see 'darkroom samplers'")
     how.add_argument("--schedule", help="noise schedule, see 'darkroom samplers'")
     how.add_argument("--device", default="auto", help="cpu, cuda, ... (default: the best)")
     how.add_argument("--precision", default="auto", help="float32, bfloat16 or float16")
     command.add_argument(
         "--output",
-        type=Path,
+        type=a_path,
         metavar="DIR",
         help="folder for pictures and results (default: evaluation/MODEL)",
     )
@@ -63,7 +70,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     other.add_argument(
         "--label",
-        type=Path,
+        type=a_path,
         metavar="DIR",
         help="compare the oracle with a person: the first time, write sheets and a list to fill in for the "
         "evaluation in DIR; once it is filled in, count where they agree",
@@ -95,7 +102,7 @@ def _score(args: argparse.Namespace, oracle: Oracle) -> int:
 
     settings = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     if args.size is not None:
-        settings |= {"width": args.size, "height": args.size}
+        settings["width"], settings["height"] = args.size
     tasks = tuple(name.strip() for name in (args.tasks or "").split(",") if name.strip())
     asked = Questions(tasks, args.prompts, args.core, args.seed, settings)
     model = load(args.model, device=args.device, precision=args.precision)

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import string
+import sys
 import tempfile
 import time
 import unicodedata
@@ -56,12 +57,10 @@ class Files:
     """Names and writes pictures into one folder, never over a file that is there."""
 
     def __init__(self, folder: str, format: str, template: str, metadata: bool) -> None:
-        if format == "jpg":
-            format = "jpeg"
-        if format not in FORMATS:
+        self.format = {"jpg": "jpeg"}.get(plain := format.strip().lower().removeprefix("."), plain)
+        if self.format not in FORMATS:
             raise InvalidRequest(f"unknown picture format {format!r}: {nearest(format, FORMATS)}")
         self.folder = expanded(folder)
-        self.format = format
         self.template = template
         self.metadata = metadata
         self._check_template()
@@ -139,6 +138,8 @@ class Files:
             name = self.template.format_map(self._known(_SAMPLE, 0, "model"))
             if len(os.fsencode(next(self._paths(name)))) > _LONGEST_PATH:
                 raise ValueError("it leads too deep")
+        except UnicodeEncodeError:
+            raise  # The folder's name, of which the template knows nothing.
         except (ValueError, TypeError) as error:
             raise InvalidRequest(
                 f"name template {self.template!r}: {error}; numbers take forms such as {{index:03}}"
@@ -159,8 +160,19 @@ class Files:
 
 def _plain(part: str) -> str:
     """One part of a path as a name that every system bears, and that no program takes for an option."""
+    part = _written(part)
     kept = "".join("-" if sign in '<>:"|?*/\\' or not _shows(sign) else sign for sign in part)
     return shortened(kept.strip(". "), _LONGEST).strip(". ").lstrip("-")
+
+
+def _written(text: str) -> str:
+    """What of a text the encoding of file names here has signs for; letters without their marks, if need be."""
+    coding = sys.getfilesystemencoding()
+    try:
+        os.fsencode(text)
+        return text
+    except UnicodeEncodeError:
+        return unicodedata.normalize("NFKD", text).encode(coding, "ignore").decode(coding)
 
 
 def _shows(sign: str) -> bool:
@@ -170,7 +182,7 @@ def _shows(sign: str) -> bool:
 
 def slug(prompt: str, longest: int = 60) -> str:
     """A prompt as part of a file name: letters and digits of any script with their marks, single dashes."""
-    text = unicodedata.normalize("NFC", prompt.lower())
+    text = _written(unicodedata.normalize("NFC", prompt.lower()))
     words = regex.findall(r"[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}]|[\u200c\u200d](?=[\p{L}\p{M}]))*", text)
     name = ""
     for word in words:

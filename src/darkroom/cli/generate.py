@@ -6,10 +6,11 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from darkroom.cli.arguments import a_number, a_path
 from darkroom.cli.asked import LOADING, SETTINGS_FILE, area, each, gather, requested
 from darkroom.cli.progress import loading_bar
 from darkroom.generation.request import Request
@@ -31,10 +32,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("prompt", nargs="?", help="what the picture should show")
     command.add_argument(
         "--prompts",
-        type=Path,
+        type=a_path,
         metavar="FILE",
-        help="a text file with a prompt a line, or a JSONL file with an object of settings a line; lines that begin "
-        "with # are left out (a space before it keeps them)",
+        help="a text file with a prompt a line (lines that begin with # are left out, a space before it keeps them), a "
+        "JSONL file with an object of settings a line, or a JSON list of prompts and such objects; - is standard input",
     )
     add_picture_options(command)
     add_running_options(command)
@@ -58,10 +59,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="write nothing but the pixels: the picture cannot be made again from its file",
     )
     command.add_argument(
-        "--settings", type=Path, metavar="FILE", help=f"settings file (default: ./{SETTINGS_FILE})"
+        "--settings", type=a_path, metavar="FILE", help=f"settings file (default: ./{SETTINGS_FILE})"
     )
     command.add_argument("--quiet", action="store_true", help="no progress bar, only the names of the files")
     command.set_defaults(run=run)
+
+
+_TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
+    "int": (int, "N"),
+    "float": (a_number, "X"),
+    "str": (str, "TEXT"),
+}
 
 
 def add_picture_options(command: argparse.ArgumentParser) -> None:
@@ -77,12 +85,12 @@ def add_picture_options(command: argparse.ArgumentParser) -> None:
                 help=f"{field.metadata['help']}; may be repeated",
             )
         elif "help" in field.metadata:
-            kind = {"int": int, "float": float, "str": str}[str(field.type).split(" ")[0]]
+            kind, sign = _TYPES[str(field.type).split(" ")[0]]
             pictures.add_argument(
                 f"--{field.name.replace('_', '-')}",
                 type=kind,
                 choices=field.metadata.get("choices"),
-                metavar=None if "choices" in field.metadata else {int: "N", float: "X", str: "TEXT"}[kind],
+                metavar=None if "choices" in field.metadata else sign,
                 help=field.metadata["help"],
             )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
-from pathlib import Path
 
+from darkroom.cli.arguments import a_path
 from darkroom.cli.progress import byte_bar
 from darkroom.files import expanded
 from darkroom.language.options import named_options, number
@@ -37,7 +37,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "others", nargs="+", metavar="OTHER[:WEIGHT]", help="others, and how much of each (0.5)"
     )
     command.add_argument(
-        "--output", type=Path, required=True, metavar="OUT", help="FILE.safetensors, or a new folder"
+        "--output", type=a_path, required=True, metavar="OUT", help="FILE.safetensors, or a new folder"
     )
     command.add_argument("--method", default="sum", help="sum, difference or slerp (default: sum)")
     command.add_argument(
@@ -49,7 +49,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         action="store_false",
         help="keep the first model's text encoders as they are",
     )
-    command.add_argument("--vae", type=Path, help="put this autoencoder in place of the first model's")
+    command.add_argument("--vae", type=a_path, help="put this autoencoder in place of the first model's")
     command.add_argument("--precision", help="float32, bfloat16 or float16 (default: the first model's)")
     command.set_defaults(run=run)
 
@@ -62,13 +62,16 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.checkpoint.opening import open_source
     from darkroom.engine.devices import precision_of
     from darkroom.library.locate import locate
+    from darkroom.networks.roles import Role
 
     args.output = expanded(args.output)
     names, weights = zip(*map(_weighed, args.others), strict=True)
     recipe = Recipe(args.method, weights, block_weights(args.blocks), args.text).checked(len(names))
     dtype = None if args.precision is None else precision_of(args.precision)
     with ExitStack() as opened:
-        base, *others = (opened.enter_context(open_source(locate(name))) for name in (args.model, *names))
+        without = () if args.vae is None else (Role.VAE,)
+        base = opened.enter_context(open_source(locate(args.model), without=without))
+        others = [opened.enter_context(open_source(locate(name), without=(Role.VAE,))) for name in names]
         made = blended(base, others, recipe)
         if args.vae is not None:
             made = opened.enter_context(with_vae(made, locate(args.vae, "vae", "model")))

@@ -7,8 +7,8 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
+from darkroom.cli.arguments import a_path
 from darkroom.files import as_json, expanded
 
 
@@ -18,7 +18,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     guides = commands.add_parser("guides", help="list ways of guiding, with their options")
     guides.set_defaults(run=show_guides)
     info = commands.add_parser("info", help="print what a picture's file says of how it was made")
-    info.add_argument("picture", type=Path, help="a picture made by Darkroom")
+    info.add_argument("picture", type=a_path, help="a picture made by Darkroom")
     info.set_defaults(run=show_info)
     doctor = commands.add_parser("doctor", help="look at this machine: versions, devices, precision, models")
     doctor.set_defaults(run=show_doctor)

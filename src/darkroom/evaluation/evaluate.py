@@ -175,6 +175,7 @@ def evaluate(model: Model, oracle: Oracle, asked: Questions, folder: Path, quiet
     verdicts: list[Verdict] = []
     ceilings: dict[str, Score] = {}
     complete = False
+    aspect = (requests[0].width or 1) / (requests[0].height or 1)
     try:
         with tqdm(total=len(cases), unit="picture", disable=quiet or None, dynamic_ncols=True) as bar:
             for case, request in zip(cases, requests, strict=True):
@@ -184,9 +185,8 @@ def evaluate(model: Model, oracle: Oracle, asked: Questions, folder: Path, quiet
                 bar.update()
                 bar.set_postfix(right=f"{sum(v.right for v in verdicts) / len(verdicts):.2f}", refresh=False)
         for task in asked.tasks:
-            ceilings[task] = ceiling(
-                oracle, prompts(task, asked.count, asked.seed, asked.core), asked.core, asked.seed
-            )
+            told = prompts(task, asked.count, asked.seed, asked.core)
+            ceilings[task] = ceiling(oracle, told, asked.core, asked.seed, aspect)
         complete = True
     except KeyboardInterrupt:
         pass

@@ -36,13 +36,15 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Everything a judge says about one picture; the surest thing comes first."""
+    """Everything a judge says about one picture, which is `aspect` times as wide as high; the surest thing comes
+    first."""
 
     things: tuple[Thing, ...]
     place: Guess
     time: Guess
     weather: Guess
     style: Guess
+    aspect: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,11 @@ def satisfies(reading: Reading, expectation: Expectation) -> bool:
     if expectation.relation is None:
         return True
     first, second = (things[: w.count] for w, things in zip(expectation.things, found, strict=True))
-    return all(related(a, expectation.relation, b) for a in first for b in second)
+    return all(related(a, expectation.relation, b, reading.aspect) for a in first for b in second)
 
 
-def related(first: Box, relation: str, second: Box) -> bool:
-    """Whether `first relation second` is what a viewer would say.
+def related(first: Box, relation: str, second: Box, aspect: float = 1.0) -> bool:
+    """Whether `first relation second` is what a viewer would say, in a picture `aspect` times as wide as high.
 
     GenEval's rule: the offset of the centres, less a tenth of the two boxes' sizes, points at most 60 degrees
     away from the relation's direction. "on": the first one's foot meets the second one's top, within a
@@ -100,7 +102,7 @@ def related(first: Box, relation: str, second: Box) -> bool:
         overlap = min(first.x1, second.x1) - max(first.x0, second.x0)
         touching = gap <= 0.25 * min(first.height, second.height)
         return touching and overlap >= min(first.width, second.width) / 3
-    dx = _beyond(first.centre[0] - second.centre[0], 0.1 * (first.width + second.width))
+    dx = aspect * _beyond(first.centre[0] - second.centre[0], 0.1 * (first.width + second.width))
     dy = _beyond(first.centre[1] - second.centre[1], 0.1 * (first.height + second.height))
     distance = math.hypot(dx, dy)
     along = {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[relation]
@@ -162,7 +164,8 @@ def agreement(reading: Reading, scene: Scene) -> dict[str, bool]:
 def truth(scene: Scene) -> Reading:
     """What a perfect judge says of the rendered scene."""
     things = tuple(Thing(b.kind, b.colour, b.x0, b.y0, b.x1, b.y1) for b in layout(scene))
-    return Reading(things, *(Guess(getattr(scene, name)) for name in SETTING))
+    place, time, weather, style = (Guess(getattr(scene, name)) for name in SETTING)
+    return Reading(things, place, time, weather, style)
 
 
 __all__ = [

@@ -34,6 +34,9 @@ from darkroom.world.scene import COLOURS, KINDS, PLACES, STYLES, TIMES, WEATHERS
 
 NAMES = {"place": PLACES, "time": TIMES, "weather": WEATHERS, "style": STYLES}
 STRIDE = 8
+LONGEST = 8.0
+"""The longest proportions in which pictures are read."""
+_COARSEST = 16
 CONFIG, WEIGHTS = "config.json", "oracle.safetensors"
 
 
@@ -80,7 +83,8 @@ class Residual(nn.Module):
 
 
 class OracleNetwork(nn.Module):
-    """(B, 3, size, size) in [-1, 1] to `Maps` with cells of STRIDE pixels."""
+    """(B, 3, height, width) in [-1, 1] to `Maps` with cells of STRIDE pixels. It learns from squares of `size`; sides
+    are multiples of 16."""
 
     def __init__(self, config: OracleConfig) -> None:
         super().__init__()
@@ -112,7 +116,10 @@ class OracleNetwork(nn.Module):
         seen = torch.einsum("bcp,bap->bac", x.float().flatten(2), weights)
         texture = stem.float().mean((2, 3))
         setting = {n: self.setting[n](torch.cat([seen[:, k], texture], 1)) for k, n in enumerate(SETTING)}
-        return Maps(self.kinds(x), self.colours(x), F.softplus(self.edges(x).float()) / STRIDE, setting)
+        height, width = (self.config.size / side for side in images.shape[2:])
+        share = torch.tensor([width, height, width, height], device=x.device)[:, None, None]
+        edges = F.softplus(self.edges(x).float()) / STRIDE * share
+        return Maps(self.kinds(x), self.colours(x), edges, setting)
 
 
 def cell_centres(count: int, device: torch.device | None = None) -> Tensor:
@@ -136,8 +143,11 @@ def decode(maps: Maps, threshold: float) -> list[Reading]:
             edges = (cx - left, cy - top, cx + right, cy + bottom)
             names = KINDS[int(kind[b, y, x])], COLOURS[int(colour[b, y, x])]
             things.append(Thing(*names, *edges, confidence=float(heat[b, y, x])))
-        guesses = (Guess(NAMES[n][int(rows[n].indices[b])], float(rows[n].values[b])) for n in SETTING)
-        readings.append(Reading(distinct(things), *guesses))
+        place, time, weather, style = (
+            Guess(NAMES[n][int(rows[n].indices[b])], float(rows[n].values[b])) for n in SETTING
+        )
+        aspect = heat.shape[2] / heat.shape[1]
+        readings.append(Reading(distinct(things), place, time, weather, style, aspect))
     return readings
 
 
@@ -197,8 +207,14 @@ class Oracle:
     def _batches(self, pictures: NDArray[np.uint8] | Sequence[Image.Image], batch: int) -> Iterator[Tensor]:
         if isinstance(pictures, np.ndarray) and (pictures.ndim != 4 or pictures.dtype != np.uint8):
             raise InvalidRequest(f"pictures are {pictures.shape} {pictures.dtype}: give (N, H, W, 3) uint8")
-        for start in range(0, len(pictures), batch):
-            part = [_sized(picture, self.config.size) for picture in pictures[start : start + batch]]
+        part: list[NDArray[np.uint8]] = []
+        for picture in pictures:
+            sized = _sized(picture, self.config.size)
+            if part and (len(part) == batch or part[0].shape != sized.shape):
+                yield torch.from_numpy(np.stack(part))
+                part = []
+            part.append(sized)
+        if part:
             yield torch.from_numpy(np.stack(part))
 
     def _read(self, pictures: Tensor) -> list[Reading]:
@@ -209,14 +225,27 @@ class Oracle:
 
 
 def _sized(picture: NDArray[np.uint8] | Image.Image, size: int) -> NDArray[np.uint8]:
-    """The picture as (size, size, 3), by averaging over areas where it is larger."""
+    """The picture as it is read, (h, w, 3): a square as (size, size, 3), another one in its proportions. By averaging
+    over areas where it is larger."""
     image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture.convert("RGB")
-    if image.size == (size, size):
+    width, height = read_size(*image.size, size)
+    if image.size == (width, height):
         return np.asarray(image)
-    larger = min(image.size) >= size
+    larger = image.width >= width and image.height >= height
     return np.asarray(
-        image.resize((size, size), Image.Resampling.BOX if larger else Image.Resampling.BICUBIC)
+        image.resize((width, height), Image.Resampling.BOX if larger else Image.Resampling.BICUBIC)
     )
+
+
+def read_size(width: int, height: int, size: int) -> tuple[int, int]:
+    """The size at which a picture of width x height is read. Things may be as large as in a square of its area, or of
+    its short side: halfway between, and in multiples of 16. What is longer than LONGEST is squeezed."""
+    if width == height:
+        return size, size
+    ratio = min(max(width, height) / min(width, height), LONGEST)
+    short = size / ratio**0.25
+    long, short = (max(1, round(each / _COARSEST)) * _COARSEST for each in (ratio * short, short))
+    return (long, short) if width > height else (short, long)
 
 
 def _shipped() -> Path:

@@ -13,8 +13,9 @@ from darkroom.errors import InvalidRequest
 from darkroom.evaluation.benchmark import TASKS, Prompt, prompts
 from darkroom.evaluation.judging import ATTRIBUTES, Expectation, Reading, Wanted, agreement, satisfies
 from darkroom.evaluation.judging import truth as perfect
-from darkroom.evaluation.oracle import Oracle
+from darkroom.evaluation.oracle import LONGEST, Oracle
 from darkroom.evaluation.scores import Score, breakdown, columns, percent
+from darkroom.generation.frames import continued
 from darkroom.world.render import render
 from darkroom.world.sampling import sample_scene, variants
 from darkroom.world.scene import COLOURS, PLACES, STYLES, Group, Scene
@@ -44,19 +45,29 @@ def _group(wanted: Wanted, rng: random.Random) -> Group:
     return Group(wanted.kind, wanted.colour or rng.choice(COLOURS), wanted.count)
 
 
-def readings(oracle: Oracle, scenes: Iterable[Scene], batch: int = 64) -> Iterator[Reading]:
-    """What the oracle says of each scene when it is rendered."""
-    waiting = list(scenes)
+def readings(
+    oracle: Oracle, scenes: Iterable[Scene], batch: int = 64, aspect: float = 1.0
+) -> Iterator[Reading]:
+    """What the oracle says of each scene when it is rendered. Pictures that are not squares but `aspect` times as wide
+    as high are squares continued: the world draws no others."""
+    waiting, side = list(scenes), oracle.config.size
+    aspect = min(max(aspect, 1 / LONGEST), LONGEST)
+    width, height = round(side * max(aspect, 1)), round(side / min(aspect, 1))
     for start in range(0, len(waiting), batch):
-        part = waiting[start : start + batch]
-        yield from oracle(np.stack([render(scene, oracle.config.size) for scene in part]))
+        part = [render(scene, side) for scene in waiting[start : start + batch]]
+        if aspect != 1:
+            part = [continued(picture, width, height) for picture in part]
+        yield from oracle(np.stack(part))
 
 
-def ceiling(oracle: Oracle, asked: Sequence[Prompt], core: bool = False, seed: int = 0) -> Score:
-    """How often the oracle passes pictures that are right: drawn ones, of scenes that satisfy the prompts."""
+def ceiling(
+    oracle: Oracle, asked: Sequence[Prompt], core: bool = False, seed: int = 0, aspect: float = 1.0
+) -> Score:
+    """How often the oracle passes pictures that are right: drawn ones, of scenes that satisfy the prompts, `aspect`
+    times as wide as high."""
     rng = random.Random(f"ceiling {seed}")
     scenes = [scene_for(prompt, rng, core) for prompt in asked]
-    seen = readings(oracle, scenes)
+    seen = readings(oracle, scenes, aspect=aspect)
     return Score.of(satisfies(r, prompt.expectation) for r, prompt in zip(seen, asked, strict=True))
 
 

@@ -22,7 +22,7 @@ from darkroom.engine.memory import MODES, Memory, as_size, memory_mode, stays_an
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.cost import Cost, cost_of
 from darkroom.forecast.speed import Speed
-from darkroom.generation.job import passes
+from darkroom.generation.passes import passes
 from darkroom.generation.request import Request
 from darkroom.networks import VAE, Added, MMDiT, T5Encoder, UNet
 from darkroom.networks.roles import Role

@@ -19,13 +19,9 @@ on from the top of that step and ends with the same bytes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from darkroom.checkpoint.family import Family
@@ -34,22 +30,20 @@ from darkroom.diffusion import (
     Ask,
     Guidance,
     Point,
-    Points,
     Question,
     Run,
     Sampler,
     SeededNoise,
     Seeding,
     Snapshot,
-    count_calls,
     estimate,
     guidance_from,
     parse_guides,
-    points_for,
     positives,
-    tail,
 )
 from darkroom.generation.ensemble import Member, averaged, shares
+from darkroom.generation.frames import fitted
+from darkroom.generation.passes import Pass, passes
 from darkroom.generation.request import Request
 from darkroom.generation.wording import Extras, Wording
 from darkroom.generation.work import Decode, Denoise, Encode, Prepare, Row, Work
@@ -57,9 +51,6 @@ from darkroom.language import Moment
 from darkroom.networks.freeu import FreeU
 from darkroom.pixels import Pixels
 from darkroom.prompt import Conditioning, Prompt
-
-# Above this many times the native area a model repeats itself: draw small first, then refine.
-_SECOND_PASS_AREA = 2.0
 
 
 class Saved(NamedTuple):
@@ -70,24 +61,6 @@ class Saved(NamedTuple):
     run: Snapshot
     memory: Mapping[int, Mapping[str, Tensor]] = {}
     done: int = 0
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One way from noise to a latent of width x height pixels; `before` is the steps of the pass before it."""
-
-    width: int
-    height: int
-    points: Points
-    calls: int
-    before: int = 0
-
-    @property
-    def steps(self) -> int:
-        return len(self.points) - 1
-
-    def moment(self, step: int) -> Moment:
-        return Moment(step, self.steps, self.before)
 
 
 Told: TypeAlias = Mapping["Prompt | None", Conditioning]
@@ -159,9 +132,9 @@ class Job:
             self._stage, self._run = stage, run
             yield from self._denoise(run, each, told)
             pixels = yield Decode(run.x)
-        assert pixels is not None
+        assert pixels is not None and self.request.width and self.request.height
         self.total = self.done
-        return pixels
+        return fitted(pixels, self.request.width, self.request.height)
 
     def _needed(self) -> dict[int, tuple[Prompt | None, ...]]:
         """Every prompt of every step, by the expert that makes the step, each once."""
@@ -199,15 +172,15 @@ class Job:
         self._memory = {}
         if smaller is None:
             return Run.begin(source, each.points[0])
-        enlarged = Image.fromarray(smaller).resize((each.width, each.height), Image.Resampling.LANCZOS)
-        latent = yield Prepare(np.asarray(enlarged))
+        latent = yield Prepare(each.begun(smaller, each.width, each.height))
         return Run.begin(source, each.points[0], latent)
 
     def shares(self, each: Pass, step: int) -> tuple[tuple[int, float], ...]:
         """The experts that make a step, and the share of each."""
         if self._refiner is not None and self._refines(each.points[step]):
             return ((self._refiner, 1.0),)
-        return shares(self.members, step, each.steps)
+        moment = each.moment(step)
+        return shares(self.members, moment.step, moment.steps)
 
     def _refines(self, point: Point) -> bool:
         """Whether the refiner makes the step that starts at a point: it makes those of little noise
@@ -225,14 +198,17 @@ class Job:
             while True:
                 if run.step != step:
                     step, self._remembered, self._done = run.step, _copied(self._memory), self.done
+                moment = each.moment(step)
                 answers = []
                 # By the whole step, not by the point: a step of two calls is not torn in the middle.
                 for number, share in self.shares(each, step):
                     process, guidance = self.experts[number].process, self.guidance[number]
                     memory = self._memory.setdefault(number, {})
-                    question = Question(x, point, process, step, each.steps, memory)
+                    question = Question(x, point, process, moment.step, moment.steps, memory)
                     asked = guidance.rows(question)
-                    rows = tuple(self._row(row, question, number, each, told[number]) for row in asked)
+                    rows = tuple(
+                        self._row(row, question, number, each, moment, told[number]) for row in asked
+                    )
                     outputs = yield Denoise(rows)
                     answers.append((estimate(guidance, outputs, question), share))
                 answer = averaged(answers)
@@ -244,9 +220,8 @@ class Job:
         except StopIteration:
             return
 
-    def _row(self, row: Ask, question: Question, number: int, each: Pass, told: Told) -> Row:
+    def _row(self, row: Ask, question: Question, number: int, each: Pass, moment: Moment, told: Told) -> Row:
         family = self.experts[number]
-        moment = each.moment(question.step)
         x, time = question.process.network_input(question.x, question.point)
         return Row(
             x,
@@ -296,30 +271,3 @@ def sizes(name: str, request: Request, family: Family, each: Pass) -> tuple[floa
         score = request.negative_aesthetic if name == "negative" else request.aesthetic
         return (*original, *crop, score)
     return (*original, *crop, each.height, each.width)
-
-
-def passes(request: Request, family: Family) -> list[Pass]:
-    """The passes a settled request takes: two where it is much larger than the model's native size."""
-    assert request.width and request.height and request.steps and request.second_strength
-    assert request.sampler and request.schedule
-    function = SAMPLERS[request.sampler].function
-    points = points_for(family.schedule, request.steps, request.sampler, request.schedule)
-    final = Pass(request.width, request.height, points, count_calls(function, points))
-    small = native_size(request.width, request.height, family)
-    larger = request.width * request.height > _SECOND_PASS_AREA * family.native**2
-    if small == (request.width, request.height) or not (
-        request.second_pass == "on" or (request.second_pass == "auto" and larger)
-    ):
-        return [final]
-    refining = tail(points, request.second_strength, convention="a1111")
-    return [
-        Pass(*small, points, final.calls),
-        Pass(request.width, request.height, refining, count_calls(function, refining), len(points) - 1),
-    ]
-
-
-def native_size(width: int, height: int, family: Family) -> tuple[int, int]:
-    """The size nearest the native area with the proportions of width x height, never enlarged."""
-    scale = min(1.0, family.native / math.sqrt(width * height))
-    unit = family.unit
-    return max(unit, round(width * scale / unit) * unit), max(unit, round(height * scale / unit) * unit)

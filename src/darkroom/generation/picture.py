@@ -159,4 +159,7 @@ def _metadata(image: Image.Image, path: str | Path) -> dict[str, Any]:
         found = found.get(_KEY, found) if isinstance(found.get(_KEY), dict) else found
     if not isinstance(found, dict) or "request" not in found:
         raise InvalidRequest(f"{path} holds no Darkroom metadata: it was made elsewhere, or saved without it")
+    request, numerics = found["request"], found.get("numerics")
+    if isinstance(request, dict) and isinstance(numerics, dict) and numerics.get("version") in (1, 2):
+        request.setdefault("compose", "own")  # There was no choice yet.
     return found

@@ -27,6 +27,7 @@ MAX_COUNT = 10_000
 MAX_SEED = 2**63 - 1
 MAX_ENSD = 2**31 - 1
 DYNAMIC = ("off", "random", "all")
+COMPOSE = ("native", "own")
 SECOND_PASS = ("auto", "on", "off")
 
 
@@ -69,7 +70,10 @@ class Request:
         "a textual inversion beside the library's: a file, whose name stands for it, or NAME=FILE",
         each="embedding",
     )
-    width: int | None = _option(None, "width in pixels, a multiple of 8 (default: the model's native size)")
+    width: int | None = _option(
+        None,
+        "width in pixels, a multiple of 8 (default: the model's native size: 128 for pocket, 512 for SD 1)",
+    )
     height: int | None = _option(None, "height in pixels, a multiple of 8 (default: the model's native size)")
     steps: int | None = _option(None, f"sampling steps, 1 to {MAX_STEPS:,} (default: the model's)")
     guidance: float | None = _option(
@@ -109,8 +113,16 @@ class Request:
     refiner_switch: float | None = _option(
         None, "share of the way from noise to picture after which the refiner takes over (default: 0.8)"
     )
+    compose: str | None = _option(
+        None,
+        "native: draw at the model's native size, then continue the picture to its proportions and enlarge it; "
+        "own: in its own proportions from the start (default: the model's)",
+        choices=COMPOSE,
+    )
     second_pass: str = _option(
-        "auto", "draw large pictures at the native size first, then refine them enlarged", choices=SECOND_PASS
+        "auto",
+        "draw large pictures small first, then refine them enlarged; off draws at the full size at once",
+        choices=SECOND_PASS,
     )
     second_strength: float | None = _option(
         None, "how much of the second pass is drawn anew, above 0 and up to 1 (default: the model's)"
@@ -128,10 +140,11 @@ class Request:
             ("emphasis", EMPHASES),
             ("dynamic", DYNAMIC),
             ("noise_source", SOURCES),
+            ("compose", COMPOSE),
             ("second_pass", SECOND_PASS),
         ):
             value = getattr(self, name)
-            if value not in tuple(choices):
+            if value not in tuple(choices) and not (name == "compose" and value is None):
                 raise InvalidRequest(f"{name} is {value!r}: choose one of {', '.join(choices)}")
         adapters, guides = _texts("adapters", self.adapters), _texts("guides", self.guides)
         embeddings, styles = _texts("embeddings", self.embeddings), _texts("styles", self.styles)

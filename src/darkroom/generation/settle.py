@@ -35,6 +35,7 @@ def settle(request: Request, family: Family, name: str, refined: bool = False) -
         guidance=preferences.guidance,
         sampler=preferences.sampler,
         schedule=schedule,
+        compose=preferences.compose,
         second_strength=preferences.second_strength,
         refiner_switch=REFINER_SWITCH if refined else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from darkroom.adapters.adapter import Adapter
 from darkroom.adapters.applied import TextChanges
@@ -13,7 +13,8 @@ from darkroom.diffusion import positives
 from darkroom.errors import InvalidRequest
 from darkroom.generation.request import Request
 from darkroom.language import Moment, Part, dialect_of, read, read_whole
-from darkroom.language.tags import Tag, parse_tag
+from darkroom.language.tags import Tag, parse_tag, tagged
+from darkroom.library.locate import anchored, anchored_tags
 from darkroom.prompt import Prompt
 from darkroom.prompt.vocabulary import Embeddings
 
@@ -77,6 +78,23 @@ class Wording:
 
     def _untagged(self, text: str) -> tuple[str, tuple[Tag, ...]]:
         return dialect_of(self.request.dialect).tagged(text)
+
+
+def anchored_files(request: Request) -> Request:
+    """The request with every file that it names beside the model, in its prompts too, named as from any folder."""
+    found = replace(
+        request,
+        adapters=tuple(map(anchored, request.adapters)),
+        embeddings=tuple(map(anchored, request.embeddings)),
+    )
+    if dialect_of(request.dialect).tagged is not tagged:
+        return found
+    return replace(
+        found,
+        prompt=anchored_tags(request.prompt),
+        prompt_2=request.prompt_2 and anchored_tags(request.prompt_2),
+        prompt_3=request.prompt_3 and anchored_tags(request.prompt_3),
+    )
 
 
 def _three(request: Request, name: str) -> tuple[str, ...]:

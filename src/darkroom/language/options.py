@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from darkroom.errors import InvalidRequest, nearest
+
+_PATH = re.compile(r"^[^=]*([/\\]|\.(safetensors|sft|ckpt|pt|pth|bin)$)", re.IGNORECASE)
+"""What only a path holds: a separator, or the ending of a file with weights."""
 
 
 def named_options(
@@ -15,7 +19,7 @@ def named_options(
 
     `what` has them, for errors: "the adapter". Raises InvalidRequest for an option that is not known.
     """
-    name, *words = (word.strip() for word in text.split(":"))
+    name, words = named(text)
     known = (*positions, *others)
     found: dict[str, str] = {}
     alone = iter(positions)
@@ -27,6 +31,13 @@ def named_options(
             raise InvalidRequest(f"{word!r} of {what} {text!r} is not understood: {hint}")
         found[option] = value
     return name, found
+
+
+def named(text: str) -> tuple[str, list[str]]:
+    """The name and the words behind it. A path may hold colons, as after the letter of a drive."""
+    words = [word.strip() for word in text.split(":")]
+    last = max((at for at, word in enumerate(words) if _PATH.search(word)), default=0)
+    return ":".join(text.split(":")[: last + 1]).strip(), words[last + 1 :]
 
 
 def number(value: str, text: str, what: str) -> float:

@@ -9,7 +9,8 @@ from pathlib import Path
 from darkroom.checkpoint.foreign import BESIDE_OPTIONS, a_kind
 from darkroom.errors import ModelError
 from darkroom.files import expanded, portable
-from darkroom.language.tags import KINDS
+from darkroom.language.options import named
+from darkroom.language.tags import KINDS, TAG
 from darkroom.library.lock import locked
 from darkroom.library.records import Entry, Library, Version, installed, suggestion, version_of
 from darkroom.weights.names import INDEX, SUFFIXES, has_weights
@@ -46,6 +47,8 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
     Raises ModelError that says what to do.
     """
     name, kinds = str(model), (kind, *others)
+    if not name.strip():
+        raise ModelError(f"the name of the {kind} is empty: give a name, a file or a folder")
     if "model" in kinds and (folder := installed().get(name)):
         wanted = locked(name, "model")
         return folder if wanted is None else wanted.choose([_embedded(name, folder).version]).path
@@ -101,13 +104,19 @@ def given_path(model: str | Path) -> str | None:
 
 def anchored(text: str) -> str:
     """What stands for a file beside a model, "NAME:options" or "WORD=FILE", its path from here as one from anywhere."""
-    words = text.split(":")
-    at = 1 if len(words) > 1 and words[0].strip() in KINDS else 0
-    before, equals, name = words[at].rpartition("=")
-    path = Path(name.strip())
-    if not path.is_absolute() and path.exists() and ":" not in (whole := portable(path)):
-        words[at] = f"{before}{equals}{whole}"
-    return ":".join(words)
+    kind, colon, _ = text.partition(":")
+    head = f"{kind}:" if colon and kind.strip() in KINDS else ""
+    name, words = named(text.removeprefix(head))
+    before, equals, file = name.rpartition("=")
+    path = Path(file.strip())
+    if not file.strip() or path.is_absolute() or not path.exists():
+        return text
+    return head + ":".join([f"{before}{equals}{portable(path)}", *words])
+
+
+def anchored_tags(prompt: str) -> str:
+    """A prompt whose tags name files as `anchored` does."""
+    return TAG.sub(lambda tag: f"<{anchored(f'{tag[1]}:{tag[2]}')}>", prompt)
 
 
 def recalled(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from darkroom.cli.arguments import a_path
 from darkroom.cli.models.shared import Command, add_kind, check_kind, entries_of, size_of, told
 from darkroom.cli.progress import byte_bar, counted
 from darkroom.errors import InvalidRequest, ModelError
@@ -41,7 +42,7 @@ def add(command: Command) -> None:
     sub.add_argument(
         "--locked", action="store_true", help="fetch exactly what models.lock lists (or WHAT of it)"
     )
-    sub.add_argument("--lock", type=Path, help="a lock elsewhere (with --locked)")
+    sub.add_argument("--lock", type=a_path, help="a lock elsewhere (with --locked)")
 
     sub = command(
         "verify",
@@ -50,7 +51,7 @@ def add(command: Command) -> None:
         "Checks what models.lock lists against it as well. Exits with 1 if anything is wrong.",
     )
     sub.add_argument("name", nargs="*", help="names (default: everything)")
-    sub.add_argument("--lock", type=Path, help="a lock (default: models.lock, if there is one)")
+    sub.add_argument("--lock", type=a_path, help="a lock (default: models.lock, if there is one)")
     add_kind(sub)
 
     sub = command(
@@ -61,7 +62,7 @@ def add(command: Command) -> None:
         "Given names are added to what it lists.",
     )
     sub.add_argument("name", nargs="*", help="names (default: every model, LoRA and so on)")
-    sub.add_argument("--file", type=Path, default=Path("models.lock"), help="where (default: models.lock)")
+    sub.add_argument("--file", type=a_path, default=Path("models.lock"), help="where (default: models.lock)")
     add_kind(sub)
 
 

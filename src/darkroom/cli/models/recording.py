@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from darkroom.cli.arguments import a_path
 from darkroom.cli.models.shared import Command, add_kind, check_kind, size_of, told
 from darkroom.cli.progress import byte_bar, counted
 from darkroom.errors import InvalidRequest, ModelError
@@ -23,7 +23,7 @@ def add(command: Command) -> None:
         "record a file or a model folder, where it lies",
         "Under a name that is there already it becomes that entry's newest version.",
     )
-    sub.add_argument("path", type=Path, help="a file, or a folder in the Hugging Face layout")
+    sub.add_argument("path", type=a_path, help="a file, or a folder in the Hugging Face layout")
     sub.add_argument("--name", help="what to call it (default: as the file is called)")
     sub.add_argument("--alias", action="append", default=[], help="another name; may be given several times")
     add_kind(sub, "what it is, if its header does not tell")
@@ -36,7 +36,7 @@ def add(command: Command) -> None:
         "cache; any other folder is searched for models. Files are told by their headers, neither copied nor changed.",
     )
     sub.add_argument(
-        "folder", nargs="*", type=Path, help="folders (default: where those programs usually are)"
+        "folder", nargs="*", type=a_path, help="folders (default: where those programs usually are)"
     )
     sub.add_argument(
         "--hash", action="store_true", help="also compute each file's SHA-256, which reads it whole"

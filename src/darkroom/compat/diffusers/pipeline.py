@@ -16,7 +16,6 @@ from tqdm.auto import tqdm
 from darkroom.adapters.applied import applied
 from darkroom.adapters.merged import Merged
 from darkroom.checkpoint.family import Family
-from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.settings import scheduler_json
 from darkroom.compat.diffusers.adapters import Adapted
 from darkroom.compat.diffusers.autoencoders import Autoencoder
@@ -38,7 +37,7 @@ from darkroom.compat.diffusers.call import (
 from darkroom.compat.diffusers.calls import Calls, Running
 from darkroom.compat.diffusers.images import ImageProcessor
 from darkroom.compat.diffusers.job import Batch, Told
-from darkroom.compat.diffusers.placed import Placed
+from darkroom.compat.diffusers.placed import Placed, opened
 from darkroom.compat.diffusers.prompts import encode
 from darkroom.compat.diffusers.schedulers import scheduler_of
 from darkroom.compat.diffusers.schedulers.base import Scheduler
@@ -79,7 +78,7 @@ class DiffusionPipeline(Calls, Adapted, Placed):
     tensor_inputs: ClassVar[tuple[str, ...]] = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
     def __init__(self, path: Path, options: Mapping[str, Any], scheduler: Scheduler | None = None) -> None:
-        with open_source(path, variant=options.get("variant")) as source:
+        with opened(path, options) as source:
             self._family = source.family
             own = scheduler_json(source)
         self._begin_calls()
@@ -139,7 +138,7 @@ class DiffusionPipeline(Calls, Adapted, Placed):
                 f"scheduler is {foreign(scheduler)}: import it from darkroom.compat.diffusers"
             )
         path = locate(pretrained_model_name_or_path)
-        with open_source(path, variant=variant) as source:
+        with opened(path, options) as source:
             kind = cls._for(source.family)
         pipe = kind(path, options, scheduler)
         wanted = torch_dtype if torch_dtype is not None else dtype

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
+from darkroom.checkpoint.opening import open_source
+from darkroom.checkpoint.source import Source
 from darkroom.engine import place
 from darkroom.engine.devices import PRECISIONS
 from darkroom.errors import InvalidRequest
 from darkroom.model import Model
+from darkroom.networks.roles import Role
 
 Own = TypeVar("Own", bound="Placed")
+
+
+def opened(path: Path, options: Mapping[str, Any]) -> Source:
+    """What is at a path, for a model that is to be loaded with those options."""
+    without = (Role.VAE,) if "vae" in options else ()
+    return open_source(path, variant=options.get("variant"), t5=options.get("t5", True), without=without)
 
 
 class Placed:

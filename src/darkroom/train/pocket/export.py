@@ -77,6 +77,7 @@ def assemble(vae_folder: Path, trained: Path, out: Path, name: str = "pocket") -
                 "guidance": facts["guidance"],
                 "sampler": facts["sampler"],
                 "schedule": "simple" if facts["process"] == "flow" else "karras",
+                "compose": "native",  # It knows squares alone.
             },
             "preview": preview_matrix(vae),
             "trained_on": {"world": "darkroom.world", "vae": facts["vae"]},

@@ -1,0 +1,72 @@
+"""A picture brought to another size: stretched, cut or continued."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from darkroom.pixels import Pixels
+
+# What of a side is left out before it is continued (painters leave a rim), and what beside it is drawn out, in heights
+# of the picture.
+_RIM = 0.04
+# Within how much of the picture's height a continuation loses its detail, and how much.
+_FADING, _BLUR = 1 / 16, 1 / 40
+
+
+def stretched(pixels: Pixels, width: int, height: int) -> Pixels:
+    """A picture (h, w, 3) uint8 as (height, width, 3), whatever becomes of its proportions."""
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def fitted(pixels: Pixels, width: int, height: int) -> Pixels:
+    """A picture as (height, width, 3) in its own proportions: what is too much is cut off on both sides alike."""
+    h, w = pixels.shape[:2]
+    if (w, h) == (width, height):
+        return pixels
+    shown = min(w, h * width / height), min(h, w * height / width)
+    left, top = (w - shown[0]) / 2, (h - shown[1]) / 2
+    box = left, top, left + shown[0], top + shown[1]
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS, box=box))
+
+
+def continued(pixels: Pixels, width: int, height: int) -> Pixels:
+    """A picture as the middle of one of (height, width, 3), as large as fits there, its edges drawn out to both sides.
+
+    What is at an edge goes on as lines that soon lose their detail: sky, water and ground as a first idea, for a model
+    to draw upon.
+    """
+    h, w = pixels.shape[:2]
+    if w * height > width * h:  # What is missing is above and below.
+        turned = continued(pixels.transpose(1, 0, 2), height, width)
+        return np.ascontiguousarray(turned.transpose(1, 0, 2))
+    middle = stretched(pixels, round(w * height / h), height).astype(np.float32)
+    missing = width - middle.shape[1]
+    rim = round(height * _RIM) if missing else 0
+    if not rim:
+        return stretched(pixels, width, height)
+    before = missing // 2
+    left = _drawn_out(middle[:, rim : 2 * rim + 1], before + rim)[:, ::-1]
+    right = _drawn_out(middle[:, -2 * rim - 1 : -rim], missing - before + rim)
+    whole = np.concatenate([left, middle[:, rim:-rim], right], axis=1)
+    return whole.round().clip(0, 255).astype(np.uint8)
+
+
+def _drawn_out(edge: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
+    """The mean colours of an edge (h, n, 3) going on for some columns away from it: (h, columns, 3)."""
+    height = len(edge)
+    near = edge.mean(axis=1)
+    far = _softened(near, height * _BLUR)
+    share = np.minimum(np.arange(columns, dtype=np.float32) / (height * _FADING), 1)[:, None]
+    drawn: NDArray[np.float32] = near[:, None] * (1 - share) + far[:, None] * share
+    return drawn
+
+
+def _softened(colours: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Colours (h, 3) with a Gaussian drawn over them."""
+    reach = int(3 * sigma) + 1
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    padded = np.pad(colours, ((reach, reach), (0, 0)), mode="edge")
+    rows = [np.convolve(channel, weights / weights.sum(), "valid") for channel in padded.T]
+    return np.stack(rows, axis=1).astype(np.float32)

@@ -1,0 +1,131 @@
+"""The passes that a picture takes through the sampler: one at its own size, or some at sizes that its model draws well
+at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from darkroom.checkpoint.family import Family
+from darkroom.diffusion import SAMPLERS, Points, count_calls, points_for, tail
+from darkroom.generation.frames import continued, fitted, stretched
+from darkroom.generation.request import Request
+from darkroom.language import Moment
+from darkroom.pixels import Pixels
+
+# Above this many times the native area a model repeats itself: draw small first, then refine.
+_SECOND_PASS_AREA = 2.0
+# The share of the way from picture to noise from which what a picture is continued by is drawn: enough for scenery, too
+# little for things of its own. Measured with pocket: 0.2 to 0.25 are best, from 0.3 on there are things.
+_CONTINUING = 0.25
+_FEWEST_STEPS = round(1 / _CONTINUING)
+# Proportions this near to those it was drawn in are cut out of a picture; beyond, it is continued.
+_CUT = 1.07
+# What is longer is cut out of this.
+_LONGEST = 8.0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One way to a latent of width x height pixels, from noise or from the picture of the pass before, which `begun`
+    brings to its size.
+
+    `before` is the steps of the pass that this one is counted on from, `skipped` those that it leaves out at its
+    beginning.
+    """
+
+    width: int
+    height: int
+    points: Points
+    calls: int
+    begun: Callable[[Pixels, int, int], Pixels] = stretched
+    before: int = 0
+    skipped: int = 0
+
+    @property
+    def steps(self) -> int:
+        return len(self.points) - 1
+
+    def moment(self, step: int) -> Moment:
+        """Where its step stands for what goes by steps: prompts, adapters, guidance, ensembles."""
+        return Moment(step + self.skipped, self.steps + self.skipped, self.before)
+
+
+def passes(request: Request, family: Family) -> list[Pass]:
+    """The passes that a settled request takes."""
+    assert request.width and request.height
+    own = request.width, request.height
+    if request.second_pass == "off":
+        return [_from_noise(own, request, family)]
+    return (_natively if request.compose == "native" else _in_proportion)(own, request, family)
+
+
+def _natively(own: tuple[int, int], request: Request, family: Family) -> list[Pass]:
+    """A square of the native size, continued to the picture's proportions; what comes out is enlarged."""
+    square, frame = (family.native, family.native), framed(*own, family)
+    found = [_from_noise(square, request, family)]
+    if frame != square:
+        found.append(_continuing(frame, request, family))
+    if request.second_pass == "on" and own != square and math.prod(own) >= math.prod(frame):
+        found.append(_refining(own, request, family, fitted))
+    return found
+
+
+def _in_proportion(own: tuple[int, int], request: Request, family: Family) -> list[Pass]:
+    """The picture at its own size; where that is much larger than the native one, small first."""
+    small = native_size(*own, family)
+    larger = math.prod(own) > _SECOND_PASS_AREA * family.native**2
+    if small == own or not (request.second_pass == "on" or larger):
+        return [_from_noise(own, request, family)]
+    return [_from_noise(small, request, family), _refining(own, request, family, stretched)]
+
+
+def native_size(width: int, height: int, family: Family) -> tuple[int, int]:
+    """The size nearest the native area with the proportions of width x height, never enlarged."""
+    scale = min(1.0, family.native / math.sqrt(width * height))
+    unit = family.unit
+    return max(unit, round(width * scale / unit) * unit), max(unit, round(height * scale / unit) * unit)
+
+
+def framed(width: int, height: int, family: Family) -> tuple[int, int]:
+    """The size to which a native square is continued for a picture of width x height to be made of it."""
+    ratio = min(max(width, height) / min(width, height), _LONGEST)
+    if ratio <= _CUT:
+        return family.native, family.native
+    long = math.ceil(family.native * ratio / family.unit) * family.unit
+    long = min(long, family.largest or long)
+    return (long, family.native) if width > height else (family.native, long)
+
+
+def _from_noise(size: tuple[int, int], request: Request, family: Family) -> Pass:
+    points = _points(request, family)
+    return Pass(*size, points, _calls(points, request))
+
+
+def _continuing(size: tuple[int, int], request: Request, family: Family) -> Pass:
+    """Takes the last steps of the pass before again, on its picture continued."""
+    assert request.steps
+    points = _points(request, family, max(request.steps, _FEWEST_STEPS))
+    time = family.schedule.first + _CONTINUING * (family.schedule.last - family.schedule.first)
+    skipped = min(range(len(points) - 1), key=lambda at: abs(points[at].time - time))
+    again = points[skipped:]
+    return Pass(*size, again, _calls(again, request), continued, skipped=skipped)
+
+
+def _refining(
+    size: tuple[int, int], request: Request, family: Family, begun: Callable[[Pixels, int, int], Pixels]
+) -> Pass:
+    assert request.second_strength
+    points = _points(request, family)
+    refining = tail(points, request.second_strength, convention="a1111")
+    return Pass(*size, refining, _calls(refining, request), begun, before=len(points) - 1)
+
+
+def _points(request: Request, family: Family, steps: int | None = None) -> Points:
+    assert request.steps and request.sampler and request.schedule
+    return points_for(family.schedule, steps or request.steps, request.sampler, request.schedule)
+
+
+def _calls(points: Points, request: Request) -> int:
+    return count_calls(SAMPLERS[str(request.sampler)].function, points)
