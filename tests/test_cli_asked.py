@@ -120,6 +120,7 @@ def test_every_mistake_is_told_before_the_first_picture(run, tmp_path):  # noqa:
     (tmp_path / "p.jsonl").write_text('{"prompt": 5}\n{"prompt": "a"}\n{"promt": "a"}\n[]\n')
     _, _, err = run("generate", "--prompts", "p.jsonl", *QUICK)
     assert [f"line {line}" in err for line in (1, 2, 3, 4)] == [True, False, True, True]
+    assert "line 4: '[]' is no JSON object" in err
 
 
 def test_a_json_list_of_prompts(run, tmp_path):  # noqa: F811

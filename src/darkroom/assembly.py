@@ -6,13 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from darkroom.checkpoint.beside import with_vae
 from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.source import Source, noted
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation.ensemble import Member, parse_member
-from darkroom.library.locate import locate, name_of
-from darkroom.networks.roles import Role
+from darkroom.library.locate import OF_A_VAE, OF_PARTS, locate, name_of
 
 
 @contextmanager
@@ -40,13 +38,10 @@ def open_model(
             zero_snr=zero_snr,
             variant=variant,
             t5=t5,
-            others=[locate(each, "text-encoder", "model", "vae") for each in others],
-            without=() if vae is None else (Role.VAE,),
+            others=[locate(each, *OF_PARTS) for each in others],
+            vae=None if vae is None else locate(vae, *OF_A_VAE),
         )
         opened.push(source)
-        if vae is not None:
-            source = with_vae(source, locate(vae, "vae", "model"))
-            opened.push(source)
         source = noted(source)
         refining = None
         if refiner is not None:

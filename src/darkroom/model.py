@@ -35,7 +35,7 @@ from darkroom.generation.settle import settle
 from darkroom.generation.templates import completed, pictures
 from darkroom.generation.wording import Extras, Wording, anchored_files
 from darkroom.language.tags import parse_tag
-from darkroom.library.locate import anchored, given_path, locate, name_of
+from darkroom.library.locate import OF_A_VAE, OF_PARTS, anchored, given_path, locate, name_of
 from darkroom.pixels import to_pixels
 from darkroom.record import described, files_of, hashes_of, numerics_of
 from darkroom.weights.hashes import sha256_of
@@ -207,9 +207,8 @@ class Model:
     def _develop(self, request: Request, asked: Request) -> Iterator[Step | Picture]:
         waiting = ((i, self._job(each)) for i, each in enumerate(pictures(request)))
         running: dict[int, Task[Job]] = {}
-        engine = (
-            self.engine.beside()
-        )  # Streams side by side go at the pace of whoever asks for their next step.
+        # Streams side by side go at the pace of whoever asks for their next step.
+        engine = self.engine.beside()
         with self._drawing():
             try:
                 while True:
@@ -352,8 +351,8 @@ def load(
         }
         asked = {
             "paths": {part: path for part, path in paths.items() if path and path != [None]} or None,
-            "vae": None if vae is None else name_of(locate(vae, "vae", "model")),
-            "others": [name_of(locate(each, "text-encoder", "model", "vae")) for each in others] or None,
+            "vae": None if vae is None else name_of(locate(vae, *OF_A_VAE)),
+            "others": [name_of(locate(each, *OF_PARTS)) for each in others] or None,
             "prediction": prediction,
             "zero_snr": zero_snr,
             "variant": variant,

@@ -16,7 +16,7 @@ from darkroom.checkpoint.foreign import UNKNOWN
 from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.settings import read_json, scheduled, with_extra
-from darkroom.checkpoint.single_file import Holding, file_holding
+from darkroom.checkpoint.single_file import Holding, file_holding, sparing
 from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
 from darkroom.errors import DarkroomError, ModelError, UnsupportedModel
 from darkroom.networks.roles import DENOISERS, Role
@@ -81,7 +81,8 @@ def folder_holding(
 ) -> Holding:
     """The networks of a model's folder, as its index lists them. Raises ModelError where one is damaged, but for one in
     a `spare` role."""
-    parts, damaged = [], {}
+    parts: list[Part] = []
+    damaged: dict[Role, ModelError] = {}
     for role in Role:
         named = index.get(role)
         if not named or named[0] is None:
@@ -89,15 +90,10 @@ def folder_holding(
         component = component_for(role, str(named[-1]))
         if not (folder / role).is_dir() or (role.denoises and named[-1] != component.class_name):
             continue  # To be given, or no business of who takes another part.
-        try:
-            with ExitStack() as own:
-                weights = own.enter_context(weights_at(folder / role, variant))
-                parts.append(component_at(role, folder / role, component, weights))
-                opened.push(own.pop_all())
-        except ModelError as error:
-            if role not in spare:
-                raise
-            damaged[role] = error
+        with sparing(role, spare, damaged), ExitStack() as own:
+            weights = own.enter_context(weights_at(folder / role, variant))
+            parts.append(component_at(role, folder / role, component, weights))
+            opened.push(own.pop_all())
     tokenizers = {
         part.role: folder / part.role.tokenizer
         for part in parts

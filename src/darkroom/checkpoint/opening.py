@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from darkroom.checkpoint.beside import held_at, let_go, with_parts
+from darkroom.checkpoint.beside import held_at, let_go, with_parts, with_vae
 from darkroom.checkpoint.folder import open_folder
 from darkroom.checkpoint.foreign import refuse_foreign
 from darkroom.checkpoint.single_file import assembled
@@ -27,17 +27,18 @@ def open_source(
     variant: str | None = None,
     others: Sequence[Path] = (),
     t5: bool = True,
+    vae: Path | None = None,
     without: Collection[Role] = (),
 ) -> Source:
     """What a file or a folder holds. Raises ModelError where it is no model, or a damaged one.
 
     `prediction` (epsilon, v_prediction, sample, flow) and `zero_snr` override what was found; `variant` picks among a
     folder's files ("fp16"); `others` are files or folders with text encoders to use in place of this one's, or with
-    parts that it lacks; without `t5` a Stable Diffusion 3 does without its largest text encoder; networks in the roles
-    of `without` may be damaged, the caller has others. The files stay open for their tensors to be read: use it as a
-    context manager, or call `close`.
+    parts that it lacks; without `t5` a Stable Diffusion 3 does without its largest text encoder; `vae` is where the
+    autoencoder is from instead. Networks in the roles of `without` are not needed, and may be damaged. The files stay
+    open for their tensors to be read: use it as a context manager, or call `close`.
     """
-    without = {*without, *(() if t5 else (Role.TEXT_ENCODER_3,))}
+    without = {*without, *(() if t5 else (Role.TEXT_ENCODER_3,)), *(() if vae is None else (Role.VAE,))}
     with ExitStack() as opened:
         beside = [held_at(each, variant, opened) for each in others]
         offers = {role for given in beside for part in given.parts for role in part.component.roles}
@@ -57,6 +58,7 @@ def open_source(
                 raise error
         _check_widths(source)
         source = _without_t5(_overridden(source, prediction, zero_snr), t5)
+        source = source if vae is None else with_vae(source, vae)
         opened.pop_all()
     return source
 

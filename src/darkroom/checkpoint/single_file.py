@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -66,18 +67,24 @@ def file_holding(weights: WeightsFile, spare: Collection[Role] = ()) -> Holding:
     except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{weights.path}: what it says of itself cannot be used: {error!r}") from error
     others = [each for each in found if each.component is not CLIP_TEXT]
-    parts, damaged = [], {}
-    for role, each in [
-        *zip(roles, texts, strict=False),
-        *((each.component.roles[0], each) for each in others),
-    ]:
-        try:
+    seats = [*zip(roles, texts, strict=False), *((each.component.roles[0], each) for each in others)]
+    parts: list[Part] = []
+    damaged: dict[Role, ModelError] = {}
+    for role, each in seats:
+        with sparing(role, spare, damaged):
             parts.append(part_of(role, each, weights, said))
-        except ModelError as error:
-            if role not in spare:
-                raise
-            damaged[role] = error
     return Holding(weights.path, parts, tokenizers, said, weights, damaged)
+
+
+@contextmanager
+def sparing(role: Role, spare: Collection[Role], damaged: dict[Role, ModelError]) -> Iterator[None]:
+    """Within which a network in a `spare` role may be found damaged, which is kept in `damaged`."""
+    try:
+        yield
+    except ModelError as error:
+        if role not in spare:
+            raise
+        damaged[role] = error
 
 
 def assembled(own: Holding, beside: Sequence[Holding]) -> Source:

@@ -11,7 +11,6 @@ from typing import Any
 from darkroom.cli.arguments import a_path
 from darkroom.cli.asked import OPENING
 from darkroom.errors import InvalidRequest
-from darkroom.files import expanded
 from darkroom.networks.roles import Role
 
 _LOADED = {*OPENING, "fuse"} - {"vae", "refiner", "others"}
@@ -55,12 +54,11 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.generation import Request, open_picture
     from darkroom.generation.picture import format_of
 
-    output = None if args.output is None else expanded(args.output)
+    output = args.output
     if output is not None and (output.is_dir() or not output.suffix):
         output = output / args.picture.name
     if output is not None:
         format_of(output)
-    args.picture = expanded(args.picture)
     image, metadata = open_picture(args.picture)
     request, numerics = Request.from_dict(metadata["request"]), metadata.get("numerics") or {}
     request.checked()
@@ -94,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _parts(made_by: Mapping[str, Any]) -> dict[str, Any]:
     """The model that made a picture, its autoencoder, its refiner and the files beside it, as they are found now."""
-    from darkroom.library.locate import recalled
+    from darkroom.library.locate import OF_A_VAE, recalled
 
     paths, weights = made_by.get("paths") or {}, made_by.get("weights") or {}
     own = {role: each for role, each in weights.items() if role in {*Role}}
@@ -107,7 +105,7 @@ def _parts(made_by: Mapping[str, Any]) -> dict[str, Any]:
             name, paths.get("model"), {each for role, each in own.items() if role not in apart}
         )
     if vae := made_by.get("vae"):
-        found["vae"] = recalled(vae, paths.get("vae"), {own["vae"]} if "vae" in own else (), "vae", "model")
+        found["vae"] = recalled(vae, paths.get("vae"), {own["vae"]} if "vae" in own else (), *OF_A_VAE)
     if refiner := made_by.get("refiner"):
         hashes = {weights["refiner unet"]} if "refiner unet" in weights else ()
         found["refiner"] = recalled(refiner, paths.get("refiner"), hashes)

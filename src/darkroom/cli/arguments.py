@@ -6,12 +6,14 @@ import argparse
 import re
 from pathlib import Path
 
+from darkroom.files import expanded
+
 
 def a_path(text: str) -> Path:
-    """A path, which is not nothing: that would be the folder one is in."""
+    """A path with ~ as the home, which is not nothing: that would be the folder one is in."""
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty: name a file or a folder")
-    return Path(text)
+    return expanded(text)
 
 
 def a_number(text: str) -> float:

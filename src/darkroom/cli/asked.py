@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
-from darkroom.files import as_text, expanded, read_text
+from darkroom.files import as_text, read_text
 from darkroom.generation.request import Request, unknown_setting
 
 SETTINGS_FILE = "darkroom.toml"
@@ -99,7 +99,7 @@ def _heard(value: Any) -> Any:
 def settings_file(path: Path | None, known: set[str]) -> dict[str, Any]:
     """The [generate] table of a settings file; of the default one, if it is there. Raises InvalidRequest for what is
     not known there, or of another type than it is to be."""
-    chosen = expanded(path or SETTINGS_FILE)
+    chosen = path or Path(SETTINGS_FILE)
     if path is None and not chosen.is_file():
         return {}
     try:
@@ -156,10 +156,12 @@ def requested(args: argparse.Namespace, settings: dict[str, Any]) -> list[Asked]
     if args.prompts is None:
         return found
 
-    def read(where: str, row: Any) -> Asked:
-        return Asked(Request.from_dict({**settings, **_row(row)}).checked(), where)
+    rows, read = _rows_of(args.prompts)
 
-    return found + each(read, _rows_of(args.prompts))
+    def asked(where: str, row: Any) -> Asked:
+        return Asked(Request.from_dict({**settings, **read(row)}).checked(), where)
+
+    return found + each(asked, rows)
 
 
 def each(run: Callable[..., Any], rows: Iterable[tuple[str, Any]]) -> list[Any]:
@@ -183,49 +185,40 @@ def each(run: Callable[..., Any], rows: Iterable[tuple[str, Any]]) -> list[Any]:
 _JSON = (".json", ".jsonl", ".ndjson")
 
 
-@dataclass(frozen=True)
-class _Line:
-    """A line of JSON that is still to be read."""
-
-    text: str
-
-
-def _rows_of(path: Path) -> list[tuple[str, Any]]:
-    """What stands in a file of prompts, each with where: texts, values of JSON, lines of JSON. Raises InvalidRequest
-    where there is nothing."""
-    called, text = ("standard input", _come_in()) if str(path) == "-" else (str(path), _text_of(path))
-    rows: list[tuple[str, Any]] = []
-    if path.suffix.lower() in _JSON and isinstance(whole := _json(text), list | dict):
+def _rows_of(path: Path) -> tuple[list[tuple[str, Any]], Callable[[Any], dict[str, Any]]]:
+    """What stands in a file of prompts, each with where, and what makes settings of it. Raises InvalidRequest where
+    there is nothing."""
+    called, text = _read(path)
+    in_json = path.suffix.lower() in _JSON
+    if in_json and isinstance(whole := _json(text), list | dict):
         items = whole if isinstance(whole, list) else [whole]
         rows = [(f"{called}, item {number}", item) for number, item in enumerate(items, 1)]
+        read: Callable[[Any], dict[str, Any]] = _settings
     else:
         lines = [(f"{called}, line {number}", line) for number, line in enumerate(text.split("\n"), 1)]
-        lines = [(where, line) for where, line in lines if line.strip() and not line.startswith("#")]
-        objects = str(path) == "-" and all(isinstance(_json(line), dict) for _, line in lines)
-        json_lines = objects or path.suffix.lower() in _JSON
-        rows = [(where, _Line(line) if json_lines else line.strip()) for where, line in lines]
+        rows = [(where, line) for where, line in lines if line.strip() and not line.startswith("#")]
+        in_json |= path == _STDIN and all(isinstance(_json(line), dict) for _, line in rows)
+        read = _line if in_json else lambda line: {"prompt": line.strip()}
     if not rows:
         raise InvalidRequest(
             f"{called} holds no prompt: write one a line (lines that begin with # are left out)"
         )
-    return rows
+    return rows, read
 
 
-def _text_of(path: Path) -> str:
-    try:
-        return read_text(expanded(path)).removesuffix("\x1a")  # DOS ends files with Ctrl-Z.
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"cannot read the prompts file {path}: {_why(error)}") from error
+_STDIN = Path("-")
 
 
-def _come_in() -> str:
-    """What is piped into the program, or typed until Ctrl-D."""
-    if sys.stdin is None:
+def _read(path: Path) -> tuple[str, str]:
+    """What a file of prompts is called, or what is piped into the program, and its text."""
+    called = "standard input" if path == _STDIN else str(path)
+    if path == _STDIN and sys.stdin is None:
         raise InvalidRequest("nothing comes in to be read as prompts: pipe it in, or name a file")
     try:
-        return as_text(sys.stdin.buffer.read()).removesuffix("\x1a")
+        raw = sys.stdin.buffer.read() if path == _STDIN else path.read_bytes()
+        return called, as_text(raw).removesuffix("\x1a")  # DOS ends files with Ctrl-Z.
     except (OSError, ValueError) as error:
-        raise InvalidRequest(f"cannot read what comes in as prompts: {_why(error)}") from error
+        raise InvalidRequest(f"cannot read the prompts file {called}: {_why(error)}") from error
 
 
 def _why(error: Exception) -> str:
@@ -242,16 +235,20 @@ def _json(text: str) -> Any:
         return None
 
 
-def _row(row: Any) -> dict[str, Any]:
-    """The settings that a row of a prompts file stands for."""
-    if isinstance(row, _Line):
-        try:
-            row = json.loads(row.text)
-        except (ValueError, RecursionError) as error:
-            raise InvalidRequest(f"not JSON: {_why(error)}") from error
-    if isinstance(row, str):
-        return {"prompt": row}
-    if not isinstance(row, dict):
-        written = json.dumps(row, ensure_ascii=False)[:40]
+def _line(line: str) -> dict[str, Any]:
+    """The settings that a line of JSON stands for."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"not JSON: {_why(error)}") from error
+    return _settings(value)
+
+
+def _settings(value: Any) -> dict[str, Any]:
+    """The settings that a value of JSON stands for: an object of them, or a prompt alone."""
+    if isinstance(value, str):
+        return {"prompt": value}
+    if not isinstance(value, dict):
+        written = json.dumps(value, ensure_ascii=False)[:40]
         raise InvalidRequest(f'{written!r} is no JSON object: write {{"prompt": ...}}')
-    return row
+    return value

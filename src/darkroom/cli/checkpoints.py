@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from darkroom.cli.arguments import a_path
 from darkroom.cli.progress import byte_bar
-from darkroom.files import as_json, expanded
+from darkroom.files import as_json
 
 if TYPE_CHECKING:
     from darkroom.library.describe import Description
@@ -87,20 +87,20 @@ def as_text(found: Description) -> str:
 
 
 def run_convert(args: argparse.Namespace) -> int:
-    from darkroom.checkpoint.beside import lone_part, with_vae
+    from darkroom.checkpoint.beside import lone_part
     from darkroom.checkpoint.export import convert, convert_part
     from darkroom.checkpoint.opening import open_source
     from darkroom.checkpoint.source import noted
     from darkroom.engine.devices import precision_of
-    from darkroom.library.locate import locate
+    from darkroom.library.locate import OF_A_VAE, locate
     from darkroom.networks.roles import Role
 
     dtype = None if args.precision is None else precision_of(args.precision)
-    out, path = expanded(args.out), locate(args.model, "model", "vae", "text-encoder")
+    out, path = args.out, locate(args.model, "model", "vae", "text-encoder")
     with ExitStack() as opened:
         bar = partial(opened.enter_context(byte_bar()), out.name)
-        without = () if args.vae is None else (Role.VAE,)
-        if alone := lone_part(path, opened, without):
+        vae = None if args.vae is None else locate(args.vae, *OF_A_VAE)
+        if alone := lone_part(path, opened, () if vae is None else (Role.VAE,)):
             convert_part(alone, out, dtype, bar)
             notes = (
                 []
@@ -108,9 +108,7 @@ def run_convert(args: argparse.Namespace) -> int:
                 else [f"nothing says how this {alone.component.label} is used: the usual is assumed"]
             )
         else:
-            source = opened.enter_context(open_source(path, prediction=args.prediction, without=without))
-            if args.vae is not None:
-                source = opened.enter_context(with_vae(source, locate(args.vae, "vae", "model")))
+            source = opened.enter_context(open_source(path, prediction=args.prediction, vae=vae))
             convert(source, out, dtype, args.prune, bar)
             notes = [*noted(source).notes]
     for note in notes:

@@ -9,9 +9,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkroom.cli.arguments import a_path
 from darkroom.cli.progress import byte_bar
 from darkroom.errors import InvalidRequest
-from darkroom.files import as_json, expanded
+from darkroom.files import as_json
 from darkroom.networks.roles import Role
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "lora", nargs="+", help="LoRAs and their strengths: detail:0.8 (see 'darkroom lora --help')"
     )
     bake.add_argument(
-        "--output", type=expanded, required=True, metavar="OUT", help="FILE.safetensors, or a new folder"
+        "--output", type=a_path, required=True, metavar="OUT", help="FILE.safetensors, or a new folder"
     )
     bake.add_argument("--precision", help="float32, bfloat16 or float16 (default: the model's)")
     bake.set_defaults(run=run_bake)
@@ -126,7 +127,7 @@ def _add_size(command: argparse.ArgumentParser, default: str) -> None:
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--output", type=expanded, required=True, metavar="FILE", help="FILE.safetensors")
+    command.add_argument("--output", type=a_path, required=True, metavar="FILE", help="FILE.safetensors")
     command.add_argument(
         "--precision", default="float16", help="float32, bfloat16 or float16 (default: float16)"
     )

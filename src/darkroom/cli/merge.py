@@ -7,7 +7,6 @@ from contextlib import ExitStack
 
 from darkroom.cli.arguments import a_path
 from darkroom.cli.progress import byte_bar
-from darkroom.files import expanded
 from darkroom.language.options import named_options, number
 
 _WHAT = "the model"
@@ -55,26 +54,22 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from darkroom.checkpoint.beside import with_vae
     from darkroom.checkpoint.blend import Recipe, blended
     from darkroom.checkpoint.blocks import block_weights
     from darkroom.checkpoint.export import convert
     from darkroom.checkpoint.opening import open_source
     from darkroom.engine.devices import precision_of
-    from darkroom.library.locate import locate
+    from darkroom.library.locate import OF_A_VAE, locate
     from darkroom.networks.roles import Role
 
-    args.output = expanded(args.output)
     names, weights = zip(*map(_weighed, args.others), strict=True)
     recipe = Recipe(args.method, weights, block_weights(args.blocks), args.text).checked(len(names))
     dtype = None if args.precision is None else precision_of(args.precision)
     with ExitStack() as opened:
-        without = () if args.vae is None else (Role.VAE,)
-        base = opened.enter_context(open_source(locate(args.model), without=without))
+        vae = None if args.vae is None else locate(args.vae, *OF_A_VAE)
+        base = opened.enter_context(open_source(locate(args.model), vae=vae))
         others = [opened.enter_context(open_source(locate(name), without=(Role.VAE,))) for name in names]
         made = blended(base, others, recipe)
-        if args.vae is not None:
-            made = opened.enter_context(with_vae(made, locate(args.vae, "vae", "model")))
         bar = opened.enter_context(byte_bar())
         told = args.output.name
         convert(made, args.output, dtype, prune=True, progress=lambda done, total: bar(told, done, total))

@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from darkroom.cli.arguments import a_path
-from darkroom.files import as_json, expanded
+from darkroom.files import as_json
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,7 +57,7 @@ def _said(value: object) -> str:
 def show_info(args: argparse.Namespace) -> int:
     from darkroom.generation.picture import metadata_of
 
-    print(as_json(metadata_of(expanded(args.picture)), 2))
+    print(as_json(metadata_of(args.picture), 2))
     return 0
 
 

@@ -35,6 +35,11 @@ def _embedded(name: str, folder: Path) -> Entry:
     return Entry(name, found.kind, [version_of(folder, found.root, found.files, **facts)])
 
 
+OF_A_VAE = ("vae", "model")
+"""The kinds of what an autoencoder may be taken from, those that are asked first first."""
+OF_PARTS = ("text-encoder", "model", "vae")
+"""The same of what is given beside a model."""
+
 # What there is an option for, by kind: where to give what was given elsewhere.
 _OPTIONS = {"model": "--model", "vae": "--vae", "text-encoder": "--with", **BESIDE_OPTIONS}
 

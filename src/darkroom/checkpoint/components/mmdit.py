@@ -31,9 +31,8 @@ def _dimensions(names: Names, layout: str) -> MMDiTConfig:
     width, channels, patch, _ = names["x_embedder.proj.weight" if original else "pos_embed.proj.weight"]
     pooled = "y_embedder.mlp.0" if original else "time_text_embed.text_embedder.linear_1"
     out = names["final_layer.linear.weight" if original else "proj_out.weight"][0]
-    places = names["pos_embed" if original else "pos_embed.pos_embed"][
-        -2
-    ]  # ggml drops a first dimension of 1.
+    # ggml drops a first dimension of 1.
+    places = names["pos_embed" if original else "pos_embed.pos_embed"][-2]
     return MMDiTConfig(
         patch_size=patch,
         in_channels=channels,

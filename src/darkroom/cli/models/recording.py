@@ -10,7 +10,6 @@ from darkroom.cli.arguments import a_path
 from darkroom.cli.models.shared import Command, add_kind, check_kind, size_of, told
 from darkroom.cli.progress import byte_bar, counted
 from darkroom.errors import InvalidRequest, ModelError
-from darkroom.files import expanded
 
 if TYPE_CHECKING:
     from darkroom.library.records import Entry, Library
@@ -81,7 +80,7 @@ def run_add(args: argparse.Namespace) -> int:
     from darkroom.library.records import changing, version_of
 
     check_kind(args.kind)
-    path = expanded(args.path).absolute()
+    path = args.path.absolute()
     if not path.exists():
         raise ModelError(f"there is no file or folder {args.path}")
     found = identify(path, args.kind)
@@ -104,7 +103,7 @@ def run_scan(args: argparse.Namespace) -> int:
 
     from darkroom.library.scan import program, scan, usual_places
 
-    folders = [expanded(folder) for folder in args.folder] or usual_places()
+    folders = args.folder or usual_places()
     if not folders:
         print("none of the usual places is there: give folders with models in them", file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.library.locate import locate
+from darkroom.library.locate import OF_A_VAE, locate
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,13 @@ class Autoencoder:
     @classmethod
     def from_pretrained(cls, path: str | Path, subfolder: str | None = None, **_: Any) -> Autoencoder:
         """That of a folder, of a model's folder, or known to `darkroom models`."""
-        return cls(locate(path, "vae", "model") / subfolder if subfolder else locate(path, "vae", "model"))
+        found = locate(path, *OF_A_VAE)
+        return cls(found / subfolder if subfolder else found)
 
     @classmethod
     def from_single_file(cls, path: str | Path, **_: Any) -> Autoencoder:
         """That of a file."""
-        return cls(locate(path, "vae", "model"))
+        return cls(locate(path, *OF_A_VAE))
 
     def to(self, *_: Any, **__: Any) -> Autoencoder:
         """It goes where its pipeline goes."""

@@ -14,15 +14,15 @@ from darkroom.engine import place
 from darkroom.engine.devices import PRECISIONS
 from darkroom.errors import InvalidRequest
 from darkroom.model import Model
-from darkroom.networks.roles import Role
 
 Own = TypeVar("Own", bound="Placed")
 
 
 def opened(path: Path, options: Mapping[str, Any]) -> Source:
     """What is at a path, for a model that is to be loaded with those options."""
-    without = (Role.VAE,) if "vae" in options else ()
-    return open_source(path, variant=options.get("variant"), t5=options.get("t5", True), without=without)
+    return open_source(
+        path, variant=options.get("variant"), t5=options.get("t5", True), vae=options.get("vae")
+    )
 
 
 class Placed:
