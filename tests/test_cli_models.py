@@ -45,6 +45,18 @@ def lora(path, scale=1.0):
     return path
 
 
+def test_names_of_files_that_cannot_be_names(run, tmp_path):
+    for name, called in (("a\nb", "a-b"), ("-dash", "dash"), (" spaced  out", "spaced out")):
+        status, out, _ = run("add", lora(tmp_path / f"{name}.safetensors", len(name)))
+        assert (status, out.partition(":")[0]) == (0, called)
+    assert run("add", write_model(tmp_path / "toy-1.5"))[1].startswith("toy-1.5: model")
+    assert len(run("list")[1].splitlines()) == 6
+    for name in ("", " x", "a\nb", ".x"):
+        status, _, err = run("add", lora(tmp_path / "other.safetensors", 9), f"--name={name}")
+        assert status == 2
+        assert "cannot be a name" in err
+
+
 def test_the_list(run, tmp_path):
     assert run()[1].splitlines()[1].startswith("pocket")
     run("add", write_model(tmp_path / "toy"), "--alias", "t")

@@ -113,6 +113,15 @@ def test_an_autoencoder_may_come_from_anywhere(files, tmp_path, model):
     assert picture(tmp_path / "made.safetensors")[0] in pictures
 
 
+def test_an_autoencoder_scales_latents_as_where_it_is_from(files, tmp_path):
+    alone = put(tmp_path / "vae.safetensors", bare(load_file(files["xl"]), "first_stage_model."))
+    for vae, scale in ((files["xl"], 0.13025), (files["xl folder"], 0.13025), (alone, 0.18215)):
+        with open_source(files["sd1"], vae=vae) as source:
+            assert source.parts["vae"].config.scaling_factor == scale
+            said = [note for note in source.notes if "scales latents by 0.13025" in note]
+            assert bool(said) == (scale == 0.13025)
+
+
 @pytest.mark.parametrize("memory", ["medium", "low", "lowest"])
 def test_networks_that_come_and_go_may_be_of_other_files(files, tmp_path, memory):
     alone = put(tmp_path / "vae.safetensors", bare(load_file(files["sd1"]), "first_stage_model."))

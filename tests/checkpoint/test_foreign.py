@@ -16,6 +16,7 @@ from darkroom.checkpoint.opening import open_source
 from darkroom.errors import ModelError, UnsupportedModel
 from darkroom.library.describe import describe
 from darkroom.library.kinds import identify
+from darkroom.library.locate import locate
 from darkroom.networks import VAE
 
 VAE_INSIDE = prefixed("vae.", original(VAE(AUTOENCODER)))
@@ -117,6 +118,61 @@ def test_zero_terminal_snr_is_read_beside_a_file(tmp_path):
     )
     with open_source(path) as source:
         assert source.family.schedule.zero_terminal_snr
+
+
+LAYER = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+MORE_BESIDE = {
+    "IA3": (dict.fromkeys([f"{LAYER}.weight"], (64, 1)) | {f"{LAYER}.on_input": ()}, "lora"),
+    "IA3 of PEFT": ({"base_model.model.down_blocks.0.attn.to_k.ia3_l": (64, 1)}, "lora"),
+    "GLoRA": ({f"{LAYER}.{name}.weight": (4, 64) for name in ("a1", "a2", "b1", "b2")}, "lora"),
+    "OFT": ({f"{LAYER}.oft_diag": (4, 16, 16)}, "lora"),
+    "all of a layer": ({f"{LAYER}.diff": (64, 64)}, "lora"),
+    "LyCORIS": ({"lycoris_te1_text_model_encoder_layers_0_mlp_fc1.w_norm": (64,)}, "lora"),
+    "a bare word": ({"toy": (2, 768)}, "embedding"),
+    "A1111's": ({"*": (3, 1024)}, "embedding"),
+    "one vector": ({"<toy>": (768,)}, "embedding"),
+    "not a word": ({"toy": (3,)}, None),
+    "two words": ({"toy": (2, 768), "boat": (2, 768)}, None),
+}
+
+
+@pytest.mark.parametrize("what", MORE_BESIDE)
+def test_what_changes_a_model_is_told_by_its_tensors(tmp_path, what):
+    shapes, kind = MORE_BESIDE[what]
+    save_file({name: torch.ones(shape) for name, shape in shapes.items()}, tmp_path / "m.safetensors")
+    if kind is None:
+        for look in (describe, identify):
+            with pytest.raises(ModelError, match="it is another kind of file"):
+                look(tmp_path / "m.safetensors")
+    else:
+        assert describe(tmp_path / "m.safetensors").form == f"{kind} (safetensors)"
+        assert identify(tmp_path / "m.safetensors").kind == kind
+
+
+def test_a_folder_says_what_it_is(toy_folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    several = tmp_path / "several"
+    several.mkdir()
+    for name in ("a", "b", "c", "d"):
+        save_file({"x": torch.ones(3)}, several / f"{name}.safetensors")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/read.me").touch()
+    for name, words in (
+        ("empty", "is an empty folder"),
+        ("several", r"holds 4 files of weights \(a.safetensors, b.safetensors, c.safetensors, ...\)"),
+        ("notes", "has no model_index.json"),
+    ):
+        with pytest.raises(ModelError, match=f"{words}: give a model folder"):
+            locate(tmp_path / name)
+    for look in (darkroom.load, describe):
+        with pytest.raises(ModelError, match="holds a tokenizer and no weights"):
+            look(toy_folder / "tokenizer")
+    alone = tmp_path / "alone"
+    shutil.copytree(toy_folder / "vae", alone / "vae")
+    index = {"_class_name": "MyPipeline", "vae": ["diffusers", "AutoencoderKL"]}
+    (alone / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"no Stable Diffusion model but MyPipeline \(it holds autoencoder"):
+        open_source(alone)
 
 
 def test_a_control_network_of_diffusers_is_told_so(tmp_path):

@@ -592,7 +592,7 @@ def test_what_is_refused(folder, tmp_path):
         lambda: compat.DiffusionPipeline.from_pretrained("someone/something"),
     )
     refused("takes no 'unet'", lambda: compat.DiffusionPipeline.from_pretrained(folder("sd1"), unet=3))
-    refused("vae is a int", lambda: compat.DiffusionPipeline.from_pretrained(folder("sd1"), vae=3))
+    refused("vae is builtins.int", lambda: compat.DiffusionPipeline.from_pretrained(folder("sd1"), vae=3))
     theirs = diffusers.DDIMScheduler()
     refused(
         "import it from darkroom",

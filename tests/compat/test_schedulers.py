@@ -8,6 +8,7 @@ import math
 import warnings
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 
@@ -239,6 +240,52 @@ def test_noise_schedules(name):
     compare(f"{name}Scheduler", 6, trained_betas=betas, num_train_timesteps=500)
 
 
+@pytest.mark.parametrize("name", ["EulerDiscrete", "EulerAncestralDiscrete", "LMSDiscrete"])
+def test_levels_above_4096(name):
+    # Theirs are rounded where they are large.
+    compare(f"{name}Scheduler", 6, beta_schedule="squaredcos_cap_v2", tolerance=1e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in COMPARABLE if "trained_betas" in CLASSES[name].defaults])
+@pytest.mark.parametrize("steps", [1, 5, 50])
+def test_noise_that_drowns_the_picture(name, steps):
+    way = CLASSES[name](trained_betas=[0.08] * 1000).set_timesteps(steps)
+    assert all(map(math.isfinite, way.times))
+
+
+def test_levels_of_euler_even_in_their_logarithms():
+    settings = {**SD, "interpolation_type": "log_linear"}
+    compare("EulerDiscreteScheduler", 7, **settings)
+    compare("EulerDiscreteScheduler", 7, **settings, use_karras_sigmas=True)
+    compare(
+        "EulerDiscreteScheduler", 7, **settings, timestep_spacing="leading", final_sigmas_type="sigma_min"
+    )
+
+
+def test_times_of_euler_that_are_no_training_steps():
+    continuous = {**SD, "timestep_type": "continuous"}
+    compare("EulerDiscreteScheduler", 7, **continuous)
+    compare("EulerDiscreteScheduler", 7, **continuous, prediction_type="v_prediction")
+    bent = {"use_karras_sigmas": True, "sigma_min": 0.002, "sigma_max": 80.0}
+    compare("EulerDiscreteScheduler", 7, **continuous, **bent, prediction_type="v_prediction")
+
+
+@pytest.mark.parametrize("bend", ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"])
+def test_ends_of_unipc(bend):
+    compare("UniPCMultistepScheduler", 8, **SD, **{bend: True}, sigma_min=0.1, sigma_max=10.0)
+
+
+def test_settings_are_pythons():
+    settings = {"beta_start": torch.tensor(0.00085), "num_train_timesteps": np.int64(500)}
+    made = compat.DDIMScheduler(**settings, clip_sample=np.bool_(False), steps_offset=torch.tensor(1))
+    assert json.loads(json.dumps(made.config))["num_train_timesteps"] == 500
+    assert made.config.clip_sample is False
+    assert made.set_timesteps(5).times == compat.DDIMScheduler.from_config(made.config).set_timesteps(5).times
+    trained = torch.linspace(0.001, 0.01, 1000, dtype=torch.float64)
+    assert len(compat.EulerDiscreteScheduler(trained_betas=trained).set_timesteps(5).times) == 5
+    assert compat.DDIMScheduler(steps_offset=None).config.steps_offset == 0
+
+
 def test_ends_of_euler():
     compare("EulerDiscreteScheduler", 8, **SD, final_sigmas_type="sigma_min")
     compare("EulerDiscreteScheduler", 8, **SD, use_karras_sigmas=True, sigma_min=0.1, sigma_max=10.0)
@@ -380,8 +427,33 @@ def test_what_is_refused(tmp_path):
     refused(
         "solver_type is 'bh3'", lambda: compat.UniPCMultistepScheduler(solver_type="bh3").set_timesteps(3)
     )
+    refused("leads out of the training", lambda: compat.DDIMScheduler(steps_offset=200).set_timesteps(10))
+    refused("leads out of the training", lambda: compat.DDIMScheduler(steps_offset=-5).set_timesteps(10))
     refused(
-        "leads past the last training step", lambda: compat.DDIMScheduler(steps_offset=200).set_timesteps(10)
+        "takes no custom timesteps",
+        lambda: compat.EulerDiscreteScheduler(
+            timestep_type="continuous", prediction_type="v_prediction"
+        ).set_timesteps(timesteps=[9, 3]),
+    )
+    refused(
+        "num_train_timesteps is '1000': give a whole",
+        lambda: compat.DDIMScheduler(num_train_timesteps="1000"),
+    )
+    refused("num_train_timesteps is 2.5", lambda: compat.PNDMScheduler(num_train_timesteps=2.5))
+    refused("at least 1", lambda: compat.FlowMatchEulerDiscreteScheduler(num_train_timesteps=-3))
+    refused("at least 1", lambda: compat.EulerDiscreteScheduler(num_train_timesteps=0))
+    refused("clip_sample is 'no': give true or", lambda: compat.DDIMScheduler(clip_sample="no"))
+    refused("beta_schedule is 3: give a word", lambda: compat.DDIMScheduler(beta_schedule=3))
+    refused("shift is nan: give a number", lambda: compat.FlowMatchEulerDiscreteScheduler(shift=math.nan))
+    refused("shift is 0.0: it must be", lambda: compat.FlowMatchEulerDiscreteScheduler(shift=0.0))
+    refused("betas from -1.0 to 0.02", lambda: compat.DDIMScheduler(beta_start=-1.0))
+    refused("one is 1.5", lambda: compat.DDIMScheduler(trained_betas=[1.5] * 1000))
+    refused("leave nothing of a picture", lambda: compat.DDIMScheduler(trained_betas=[0.1] * 1000))
+    refused("trained_betas are 10, num_train", lambda: compat.DDIMScheduler(trained_betas=[0.1] * 10))
+    refused("trained_betas are 'abc'", lambda: compat.DDIMScheduler(trained_betas="abc"))
+    refused(
+        "original_inference_steps is 0",
+        lambda: compat.LCMScheduler(original_inference_steps=0).set_timesteps(1),
     )
     refused("eta is 2", lambda: compat.TCDScheduler().set_timesteps(4, eta=2))
     refused("has no scheduler_config.json", lambda: compat.DDIMScheduler.from_pretrained(tmp_path))

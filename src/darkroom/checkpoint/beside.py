@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,32 +11,34 @@ from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, T5
 from darkroom.checkpoint.encoders import is_openclip, seated, seats_of
 from darkroom.checkpoint.folder import component_holding, folder_holding
 from darkroom.checkpoint.settings import read_json
-from darkroom.checkpoint.single_file import Holding, file_holding, scaled
-from darkroom.checkpoint.source import Part, Source
+from darkroom.checkpoint.single_file import Holding, assembled, file_holding, scaled
+from darkroom.checkpoint.source import Part, Source, denoiser_of
 from darkroom.errors import ModelError
 from darkroom.networks.roles import Role
 from darkroom.prompt.tokenizer import Tokenizer
-from darkroom.weights.names import INDEX
+from darkroom.weights.names import INDEX, has_tokenizer, has_weights
 from darkroom.weights.opening import open_weights
 
 
 def held_at(path: Path, variant: str | None, opened: ExitStack, spare: Collection[Role] = ()) -> Holding:
-    """The networks of a file, of a component's folder or of a model's; `opened` takes the files that are opened. Raises
-    ModelError where one is damaged, but for one in a `spare` role."""
+    """The networks of a file, of a component's folder or of a model's, or T5's tokenizer from a folder of nothing else;
+    `opened` takes the files that are opened. Raises ModelError where one is damaged, but for one in a `spare` role."""
     if (path / INDEX).is_file():
         return folder_holding(path, read_json(path / INDEX), variant, opened, spare)
     if path.is_dir():
+        if has_tokenizer(path) and not has_weights(path):
+            return Holding(path, (), {Role.TEXT_ENCODER_3: path})
         return component_holding(path, variant, opened)
     return file_holding(opened.enter_context(open_weights(path)), spare)
 
 
-def lone_part(path: Path, opened: ExitStack, spare: Collection[Role] = ()) -> Part | None:
-    """The network in a file or a component's folder that holds no other, and is none that denoises: such as an
-    autoencoder's. None where it is anything else. Raises ModelError as `held_at` does."""
+def lone_part(path: Path, opened: ExitStack, spare: Collection[Role] = ()) -> Holding | None:
+    """A file or a component's folder that holds one network, none that denoises: such as an autoencoder's. None where
+    it is anything else. Raises ModelError as `held_at` does."""
     if (path / INDEX).is_file():
         return None
-    parts = held_at(path, None, opened, spare).parts
-    return parts[0] if len(parts) == 1 and not parts[0].role.denoises else None
+    held = held_at(path, None, opened, spare)
+    return held if len(held.parts) == 1 and not held.parts[0].role.denoises else None
 
 
 def with_parts(source: Source, given: Holding) -> Source:
@@ -52,6 +54,9 @@ def with_parts(source: Source, given: Holding) -> Source:
             source, used = _with_tokenizer(source, there[0], given.tokenizers.get(part.role)), True
         elif role := _role_of(part, source):
             source, used = _with_part(source, part, role, given), True
+    if not given.parts:
+        for role in given.tokenizers.keys() & source.parts.keys():
+            source, used = _with_tokenizer(source, role, given.tokenizers[role]), True
     if not used:
         raise ModelError(_no_use(source, given))
     return source
@@ -75,10 +80,19 @@ def with_vae(source: Source, path: Path) -> Source:
             raise ModelError(
                 f"{path} holds no autoencoder{_but(given)}: give a VAE's file or folder, or a model"
             )
-        made = _with_part(source, part, Role.VAE, given)
+        made = _with_part(source, _as_there(part, given), Role.VAE, given)
         opened.pop_all()
     let_go([*source.parts.values(), *given.parts], made)
     return made
+
+
+def _as_there(vae: Part, given: Holding) -> Part:
+    """An autoencoder that scales latents as the model does whose single file it is from."""
+    if vae.described is not None or denoiser_of({part.role: part for part in given.parts}) is None:
+        return vae
+    with suppress(ModelError):  # Of a model that is not supported, the usual.
+        return replace(assembled(given, ()).parts[Role.VAE], described=given.path)
+    return vae
 
 
 def let_go(parts: Iterable[Part], source: Source) -> None:
@@ -143,6 +157,8 @@ def _no_use(source: Source, given: Holding) -> str:
         role: part.config.hidden_size for role, part in source.parts.items() if part.component is CLIP_TEXT
     }
     wanted = " and ".join(f"{role} of {width}" for role, width in widths.items())
+    if given.tokenizers and not given.parts:
+        return f"{source.family.name} has no use for {given.path}: it holds a tokenizer, and T5's alone is given so"
     return (
         f"{source.family.name} has no use for {given.path}{_but(given)}: give a text encoder as wide as the one whose "
         f"place it is to take ({wanted or 'it has none'}), or an autoencoder as --vae"

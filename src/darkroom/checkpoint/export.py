@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darkroom.checkpoint.components import HUGGING_FACE
+from darkroom.checkpoint.components import HUGGING_FACE, T5
 from darkroom.checkpoint.components.component import Place
 from darkroom.checkpoint.families import SD2
 from darkroom.checkpoint.rules import Rule
@@ -29,10 +29,11 @@ from darkroom.diffusion import Discrete
 from darkroom.errors import InvalidRequest
 from darkroom.files import replacing, write_json
 from darkroom.networks.roles import Role
+from darkroom.prompt.t5_tokenizer import TEXT, T5Tokenizer
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.prompt.use import TextUse
 from darkroom.weights.dtypes import SIZES, torch_dtype
-from darkroom.weights.names import SUFFIXES
+from darkroom.weights.names import SUFFIXES, TOKENIZER
 from darkroom.weights.opening import open_weights
 from darkroom.weights.writing import Pending, Progress, write_safetensors
 
@@ -61,23 +62,35 @@ def convert(
 
 
 def convert_part(
-    part: Part, out: Path, dtype: torch.dtype | None = None, progress: Progress | None = None
+    part: Part,
+    out: Path,
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
+    tokenizer: Path | Tokenizer | None = None,
 ) -> None:
     """Write one network by itself: as a file (`out` ends in .safetensors), an autoencoder's with the names by which
-    other programs know it, or as a component's folder. Raises InvalidRequest as `convert` does."""
+    other programs know it, or as a component's folder; a text encoder with its `tokenizer`, if it has one of its own.
+    Raises InvalidRequest as `convert` does."""
     network, component = part.build(), part.component
     layout = component.place.layout if component.place is not None and _is_file(out) else HUGGING_FACE
     rows = [_as(row, dtype) for row in _renamed(part, network, component.rules(network, layout))]
     config = component.to_json(part.config)
     if _is_file(out):
-        said = {part.role: config} if part.described is not None else {}
-        write_safetensors(out, rows, {"format": "pt", DARKROOM: json.dumps(said)}, progress, new=True)
+        said: dict[str, Any] = {part.role: config} if part.described is not None else {}
+        metadata = {"format": "pt"}
+        if part.component is T5:
+            metadata |= _t5_text(tokenizer)
+        elif tokenizer is not None:
+            said = {part.role: config, "tokenizers": {part.role: _loaded(tokenizer).to_dict()}}
+        write_safetensors(out, rows, {**metadata, DARKROOM: json.dumps(said)}, progress, new=True)
     else:
         with replacing(out) as temporary:
             write_safetensors(
                 temporary / f"{component.weights_stem}.safetensors", rows, {"format": "pt"}, progress
             )
             write_json(temporary / "config.json", config)
+            if tokenizer is not None:
+                _save_tokenizer(tokenizer, temporary)
 
 
 def _is_file(out: Path) -> bool:
@@ -118,6 +131,9 @@ def _single_file(
     rest = [row for row in _rest(source, networks, prune, opened) if row.name not in taken]
     rows += _marked(source, rest)
     metadata = _with_prediction(source, source.denoiser.weights.metadata)
+    metadata = {name: value for name, value in metadata.items() if name != TEXT}
+    if Role.TEXT_ENCODER_3 in source.parts:
+        metadata |= _t5_text(source.tokenizers.get(Role.TEXT_ENCODER_3))
     return rows, {**metadata, DARKROOM: json.dumps(_stated(source))}
 
 
@@ -176,9 +192,29 @@ def _extra(source: Source) -> dict[str, Any]:
 
 def _tokenizer(source: Source, role: Role) -> Tokenizer:
     found = source.tokenizers.get(role)
-    if found is None:
-        return Tokenizer.clip(source.family.text[role].pad)
-    return Tokenizer.load(found) if isinstance(found, Path) else found
+    return Tokenizer.clip(source.family.text[role].pad) if found is None else _loaded(found)
+
+
+def _loaded(tokenizer: Path | Tokenizer) -> Tokenizer:
+    return Tokenizer.load(tokenizer) if isinstance(tokenizer, Path) else tokenizer
+
+
+def _t5_text(tokenizer: Path | Tokenizer | None) -> dict[str, str]:
+    """T5's tokenizer for a file's metadata, if there is one."""
+    return {TEXT: T5Tokenizer.load(tokenizer).to_text()} if isinstance(tokenizer, Path) else {}
+
+
+def _save_tokenizer(tokenizer: Path | Tokenizer, folder: Path) -> None:
+    """Write a tokenizer's files: those that it has, where it lies in a folder."""
+    if isinstance(tokenizer, Tokenizer):
+        tokenizer.save(folder)
+    elif not tokenizer.is_dir():
+        T5Tokenizer.load(tokenizer).save(folder)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in TOKENIZER:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, folder / name)
 
 
 def _renamed(part: Part, network: nn.Module, target: list[Rule]) -> list[Pending]:
@@ -322,15 +358,11 @@ def _write_settings(source: Source, out: Path) -> None:
     index["scheduler"] = ["diffusers", scheduler_json(source)["_class_name"]]
     write_json(out / "scheduler/scheduler_config.json", scheduler_json(source))
     for role in family.text:
-        own = source.tokenizers.get(role)
-        if isinstance(own, Path):
-            shutil.copytree(own, out / role.tokenizer)
-        else:
-            _tokenizer(source, role).save(out / role.tokenizer)
+        _save_tokenizer(source.tokenizers.get(role) or _tokenizer(source, role), out / role.tokenizer)
         index[role.tokenizer] = ["transformers", "CLIPTokenizer"]
     if (t5 := Role.TEXT_ENCODER_3) in source.parts:
-        if isinstance(own := source.tokenizers.get(t5), Path):
-            shutil.copytree(own, out / t5.tokenizer)
+        if own := source.tokenizers.get(t5):
+            _save_tokenizer(own, out / t5.tokenizer)
             index[t5.tokenizer] = ["transformers", "T5TokenizerFast"]
         else:
             # Without its tokenizer T5 is of no use: say that there is none, as diffusers needs both or neither.

@@ -19,9 +19,10 @@ from darkroom.checkpoint.settings import read_json, scheduled, with_extra
 from darkroom.checkpoint.single_file import Holding, file_holding, sparing
 from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
 from darkroom.errors import DarkroomError, ModelError, UnsupportedModel
+from darkroom.networks.configs import CLIPTextConfig
 from darkroom.networks.roles import DENOISERS, Role
 from darkroom.weights.mapped import WeightsFile
-from darkroom.weights.names import INDEX
+from darkroom.weights.names import INDEX, has_tokenizer
 from darkroom.weights.opening import weights_at
 
 
@@ -37,8 +38,10 @@ def open_folder(folder: Path, variant: str | None, opened: ExitStack, spare: Col
     denoiser = denoiser_of(parts)
     if denoiser is None:
         _refuse(folder, index)
+        held = "; ".join(part.component.described(part.config) for part in own.parts)
         raise ModelError(
-            f"{folder / INDEX} lists no unet and no transformer: it is no Stable Diffusion model"
+            f"{folder / INDEX} lists no unet and no transformer: it is no Stable Diffusion model but "
+            f"{index.get('_class_name', 'another pipeline')}" + (f" (it holds {held})" if held else "")
         )
     scheduler, extra = (
         read_json(folder / name) if (folder / name).exists() else {}
@@ -103,7 +106,8 @@ def folder_holding(
 
 
 def component_holding(folder: Path, variant: str | None, opened: ExitStack) -> Holding:
-    """The network in a component's folder; with its tokenizer where that lies beside it, as in a model's folder."""
+    """The network in a component's folder; with its tokenizer where that lies beside it, as in a model's folder, or
+    among its own files."""
     weights = opened.enter_context(weights_at(folder, variant))
     found = networks_in(weights.shapes)
     if len(found) != 1 or not (folder / "config.json").is_file():
@@ -111,9 +115,18 @@ def component_holding(folder: Path, variant: str | None, opened: ExitStack) -> H
     component = found[0].component
     role = next((role for role in component.roles if role == folder.name), component.roles[0])
     part = component_at(role, folder, component, weights)
-    beside = folder.parent / role.tokenizer if role.reads_text else folder
-    tokenizers = {role: beside} if role == folder.name and beside.is_dir() else {}
-    return Holding(folder, [part], tokenizers, weights=weights)
+    tokenizer = _tokenizer_of(part, folder)
+    return Holding(folder, [part], {} if tokenizer is None else {role: tokenizer}, weights=weights)
+
+
+def _tokenizer_of(part: Part, folder: Path) -> Path | None:
+    """The folder of a text encoder's tokenizer, if there is one."""
+    role = part.role
+    if role == folder.name and role.reads_text and (folder.parent / role.tokenizer).is_dir():
+        return folder.parent / role.tokenizer
+    # CLIP's own is known, and how it is padded is the business of the model that reads with it.
+    known = part.component is CLIP_TEXT and part.config.vocab_size == CLIPTextConfig().vocab_size
+    return folder if role.reads_text and not known and has_tokenizer(folder) else None
 
 
 def component_at(role: Role, folder: Path, component: Component, weights: WeightsFile) -> Part:
@@ -171,7 +184,7 @@ def _folder_family(
         family = with_extra(family, extra)
     except UnsupportedModel as error:
         raise UnsupportedModel(f"{folder} {error}") from None
-    except (TypeError, ValueError, DarkroomError) as error:
+    except (TypeError, ValueError, ArithmeticError, DarkroomError) as error:
         raise ModelError(f"{folder}: its settings cannot be used: {error}") from error
     return family, notes
 

@@ -14,12 +14,14 @@ BESIDE: Mapping[str, str] = {
     "controlnet": r"control_model\.|controlnet_|.*\b(input_hint_block|lora_controlnet)\b",
     "t2i-adapter": r"(adapter\.)?body\.\d+\.(in_conv|block1|resnets)\.",
     "ip-adapter": r"(image_proj|ip_adapter)\.",
-    "lora": r".*(?:\b|_)(lora_(down|up|A|B|mid)|lora\.(down|up)|hada_w1_a|lokr_w[12]|oft_(blocks|diag)|dora_scale)\b",
+    "lora": r"(lora|lycoris)_(unet|te\d?|transformer|prior)_"
+    r"|.*(?:\b|_)(lora_(down|up|A|B|mid)|lora\.(down|up)|hada_w1_a|lokr_w[12]|oft_(blocks|diag|R)|dora_scale|ia3_l)\b",
     "embedding": r"(emb_params|string_to_param\..+|clip_[gl]|<[^>]+>)$",
     "hypernetwork": r"\d+\.[kv]\.linear\.?\d+\.(weight|bias)$",
     "upscaler": r".*\b(rdb1\.conv1|RDB1\.conv1|residual_group\.blocks)\b|model\.1\.sub\.0\.",
 }
 """What goes beside a model, by the library's kind of it."""
+_MOST_VECTORS = 200
 
 BESIDE_OPTIONS: Mapping[str, str] = {
     "lora": "--adapter",
@@ -54,9 +56,18 @@ OTHER_NOISE = "which Darkroom has no noise schedule for: it would draw noise or 
 UNKNOWN = "which Darkroom does not run: get a model of Stable Diffusion 1, 2, XL or 3"
 
 
-def kind_beside(names: Iterable[str]) -> str | None:
-    """The kind of what goes beside a model, by the names of its tensors; None where they tell of none."""
-    return _first(BESIDE, list(names))
+def kind_beside(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The kind of what goes beside a model, by its tensors; None where they tell of none."""
+    return _first(BESIDE, list(shapes)) or ("embedding" if _is_word(shapes) else None)
+
+
+def _is_word(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether there is nothing but a few vectors as wide as text encoders are, named by the word they stand for."""
+    if len(shapes) != 1:
+        return False
+    name, shape = next(iter(shapes.items()))
+    rows = shape[0] if len(shape) == 2 else len(shape)
+    return "." not in name and 1 <= rows <= _MOST_VECTORS and shape[-1] > 0 and shape[-1] % 64 == 0
 
 
 def a_kind(kind: str) -> str:

@@ -47,7 +47,7 @@ def open_source(
             source = open_folder(path, variant, opened, spare)
         else:
             own = held_at(path, variant, opened, spare)
-            refuse_foreign(path, own.names)
+            refuse_foreign(path, own.shapes)
             source = assembled(own, beside)
         offered = [*source.parts.values(), *(part for given in beside for part in given.parts)]
         for given in beside:
@@ -101,7 +101,7 @@ def _without_t5(source: Source, wanted: bool) -> Source:
     if Role.TRANSFORMER not in source.parts or (role in source.parts and role in source.tokenizers):
         return source
     why = (
-        "its T5 encoder has no tokenizer, which only folders hold"
+        "its T5 encoder has no tokenizer: give --with a folder that holds its tokenizer.json or spiece.model"
         if role in source.parts
         else "it has no T5 encoder"
     )

@@ -64,18 +64,16 @@ def scheduled(family: Family, config: Mapping[str, Any]) -> Family:
 
 def noise_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
     """The noise schedule of a scheduler_config.json."""
+    count = int(config.get("num_train_timesteps", 1000))
     flow = str(config.get("_class_name", "")).startswith("FlowMatch") or config.get("use_flow_sigmas")
     if flow or config.get("prediction_type") == "flow_prediction":
-        return FlowSchedule(float(config.get("flow_shift", config.get("shift", 1.0))))
-    return Discrete(
-        betas(
-            config.get("beta_schedule", "scaled_linear"),
-            float(config.get("beta_start", 0.00085)),
-            float(config.get("beta_end", 0.012)),
-            int(config.get("num_train_timesteps", 1000)),
-        ),
-        zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
-    )
+        return FlowSchedule(float(config.get("flow_shift", config.get("shift", 1.0))), count)
+    if (trained := config.get("trained_betas")) is not None:
+        levels = tuple(map(float, trained))
+    else:
+        start, end = float(config.get("beta_start", 0.00085)), float(config.get("beta_end", 0.012))
+        levels = betas(config.get("beta_schedule", "scaled_linear"), start, end, count)
+    return Discrete(levels, zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)))
 
 
 def scheduler_json(source: Source) -> dict[str, Any]:

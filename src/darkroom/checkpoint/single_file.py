@@ -24,6 +24,7 @@ from darkroom.checkpoint.settings import scheduled, with_extra
 from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
 from darkroom.errors import DarkroomError, ModelError, UnsupportedModel
 from darkroom.networks.roles import Role
+from darkroom.prompt.t5_tokenizer import has_t5_tokenizer
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.weights.mapped import WeightsFile
 
@@ -47,9 +48,9 @@ class Holding:
     damaged: Mapping[Role, ModelError] = field(default_factory=dict)
 
     @property
-    def names(self) -> Collection[str]:
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Of all tensors there are, whatever network they are of; none where a model's folder lists its own."""
-        return self.weights.entries if self.weights is not None else ()
+        return self.weights.shapes if self.weights is not None else {}
 
 
 def file_holding(weights: WeightsFile, spare: Collection[Role] = ()) -> Holding:
@@ -61,12 +62,14 @@ def file_holding(weights: WeightsFile, spare: Collection[Role] = ()) -> Holding:
     texts.sort(key=lambda each: in_order(each.prefix, 0 if said else each.config.hidden_size))
     roles = [role for role in CLIP_TEXT.roles if role in said] or [CLIP_TEXT.roles[0]] * len(texts)
     try:
-        tokenizers = {
+        tokenizers: dict[Role, Path | Tokenizer] = {
             Role(role): Tokenizer.from_dict(each) for role, each in said.get("tokenizers", {}).items()
         }
     except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{weights.path}: what it says of itself cannot be used: {error!r}") from error
     others = [each for each in found if each.component is not CLIP_TEXT]
+    if has_t5_tokenizer(weights):
+        tokenizers |= {each.component.roles[0]: weights.path for each in others if each.component is T5}
     seats = [*zip(roles, texts, strict=False), *((each.component.roles[0], each) for each in others)]
     parts: list[Part] = []
     damaged: dict[Role, ModelError] = {}
@@ -100,7 +103,7 @@ def assembled(own: Holding, beside: Sequence[Holding]) -> Source:
             parts[part.role] = part
     denoiser = denoiser_of(parts)
     if denoiser is None:
-        raise ModelError(f"{own.path} {_no_model(own)}")
+        raise ModelError(f"{own.path} {no_model(own)}")
     widths = {part.config.hidden_size for part in texts}
     more = [part for part in given if part.component is CLIP_TEXT and part.config.hidden_size not in widths]
     if more:
@@ -122,7 +125,7 @@ def assembled(own: Holding, beside: Sequence[Holding]) -> Source:
     family, fast = with_speed(family, _called(own.path, denoiser))
     try:
         family, notes = _as_said(family, [*notes, *fast], own.said)
-    except (TypeError, ValueError, KeyError, AttributeError, DarkroomError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, DarkroomError) as error:
         raise ModelError(f"{own.path}: what it says of itself cannot be used: {error!r}") from error
     scheduler, extra = own.said.get("scheduler", {}), own.said.get("extra", {})
     return Source(own.path, parts, family, own.tokenizers, notes, scheduler, extra, own.damaged)
@@ -197,9 +200,11 @@ def _called(path: Path, denoiser: Part) -> list[str]:
     return [own, denoiser.weights.metadata.get("modelspec.title", ""), denoiser.weights.path.stem]
 
 
-def _no_model(own: Holding) -> str:
+def no_model(own: Holding) -> str:
     """What something is that has neither U-Net nor MMDiT."""
-    kind = kind_beside(own.names)
+    if own.tokenizers and not own.parts:
+        return "holds a tokenizer and no weights: give it beside a model (--with)"
+    kind = kind_beside(own.shapes)
     if kind is not None:
         option = f": give it as {BESIDE_OPTIONS[kind]} beside a model" if kind in BESIDE_OPTIONS else ""
         return f"is no model but {a_kind(kind)}{option}"

@@ -101,11 +101,12 @@ def run_convert(args: argparse.Namespace) -> int:
         bar = partial(opened.enter_context(byte_bar()), out.name)
         vae = None if args.vae is None else locate(args.vae, *OF_A_VAE)
         if alone := lone_part(path, opened, () if vae is None else (Role.VAE,)):
-            convert_part(alone, out, dtype, bar)
+            part = alone.parts[0]
+            convert_part(part, out, dtype, bar, alone.tokenizers.get(part.role))
             notes = (
                 []
-                if alone.described
-                else [f"nothing says how this {alone.component.label} is used: the usual is assumed"]
+                if part.described
+                else [f"nothing says how this {part.component.label} is used: the usual is assumed"]
             )
         else:
             source = opened.enter_context(open_source(path, prediction=args.prediction, vae=vae))

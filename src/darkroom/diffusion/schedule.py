@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from darkroom.diffusion.points import CLEAN, Point
 from darkroom.errors import InvalidRequest, nearest
 
-# Where sigma / alpha would be infinite, it counts as this: 1 / sqrt(2^-24), as in diffusers, whose
-# alphas_cumprod[-1] is 2^-24 after the zero-SNR rescale.
+# After the zero-SNR rescale, where sigma / alpha would be infinite, it counts as this: 1 / sqrt(2^-24), as in
+# diffusers, whose alphas_cumprod[-1] is 2^-24 then.
 PURE_NOISE_LEVEL = 4096.0
+
+# Less than this of a picture is none of it: its square is no normal number in single precision.
+_LEAST_ALPHA = 1e-19
 
 
 def betas(
@@ -21,17 +24,25 @@ def betas(
 
     linear: Ho et al. 2020 (https://arxiv.org/abs/2006.11239); scaled_linear: linear in the root, as
     Stable Diffusion was trained; cosine: Nichol and Dhariwal 2021 (https://arxiv.org/abs/2102.09672,
-    eq. 17), which ignores `start` and `end`. Raises InvalidRequest for another kind.
+    eq. 17), which ignores `start` and `end`. Raises InvalidRequest for another kind, for fewer than one step, and for
+    betas that are not above 0 and below 1.
     """
+    if count < 1:
+        raise InvalidRequest(f"{count} training steps make no schedule: give at least 1")
+    if kind in ("linear", "scaled_linear") and not (0 < start < 1 and 0 < end < 1):
+        raise InvalidRequest(f"betas from {start} to {end}: both must be above 0 and below 1")
+    last = max(count - 1, 1)
     if kind == "linear":
-        return tuple(start + (end - start) * i / (count - 1) for i in range(count))
+        return tuple(start + (end - start) * i / last for i in range(count))
     if kind == "scaled_linear":
         low, high = math.sqrt(start), math.sqrt(end)
-        return tuple((low + (high - low) * i / (count - 1)) ** 2 for i in range(count))
+        return tuple((low + (high - low) * i / last) ** 2 for i in range(count))
     if kind in ("cosine", "squaredcos_cap_v2"):
         bar = [math.cos((i / count + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(count + 1)]
         return tuple(min(1 - bar[i + 1] / bar[i], 0.999) for i in range(count))
-    raise InvalidRequest(f"unknown betas {kind!r}: {nearest(kind, ['linear', 'scaled_linear', 'cosine'])}")
+    raise InvalidRequest(
+        f"unknown betas {kind!r}: {nearest(str(kind), ['linear', 'scaled_linear', 'cosine'])}"
+    )
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,8 @@ class Discrete:
 
     Its level is sigma / alpha, the sigma of k-diffusion. Between training steps, time is linear in
     the logarithm of the level. `zero_terminal_snr` shifts and scales alpha so that the last step
-    is pure noise (Lin et al. 2023, https://arxiv.org/abs/2305.08891, algorithm 1).
+    is pure noise (Lin et al. 2023, https://arxiv.org/abs/2305.08891, algorithm 1). Raises InvalidRequest for no betas,
+    and for one that is not above 0 and below 1.
     """
 
     betas: tuple[float, ...] = field(default_factory=betas, repr=False)
@@ -49,10 +61,19 @@ class Discrete:
     levels: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        wrong = next((beta for beta in self.betas if not 0 < beta < 1), None)
+        if wrong is not None or not self.betas:
+            what = "there are none" if wrong is None else f"one is {wrong}"
+            raise InvalidRequest(f"betas make no noise schedule: {what}; each must be above 0 and below 1")
         alphas, product = [], 1.0
         for beta in self.betas:
             product *= 1 - beta
             alphas.append(math.sqrt(product))
+        if product < _LEAST_ALPHA**2:
+            raise InvalidRequest(
+                f"betas from {self.betas[0]} to {self.betas[-1]} make no noise schedule: {len(self.betas)} training "
+                "steps of them leave nothing of a picture"
+            )
         if self.zero_terminal_snr:
             first, last = alphas[0], alphas[-1]
             alphas = [(alpha - last) * first / (first - last) for alpha in alphas]
@@ -113,7 +134,8 @@ class Discrete:
         return self.table[int(u * len(self.betas))]
 
     def level(self, point: Point) -> float:
-        return point.sigma / max(point.alpha, point.sigma / PURE_NOISE_LEVEL)
+        least = point.sigma / PURE_NOISE_LEVEL if self.zero_terminal_snr else 0.0
+        return point.sigma / max(point.alpha, least)
 
     def scale(self, point: Point) -> float:
         """x / alpha = x0 + (sigma / alpha) * noise."""
@@ -141,6 +163,8 @@ class FlowSchedule:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.shift) and self.shift > 0):
             raise InvalidRequest(f"shift is {self.shift}: it must be a number above 0 (1 changes nothing)")
+        if self.count < 1:
+            raise InvalidRequest(f"{self.count} training steps make no schedule: give at least 1")
 
     @property
     def lowest(self) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 from darkroom.checkpoint.beside import held_at
 from darkroom.checkpoint.foreign import kind_beside
 from darkroom.checkpoint.opening import open_source
-from darkroom.checkpoint.single_file import use_alone
+from darkroom.checkpoint.single_file import no_model, use_alone
 from darkroom.checkpoint.source import Part, Source, noted
 from darkroom.errors import ModelError, UnsupportedModel
 from darkroom.networks.roles import DENOISERS, Role
@@ -112,13 +112,10 @@ def _of_parts(path: Path, hashes: bool) -> Description:
     with ExitStack() as opened:
         held = held_at(path, None, opened)
         weights = held.weights
-        assert weights is not None, "a folder of a whole model is described as such"
         networks = [_network(part.component.label, part, part.stored()) for part in held.parts]
-        what = None if networks else kind_beside(held.names)
-        if not networks and what is None:
-            raise ModelError(
-                f"{path} holds none of the networks of Stable Diffusion: it is another kind of file"
-            )
+        what = None if networks else kind_beside(held.shapes)
+        if weights is None or not (networks or what):
+            raise ModelError(f"{path} {no_model(held)}")
         files = _paths(weights)
         form = "folder of a component" if path.is_dir() else what or "part of a model"
         return Description(

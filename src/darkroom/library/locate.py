@@ -13,7 +13,7 @@ from darkroom.language.options import named
 from darkroom.language.tags import KINDS, TAG
 from darkroom.library.lock import locked
 from darkroom.library.records import Entry, Library, Version, installed, suggestion, version_of
-from darkroom.weights.names import INDEX, SUFFIXES, has_weights
+from darkroom.weights.names import INDEX, SUFFIXES, has_tokenizer, has_weights
 
 
 def available() -> dict[str, Path]:
@@ -65,7 +65,9 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
         if found := library.match(name, each):
             return _chosen(name, each, *found)
     if os.path.isdir(path):
-        raise ModelError(f"{path} has no {INDEX}: give a model folder in the Hugging Face layout, or a file")
+        raise ModelError(
+            f"{path} {_no_unit(path)}: give a model folder in the Hugging Face layout, or a file"
+        )
     for each in kinds:
         if wanted := locked(name, each):
             wanted.choose([])
@@ -84,8 +86,18 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
 
 
 def _is_unit(path: Path) -> bool:
-    """Whether a folder is a model's, or a component's with its weights."""
-    return (path / INDEX).is_file() or has_weights(path)
+    """Whether a folder is a model's, or a component's with its weights, or a tokenizer's."""
+    return (path / INDEX).is_file() or has_weights(path) or has_tokenizer(path)
+
+
+def _no_unit(path: Path) -> str:
+    """What a folder is that is neither a model's nor a component's."""
+    files = sorted(file.name for file in path.iterdir())
+    if weights := [name for name in files if name.lower().endswith(SUFFIXES)]:
+        return (
+            f"holds {len(weights)} files of weights ({', '.join(weights[:3])}{', ...' * (len(weights) > 3)})"
+        )
+    return f"has no {INDEX}" if files else "is an empty folder"
 
 
 def _chosen(name: str, kind: str, entry: Entry, version: Version) -> Path:

@@ -286,7 +286,7 @@ class Library:
     def _check_free(self, kind: str, name: str) -> None:
         if not name or name != name.strip() or not name.isprintable() or name.startswith(("-", ".")):
             raise InvalidRequest(
-                f"{name!r} cannot be a name: it needs letters or digits, without - or . in front"
+                f"{name!r} cannot be a name: it is one line of letters and digits, without - or . or a space in front"
             )
         if kind == "model" and name in installed():
             raise InvalidRequest(f"{name!r} is the name of a model that comes with Darkroom: choose another")

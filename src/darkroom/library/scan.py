@@ -229,16 +229,14 @@ def _names(path: Path) -> tuple[str, ...]:
     own = path.name if path.is_dir() else path.stem
     parent = path.parent.name
     if _PLAIN.fullmatch(own) and parent:
-        return _tidy(parent), _tidy(f"{parent}-{own}")
-    return tuple(dict.fromkeys((_tidy(own), _tidy(f"{parent}-{own}"))))
+        return tidy(parent), tidy(f"{parent}-{own}")
+    return tuple(dict.fromkeys((tidy(own), tidy(f"{parent}-{own}"))))
 
 
-def _tidy(name: str) -> str:
-    """A name without what names must not have."""
-    return (
-        "".join(sign if sign.isprintable() and sign not in "/\\" else "-" for sign in name).strip(" -.")
-        or "model"
-    )
+def tidy(name: str) -> str:
+    """A name as the library takes it, of what a file or a service says; "model" where nothing of it is left."""
+    kept = "".join(sign if sign.isprintable() and sign not in "/\\" else "-" for sign in name)
+    return " ".join(kept.split()).strip(" -.") or "model"
 
 
 # Hugging Face caches: models--ORG--NAME/snapshots/COMMIT/..., and the commit of each branch in refs/
@@ -250,17 +248,17 @@ def _repository(folder: Path, repository: str, report: Report) -> Iterator[Candi
         main = (folder / "refs" / "main").read_text("utf-8").strip()
     except (OSError, ValueError):
         main = ""
-    own = _tidy(repository.rpartition("/")[2])
+    own = tidy(repository.rpartition("/")[2])
     snapshots = [path for path in (folder / "snapshots").glob("*") if path.is_dir()]
     for snapshot in sorted(snapshots, key=lambda path: (path.name == main, path.stat().st_mtime)):
         origin = f"hf://{repository}@{snapshot.name}"
         for found in _walk(snapshot, set(), None, report):
             if found.path == snapshot:
-                yield Candidate(snapshot, (own, _tidy(repository)), (repository,), origin)
+                yield Candidate(snapshot, (own, tidy(repository)), (repository,), origin)
                 continue
             name = found.path.stem
             plain = _PLAIN.fullmatch(name) is not None
-            names = (own, _tidy(f"{own}-{name}")) if plain else found.names[:1]
+            names = (own, tidy(f"{own}-{name}")) if plain else found.names[:1]
             file = found.path.relative_to(snapshot).as_posix()
             yield replace(found, names=names, origin=f"{origin}/{file}")
 
@@ -315,7 +313,7 @@ def _invoke(folder: Path) -> Iterator[Candidate]:
     for record in _records(database):
         path = models / str(record.get("path") or "")
         if record.get("path") and path.exists() and (path.is_file() or _is_unit(path)):
-            name = _tidy(str(record.get("name") or path.stem))
+            name = tidy(str(record.get("name") or path.stem))
             origin = str(record.get("source") or "")
             hub = re.fullmatch(r"[\w.-]+/[\w.-]+", origin)
             yield Candidate(path, (name, *_names(path)), (origin,) if hub else ())

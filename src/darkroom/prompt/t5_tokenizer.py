@@ -1,7 +1,7 @@
 """T5's tokenizer: text to the ids a T5 encoder was trained on.
 
 A SentencePiece unigram model (Kudo 2018, arXiv 1804.10959), run by the `tokenizers` package. Folders
-hold it as `tokenizer.json`, older ones as `spiece.model` alone.
+hold it as `tokenizer.json`, older ones as `spiece.model` alone; files of weights among what they say of themselves.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ from struct import unpack
 from typing import TYPE_CHECKING, Any
 
 from darkroom.errors import ModelError
+from darkroom.files import write_bytes, write_json
+from darkroom.weights.gguf import gguf_facts
+from darkroom.weights.mapped import WeightsFile
+from darkroom.weights.opening import open_weights
 
 if TYPE_CHECKING:  # Imported where a tokenizer is read: only Stable Diffusion 3 has one.
     from tokenizers import Tokenizer
 
 PAD, END = "<pad>", "</s>"
 _SPACE = "▁"
+TEXT = "darkroom.t5_tokenizer"
+"""The key of a file's metadata under which `convert` keeps a `tokenizer.json`."""
 _UNIGRAM = 1
-_MARKS = (2, 3, 4)  # The kinds of pieces that a text is cut at: unknown, control and user-defined.
+_UNKNOWN, _UNUSED = 2, 5
+_MARKS = (_UNKNOWN, 3, 4)  # The kinds of pieces that a text is cut at: unknown, control and user-defined.
+_NEVER = -1e9
 _SIZES = {1: 8, 5: 4}  # In bytes, of the wire types of fixed size.
 
 
@@ -50,23 +58,64 @@ class T5Tokenizer:
         return ids + [self.pad] * (length - len(ids))
 
     @classmethod
-    def load(cls, folder: Path | str) -> T5Tokenizer:
-        """Read a Hugging Face tokenizer folder: `tokenizer.json`, or `spiece.model` alone."""
-        from tokenizers import Tokenizer
-
-        folder = Path(folder)
+    def load(cls, path: Path | str) -> T5Tokenizer:
+        """Read a Hugging Face tokenizer folder: `tokenizer.json`, or `spiece.model` alone; or what a file of T5's
+        weights holds, llama.cpp's GGUF or one that Darkroom wrote. Raises ModelError where there is none."""
+        path = Path(path)
         try:
-            if (folder / "tokenizer.json").exists():
-                return cls(Tokenizer.from_file(str(folder / "tokenizer.json")))
-            settings = folder / "tokenizer_config.json"
-            config = json.loads(settings.read_text("utf-8")) if settings.exists() else {}
-            return cls(
-                _from_sentencepiece((folder / "spiece.model").read_bytes(), config.get("extra_ids", 100))
-            )
+            return cls(_in_folder(path) if path.is_dir() else _in_weights(path))
         except ModelError:
             raise
         except Exception as error:  # `tokenizers` raises nothing narrower.
-            raise ModelError(f"cannot read the tokenizer in {folder}: {error}") from error
+            raise ModelError(f"cannot read the tokenizer in {path}: {error}") from error
+
+    def to_text(self) -> str:
+        """A `tokenizer.json`."""
+        return str(self._tokenizer.to_str())
+
+    def save(self, folder: Path | str) -> None:
+        """Write the folder `transformers.T5TokenizerFast` reads."""
+        folder = Path(folder)
+        write_bytes(folder / "tokenizer.json", self.to_text().encode())
+        marks = {"pad_token": PAD, "eos_token": END, "unk_token": "<unk>", "model_max_length": 512}
+        write_json(folder / "tokenizer_config.json", {"tokenizer_class": "T5TokenizerFast", **marks})
+
+
+def has_t5_tokenizer(weights: WeightsFile) -> bool:
+    """Whether a file of weights says that it holds T5's tokenizer."""
+    facts = weights.metadata
+    return TEXT in facts or (weights.format == "gguf" and facts.get("tokenizer.ggml.model") == "t5")
+
+
+def _in_folder(folder: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    if (folder / "tokenizer.json").exists():
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    settings = folder / "tokenizer_config.json"
+    config = json.loads(settings.read_text("utf-8")) if settings.exists() else {}
+    return _from_sentencepiece((folder / "spiece.model").read_bytes(), config.get("extra_ids", 100))
+
+
+def _in_weights(file: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    with open_weights(file) as weights:
+        text, is_gguf = weights.metadata.get(TEXT), weights.format == "gguf"
+    if text is not None:
+        return Tokenizer.from_str(text)
+    facts = gguf_facts(file) if is_gguf else {}
+    own = {name: facts.get(f"tokenizer.ggml.{name}") or () for name in ("tokens", "scores", "token_type")}
+    if not all(own.values()):
+        raise ModelError(f"{file} holds no tokenizer of T5's")
+    pieces = list(zip(own["tokens"], own["scores"], own["token_type"], strict=True))
+    # The list may be filled up to the size of the network's table with words that no text has.
+    vocabulary = [(piece, _NEVER if kind == _UNUSED else score) for piece, score, kind in pieces]
+    marks = [piece for piece, _, kind in pieces if kind in _MARKS]
+    unknown = next((number for number, (_, _, kind) in enumerate(pieces) if kind == _UNKNOWN), 0)
+    return _unigram(
+        vocabulary, unknown, marks, bytes(facts.get("tokenizer.ggml.precompiled_charsmap") or b"")
+    )
 
 
 def _from_sentencepiece(data: bytes, extra: int) -> Tokenizer:
@@ -74,8 +123,6 @@ def _from_sentencepiece(data: bytes, extra: int) -> Tokenizer:
 
     Field numbers are those of SentencePiece's sentencepiece_model.proto.
     """
-    from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
-
     vocabulary: list[tuple[str, float]] = []
     marks: list[str] = []
     kind, unknown, characters = _UNIGRAM, 0, b""
@@ -94,15 +141,23 @@ def _from_sentencepiece(data: bytes, extra: int) -> Tokenizer:
         raise ModelError("spiece.model is no unigram model: it is not T5's")
     extras = [f"<extra_id_{i}>" for i in reversed(range(extra))]
     vocabulary += [(mark, 0.0) for mark in extras]
+    return _unigram(vocabulary, unknown, marks + extras, characters)
+
+
+def _unigram(
+    vocabulary: list[tuple[str, float]], unknown: int, marks: list[str], characters: bytes
+) -> Tokenizer:
+    """The tokenizer of a vocabulary with each piece's score, cut at `marks`; `characters`: how SentencePiece normalises
+    them, compiled."""
+    from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+
     tokenizer = Tokenizer(models.Unigram(vocabulary, unknown, byte_fallback=False))
     if characters:
         tokenizer.normalizer = normalizers.Precompiled(characters)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(_SPACE, prepend_scheme="always")]
     )
-    tokenizer.add_special_tokens(
-        [AddedToken(mark, special=True, normalized=False) for mark in marks + extras]
-    )
+    tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
     return tokenizer
 
 

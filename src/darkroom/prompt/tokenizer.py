@@ -27,7 +27,7 @@ from darkroom.errors import ModelError
 from darkroom.files import write_bytes, write_json
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-_WORD_END = "</w>"
+WORD_END = "</w>"
 # Nearly all that Unicode made letters and numbers after version 16: to the reference they are other signs.
 _LATE = r"\U00012550-\U00012686\U00018d09-\U000191d2\U0001df2b-\U0001dfff\U000323b0-\U0003fc3f"
 _LETTER, _NUMBER = rf"[\p{{L}}--[{_LATE}]]", rf"[\p{{N}}--[{_LATE}]]"
@@ -91,7 +91,7 @@ def pieces(text: str) -> list[str]:
 def _symbols(piece: str) -> tuple[str, ...]:
     alphabet = byte_alphabet()
     symbols = [alphabet[byte] for byte in piece.encode("utf-8", "surrogatepass")]
-    return (*symbols[:-1], symbols[-1] + _WORD_END)
+    return (*symbols[:-1], symbols[-1] + WORD_END)
 
 
 def _merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ def _merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 def _entries(merges: Iterable[tuple[str, str]]) -> dict[str, int]:
     """A vocabulary in CLIP's order: bytes, bytes at a word's end, merges, the two marks."""
     alphabet = list(byte_alphabet().values())
-    entries = alphabet + [sign + _WORD_END for sign in alphabet] + ["".join(pair) for pair in merges]
+    entries = alphabet + [sign + WORD_END for sign in alphabet] + ["".join(pair) for pair in merges]
     return {entry: i for i, entry in enumerate([*entries, START, END])}
 
 

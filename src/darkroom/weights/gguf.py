@@ -7,6 +7,9 @@ tensors, their blocks. What the blocks mean is in `ggml`.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -33,20 +36,9 @@ _PLAIN = {
 def read_gguf(file: Mapped) -> WeightsFile:
     """The tensors of a GGUF file, shapes in torch's order. Raises ModelError where it is damaged."""
     reader = _Reader(file)
-    try:
-        version, tensors, facts = reader.numbers("<4xIQQ")
-        if version not in (2, 3):
-            raise file.error(
-                f"is GGUF of version {short(version)}, versions 2 and 3 are supported: convert it anew"
-            )
-        if max(tensors, facts) > MOST_TENSORS:
-            raise ValueError(f"{tensors} tensors and {facts} facts about them")
-        metadata = {reader.text(): reader.value() for _ in range(facts)}
-        if len(metadata) != facts:
-            raise ValueError("a fact stands twice")
+    with _named(file):
+        metadata, tensors = reader.facts()
         found = [reader.tensor(metadata) for _ in range(tensors)]
-    except (ValueError, struct.error) as error:
-        raise file.error(f"has a damaged GGUF header ({error}): fetch it anew") from error
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or alignment not in {1 << bit for bit in range(3, 20)}:
         raise file.error(f"has a damaged GGUF header (alignment {short(alignment)}): fetch it anew")
@@ -76,13 +68,48 @@ def read_gguf(file: Mapped) -> WeightsFile:
     return WeightsFile(file.path, "gguf", {entry.name: entry for _, entry in found}, (file,), read, words)
 
 
-class _Reader:
-    """Reads the header from its beginning; struct.error or ValueError where it is damaged."""
+def gguf_facts(path: Path) -> dict[str, Any]:
+    """All that a GGUF file says of its model, lists included as tuples. Raises ModelError where it is damaged."""
+    file = Mapped(path)
+    try:
+        with _named(file):
+            return _Reader(file, lists=True).facts()[0]
+    finally:
+        file.close()
 
-    def __init__(self, file: Mapped) -> None:
+
+@contextmanager
+def _named(file: Mapped) -> Iterator[None]:
+    """Within which a damaged header is an error that names the file."""
+    try:
+        yield
+    except (ValueError, struct.error) as error:
+        raise file.error(f"has a damaged GGUF header ({error}): fetch it anew") from error
+
+
+class _Reader:
+    """Reads the header from its beginning; struct.error or ValueError where it is damaged. `lists`: whether long ones
+    are kept."""
+
+    def __init__(self, file: Mapped, lists: bool = False) -> None:
         self.file = file
+        self.lists = lists
         self.at = 0
         self.left = _MOST_TEXT
+
+    def facts(self) -> tuple[dict[str, Any], int]:
+        """What the file says of the model, and how many tensors are described after that."""
+        version, tensors, facts = self.numbers("<4xIQQ")
+        if version not in (2, 3):
+            raise self.file.error(
+                f"is GGUF of version {short(version)}, versions 2 and 3 are supported: convert it anew"
+            )
+        if max(tensors, facts) > MOST_TENSORS:
+            raise ValueError(f"{tensors} tensors and {facts} facts about them")
+        metadata = {self.text(): self.value() for _ in range(facts)}
+        if len(metadata) != facts:
+            raise ValueError("a fact stands twice")
+        return metadata, tensors
 
     def numbers(self, form: str) -> tuple[Any, ...]:
         if self.at > self.file.size:
@@ -100,7 +127,8 @@ class _Reader:
         return self.file.data[self.at - size : self.at].decode("utf-8")
 
     def value(self) -> Any:
-        """A fact about the model: a number, a text, a tuple of a few numbers, or None for other lists."""
+        """A fact about the model: a number, a text, a tuple of a few numbers, or None for other lists that are not
+        to be kept."""
         (kind,) = self.numbers("<I")
         if kind == _TEXT:
             return self.text()
@@ -108,9 +136,12 @@ class _Reader:
             return self.numbers(f"<{_scalar(kind)}")[0]
         kind, size = self.numbers("<IQ")
         if kind == _TEXT:
-            for _ in range(size):
-                self.text()
-        elif size <= 16:
+            texts = (self.text() for _ in range(size))
+            if self.lists:
+                return tuple(texts)
+            for _ in texts:
+                pass
+        elif self.lists or size <= 16:
             return self.numbers(f"<{size}{_scalar(kind)}")
         else:
             self.at += size * struct.calcsize(f"<{_scalar(kind)}")

@@ -11,6 +11,13 @@ SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """How files of weights end."""
 TEXTS = (".json", ".txt", ".model")
 """How configurations and tokenizers end."""
+VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json")
+"""The files by one of which a folder is a tokenizer's."""
+TOKENIZER = (
+    *VOCABULARIES,
+    *("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
+"""All files that a tokenizer has."""
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _ENDINGS = (".safetensors", ".bin")
@@ -36,3 +43,8 @@ def weights_name(files: Collection[str], variant: str | None = None) -> str | No
 def has_weights(folder: Path) -> bool:
     """Whether a folder is there and holds the weights of a component, of whatever variant."""
     return folder.is_dir() and weights_name({file.name for file in folder.iterdir()}) is not None
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder is there and holds a tokenizer."""
+    return any((folder / name).is_file() for name in VOCABULARIES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,8 @@ def _in_full(entry: Entry) -> str:
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    # The names of files may hold line breaks.
+    rows = [tuple(re.sub(r"[\x00-\x1f\x7f]", "?", cell) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

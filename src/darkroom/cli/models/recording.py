@@ -78,6 +78,7 @@ def add(command: Command) -> None:
 def run_add(args: argparse.Namespace) -> int:
     from darkroom.library.kinds import identify
     from darkroom.library.records import changing, version_of
+    from darkroom.library.scan import tidy
 
     check_kind(args.kind)
     path = args.path.absolute()
@@ -87,12 +88,13 @@ def run_add(args: argparse.Namespace) -> int:
     version = version_of(path, found.root, found.files, family=found.family)
     with byte_bar() as bar:
         version = version.hashed(counted(bar, path.name, version.size))
+    name = args.name if args.name is not None else tidy(path.name if path.is_dir() else path.stem)
     with changing() as library:
-        recorded = library.record(found.kind, args.name or path.stem, version, args.alias)
-        if args.name and args.name not in (recorded.entry.name, *recorded.entry.aliases):
+        recorded = library.record(found.kind, name, version, args.alias)
+        if args.name is not None and name not in (recorded.entry.name, *recorded.entry.aliases):
             raise InvalidRequest(
                 f"{path} is in the library as {recorded.entry.name!r}: `darkroom models alias {recorded.entry.name} "
-                f"{args.name}` gives it another name"
+                f"{name}` gives it another name"
             )
     print(told(recorded))
     return 0

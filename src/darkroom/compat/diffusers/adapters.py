@@ -15,6 +15,7 @@ from darkroom.adapters.adapter import Adapter, read_adapter
 from darkroom.adapters.dose import Dose
 from darkroom.adapters.embeddings import ENCODERS, checked, for_encoders, read_embedding
 from darkroom.adapters.merged import Merged
+from darkroom.compat.diffusers.faces import same_network
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.library.locate import locate
 from darkroom.networks import CLIPText
@@ -211,7 +212,7 @@ class Adapted:
         if word is None:
             raise InvalidRequest("the vectors do not name their word: give token")
         encoders = [each for each in self._expert.networks.items() if isinstance(each[1], CLIPText)]
-        chosen = [each for each in encoders if text_encoder is None or each[1] is text_encoder]
+        chosen = [each for each in encoders if text_encoder is None or same_network(text_encoder, each[1])]
         if text_encoder is not None and not chosen:
             raise InvalidRequest("text_encoder is none of this pipeline's: give pipe.text_encoder or _2")
         widths = {role: each.config.hidden_size for role, each in chosen}

@@ -139,13 +139,17 @@ class Stepped:
         """The latents that take these' place, and whether to go on."""
         call, last = self.call, number + 1 == self.calls
         moment = torch.tensor(time, dtype=self.pipe.scheduler.told)
+        # As diffusers has them, in the networks' type; ours go on unrounded where nobody changes them.
+        shown = latents.to(self.pipe.device, self.pipe.dtype)
+        before = shown.clone()
         if call.callback_on_step_end is not None:
-            latents = self._told(number, moment, latents)
+            shown = self._told(number, moment, shown)
         if last or (number >= self.before and (number + 1) % self.order == 0):
             self.bar.update()
             if call.callback is not None and number % call.callback_steps == 0:
-                call.callback(number // self.order, moment, latents)
-        return latents, not last and not self.pipe.interrupt
+                call.callback(number // self.order, moment, shown)
+        changed = latents if torch.equal(shown.to(before), before) else shown.to(latents)
+        return changed, not last and not self.pipe.interrupt
 
     def _told(self, number: int, moment: Tensor, latents: Tensor) -> Tensor:
         told, embeds, call = self.told, self.embeds, self.call

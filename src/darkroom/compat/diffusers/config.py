@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from darkroom.errors import InvalidRequest, ModelError, nearest
 from darkroom.files import expanded, write_json
+from darkroom.numeric import real
 
 Defaults: TypeAlias = "dict[str, Any]"
 Own = TypeVar("Own", bound="Configured")
@@ -39,6 +41,28 @@ class Config(dict[str, Any]):
         return Config(copy.deepcopy(dict(self), memo))
 
 
+def _like(what: str, value: Any, default: Any) -> Any:
+    """A setting as Python's: a number, a truth or a word where its default is one, NumPy's and tensors included; None
+    is the default. Raises InvalidRequest for another sort."""
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    if plain is None or default is None or isinstance(default, list):
+        return default if plain is None else plain
+    found: Any
+    if isinstance(default, bool):
+        found, wanted = bool(plain) if plain in (True, False) else None, "true or false"
+    elif isinstance(default, str):
+        found, wanted = plain if isinstance(plain, str) else None, "a word"
+    elif isinstance(default, int):
+        number = real(plain)
+        found, wanted = int(number) if number is not None and number % 1 == 0 else None, "a whole number"
+    else:
+        number = real(plain)
+        found, wanted = None if number is None or math.isnan(number) else number, "a number"
+    if found is None:
+        raise InvalidRequest(f"{what} is {value!r}: give {wanted}, such as {default!r}")
+    return found
+
+
 class Configured:
     """Something made from settings: `defaults` names them all, `fixed` has those that Darkroom knows one value of."""
 
@@ -51,6 +75,7 @@ class Configured:
         for key, value in settings.items():
             if key not in self.defaults:
                 raise InvalidRequest(f"{name} has no setting {key!r}: {nearest(key, self.defaults)}")
+            settings[key] = value = _like(f"{name}: {key}", value, self.defaults[key])
             if key in self.fixed and value != self.fixed[key]:
                 raise InvalidRequest(
                     f"{name} with {key} = {value!r} is not there: leave it {self.fixed[key]!r}"

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from tqdm.auto import tqdm
 
 from darkroom.adapters.applied import applied
 from darkroom.adapters.merged import Merged
@@ -32,17 +32,15 @@ from darkroom.compat.diffusers.call import (
     foreign,
     output_of,
     shown,
-    shown_bar,
 )
 from darkroom.compat.diffusers.calls import Calls, Running
-from darkroom.compat.diffusers.images import ImageProcessor
 from darkroom.compat.diffusers.job import Batch, Told
+from darkroom.compat.diffusers.parts import Parts
 from darkroom.compat.diffusers.placed import Placed, opened
 from darkroom.compat.diffusers.prompts import encode
 from darkroom.compat.diffusers.schedulers import scheduler_of
 from darkroom.compat.diffusers.schedulers.base import Scheduler
-from darkroom.compat.diffusers.vae import face_of
-from darkroom.engine import Engine, Expert, LatentDiffusion, place
+from darkroom.engine import Engine, LatentDiffusion, place
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
 from darkroom.generation.settle import check_drawable, check_size
@@ -68,7 +66,7 @@ name is not needed."""
 _NOT_COPIED = ("_loaded", "_loading", "_last", "_running", "_threads")
 
 
-class DiffusionPipeline(Calls, Adapted, Placed):
+class DiffusionPipeline(Calls, Adapted, Placed, Parts):
     """A model on disk, a scheduler, and where they are to run; networks are loaded when they are first needed.
 
     Use `from_pretrained` or `from_single_file`. Raises ModelError for what is no model or another family's, and
@@ -77,7 +75,18 @@ class DiffusionPipeline(Calls, Adapted, Placed):
 
     tensor_inputs: ClassVar[tuple[str, ...]] = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
-    def __init__(self, path: Path, options: Mapping[str, Any], scheduler: Scheduler | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        scheduler: Scheduler | None = None,
+        **parts: Any,
+    ) -> None:
+        if path is None or parts:
+            raise InvalidRequest(
+                f"{type(self).__name__}(...): a pipeline is not put together from parts here: use from_pretrained, "
+                "from_single_file, or from_pipe for the same networks"
+            )
         with opened(path, options) as source:
             self._family = source.family
             own = scheduler_json(source)
@@ -110,7 +119,7 @@ class DiffusionPipeline(Calls, Adapted, Placed):
         dtype: torch.dtype | str | None = None,
         variant: str | None = None,
         scheduler: Scheduler | None = None,
-        vae: Autoencoder | None = None,
+        vae: Any = None,
         device_map: str | None = None,
         **others: Any,
     ) -> Own:
@@ -121,11 +130,7 @@ class DiffusionPipeline(Calls, Adapted, Placed):
         """
         options: dict[str, Any] = {"variant": variant} if variant else {}
         if vae is not None:
-            if not isinstance(vae, Autoencoder):
-                raise InvalidRequest(
-                    f"vae is a {type(vae).__name__}: give AutoencoderKL.from_pretrained(...)"
-                )
-            options["vae"] = vae.path
+            options["vae"] = Autoencoder.path_of(vae)
         for name, value in others.items():
             if name in ("text_encoder_3", "tokenizer_3") and value is None:
                 options["t5"] = False
@@ -193,10 +198,6 @@ class DiffusionPipeline(Calls, Adapted, Placed):
         """Whether this is the pipeline of a family's models."""
         raise NotImplementedError
 
-    def set_progress_bar_config(self, **settings: Any) -> None:
-        """Settings of tqdm for the bars of later calls: disable, desc, leave."""
-        self._bar = settings
-
     def _ready(self) -> Model:
         with self._loading:
             if self._loaded is None:
@@ -219,78 +220,6 @@ class DiffusionPipeline(Calls, Adapted, Placed):
         networks = self._ready().engine.networks
         assert isinstance(networks, LatentDiffusion)
         return networks
-
-    @property
-    def _expert(self) -> Expert:
-        return self._networks().experts[0]
-
-    # What it is made of
-
-    @property
-    def unet(self) -> Any:
-        """The network that denoises."""
-        return self._expert.denoiser
-
-    @unet.setter
-    def unet(self, value: Any) -> None:
-        if getattr(value, "_orig_mod", value) is not self.unet:
-            raise InvalidRequest(
-                "a pipeline's networks are not exchanged here: load a model that has the other"
-            )
-        log.info("torch.compile is left out: networks run as they are")
-
-    transformer = unet
-
-    @property
-    def vae(self) -> Any:
-        """The autoencoder, as diffusers' users speak to it."""
-        return face_of(self._networks(), self)
-
-    @vae.setter
-    def vae(self, value: Any) -> None:
-        if isinstance(value, Autoencoder):
-            self._options["vae"] = value.path
-            self._loaded = None
-        elif getattr(value, "_orig_mod", value).__dict__ is not self._networks().vae.__dict__:
-            raise InvalidRequest(f"vae is a {type(value).__name__}: give AutoencoderKL.from_pretrained(...)")
-
-    @property
-    def vae_scale_factor(self) -> int:
-        """How many pixels, each way, one latent pixel stands for."""
-        return self._family.factor
-
-    def _encoder(self, number: int) -> Any:
-        clips = self._expert.text.clips
-        return clips[number].encoder if number < len(clips) else None
-
-    @property
-    def text_encoder(self) -> Any:
-        return self._encoder(0)
-
-    @property
-    def text_encoder_2(self) -> Any:
-        return self._encoder(1)
-
-    @property
-    def tokenizer(self) -> Any:
-        return self._expert.text.clips[0].tokenizer
-
-    @property
-    def tokenizer_2(self) -> Any:
-        clips = self._expert.text.clips
-        return clips[1].tokenizer if len(clips) > 1 else None
-
-    safety_checker: Any = None
-    watermark: Any = None
-
-    @property
-    def do_classifier_free_guidance(self) -> bool:
-        return self.guidance_scale > 1 and not self._family.embeds_guidance
-
-    @property
-    def image_processor(self) -> ImageProcessor:
-        """What turns the autoencoder's pictures into Pillow's and back."""
-        return ImageProcessor()
 
     # A call
 
@@ -423,7 +352,7 @@ class DiffusionPipeline(Calls, Adapted, Placed):
             self._doses(self._expert.role, call.lora_scale),
         )
         noise_dtype = torch.float32 if way.float32_noise else self.dtype
-        with tqdm(total=calls if call.denoising_end else len(way.points) - 1, **shown_bar(self._bar)) as bar:
+        with self.progress_bar(total=calls if call.denoising_end else len(way.points) - 1) as bar:
             stepped = Stepped(self, call, told, embeds, way, calls, bar)
             job = Batch(way, latents, told, lambda: draw(noise_dtype), stepped, output_of(call.output_type))
             made = self._develop(job)

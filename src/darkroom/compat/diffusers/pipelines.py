@@ -238,6 +238,8 @@ class StableDiffusionXLPipeline(DiffusionPipeline):
 class StableDiffusion3Pipeline(DiffusionPipeline):
     """Stable Diffusion 3 and 3.5."""
 
+    denoiser_name = "transformer"
+
     @classmethod
     def draws(cls, family: Family) -> bool:
         return family.pipeline == "StableDiffusion3Pipeline"

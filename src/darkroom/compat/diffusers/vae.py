@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from darkroom.compat.diffusers.faces import Network, face_of
 from darkroom.compat.diffusers.outputs import BaseOutput
 from darkroom.engine.networks import LatentDiffusion
 
@@ -57,9 +58,8 @@ class EncoderOutput(BaseOutput):
         return self.latent_dist.mean
 
 
-class _Face:
-    """A pipeline's autoencoder with diffusers' methods: the network itself (its tensors, its modules) under another
-    class, so that the engine, which speaks ours, is not disturbed."""
+class _Autoencoder(Network):
+    """A pipeline's autoencoder with diffusers' methods."""
 
     _pipe: Any
     _lock: Any
@@ -78,10 +78,6 @@ class _Face:
             encode = self._network.encode_tiled if self._pipe._tiled else self._network.encode
             found = LatentDistribution(*encode(x.to(self._pipe.device)))
         return EncoderOutput(found) if return_dict else (found,)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype  # type: ignore[attr-defined, no-any-return]
 
     @property
     def device(self) -> torch.device:
@@ -107,12 +103,6 @@ class _Face:
             super().__setattr__(name, value)
 
 
-def face_of(networks: LatentDiffusion, pipe: Any) -> Any:
+def autoencoder(networks: LatentDiffusion, pipe: Any) -> Any:
     """The autoencoder of a pipeline's networks, with diffusers' methods."""
-    kind = type(networks.vae)
-    own: Any = type(
-        kind.__name__, (_Face, kind), {"_pipe": pipe, "_lock": networks.lock, "_network": networks.vae}
-    )
-    face = own.__new__(own)
-    face.__dict__ = networks.vae.__dict__
-    return face
+    return face_of(networks.vae, _Autoencoder, _pipe=pipe, _lock=networks.lock, _network=networks.vae)

@@ -36,6 +36,7 @@ from darkroom.library.records import (
     installed,
     line,
 )
+from darkroom.library.scan import tidy
 from darkroom.library.secrets import token_in, userinfo, without_secrets
 from darkroom.weights.names import SUFFIXES
 
@@ -159,7 +160,7 @@ def _store() -> Path:
 def _fetch(
     listing: Listing, web: Web, name: str | None, progress: Progress | None, stay: bool = False
 ) -> Recorded:
-    name = _named(name or listing.name)
+    name = tidy(called) if (called := name or listing.name) else ""
     if known := _complete(listing):
         return known
     if name in installed() and listing.hint in (None, "model"):
@@ -208,7 +209,7 @@ def _place(listing: Listing, name: str, fetched: dict[str, Fetched], stay: bool)
             # A single file has no folders above it, and may be called by its server.
             ((relative, only),) = fetched.items()
             own = _file_name(relative, only)
-            fetched, name, folder = {own: only}, name or _named(Path(own).stem), staging
+            fetched, name, folder = {own: only}, name or tidy(Path(own).stem), staging
         else:
             own = safe_name(name)
             folder = staging / own
@@ -250,12 +251,6 @@ def _place(listing: Listing, name: str, fetched: dict[str, Fetched], stay: bool)
 
 def _free(library: Library, listing: Listing, kind: str) -> list[str]:
     return [alias for alias in listing.aliases if not library.taken(kind, alias)]
-
-
-def _named(name: str) -> str:
-    """A name as the library takes it, of what a service says."""
-    kept = "".join(sign if sign.isprintable() and sign not in "/\\" else "-" for sign in name)
-    return " ".join(kept.split()).strip(" -.")
 
 
 def _file_name(relative: str, fetched: Fetched) -> str:

@@ -114,6 +114,7 @@ class Scheduler(Configured):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        _ = self.schedule  # Settings that make none are told of now.
         self.num_inference_steps: int | None = None
         self.timesteps = torch.arange(self.config.num_train_timesteps - 1, -1, -1)
 
@@ -126,7 +127,12 @@ class Scheduler(Configured):
     def _discrete(self) -> Discrete:
         config = self.config
         if config.trained_betas is not None:
-            levels = tuple(map(float, config.trained_betas))
+            levels = tuple(_numbers("trained_betas", config.trained_betas) or ())
+            if len(levels) != config.num_train_timesteps:
+                raise InvalidRequest(
+                    f"trained_betas are {len(levels)}, num_train_timesteps is {config.num_train_timesteps}: they must "
+                    "be as many"
+                )
         else:
             levels = betas(
                 config.beta_schedule, config.beta_start, config.beta_end, config.num_train_timesteps
@@ -136,7 +142,7 @@ class Scheduler(Configured):
     @property
     def init_noise_sigma(self) -> float:
         """What unit noise is multiplied by to begin with."""
-        return self.way(self.num_inference_steps or self.config.num_train_timesteps).start
+        return 1.0
 
     def set_timesteps(
         self,

@@ -38,10 +38,10 @@ class Chain(Scheduler):
         return solvers.Strided(points, schedule, config.num_train_timesteps // steps, last)
 
     def _inside(self, time: float) -> float:
-        if time > self._discrete.last:
+        if not 0 <= time <= self._discrete.last:
             raise InvalidRequest(
-                f"steps_offset is {self.config.steps_offset}: with so many steps it leads past the last training step, "
-                f"{self._discrete.last}"
+                f"steps_offset is {self.config.steps_offset}: with so many steps it leads out of the training steps, "
+                f"0 to {self._discrete.last}"
             )
         return float(time)
 
@@ -123,6 +123,8 @@ class Distilled(Scheduler):
     def _points(self, steps: int, custom: Custom) -> Points:
         custom.refused(self, "sigmas")
         count, original = self.config.num_train_timesteps, self.config.original_inference_steps
+        if not 1 <= original <= count:
+            raise InvalidRequest(f"original_inference_steps is {original}: give a number from 1 to {count}")
         if custom.timesteps is not None:
             times = custom.whole(count)
         elif steps > original:

@@ -6,6 +6,7 @@ import math
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from darkroom.compat.diffusers.config import Defaults
 from darkroom.compat.diffusers.schedulers.base import (
@@ -15,6 +16,7 @@ from darkroom.compat.diffusers.schedulers.base import (
     STABLE,
     TRAINED,
     Custom,
+    Floats,
     Scheduler,
     Way,
 )
@@ -27,17 +29,27 @@ class Exploding(Scheduler):
     whole_karras: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def init_noise_sigma(self) -> float:
+        """As for the steps that were laid out last; before that, for all."""
+        return self.way(self.num_inference_steps or self.config.num_train_timesteps).start
+
     def _points(self, steps: int, custom: Custom) -> Points:
         config = self.config
         custom.refused(self, *({"timesteps", "sigmas"} - set(self.takes)))
+        if self._tells_levels:
+            custom.refused(self, "timesteps")
         if custom.sigmas is not None:
             levels = np.asarray(custom.sigmas, dtype=float)
-            return self._preserving(levels.tolist(), self._times_of(levels[:-1]).tolist())
+            return self._preserving(levels.tolist(), self._told_at(levels[:-1], self._times_of(levels[:-1])))
         if custom.timesteps is None:
             times = self._spaced(steps)
         else:
             times = custom.whole(config.num_train_timesteps)
         levels = self._at_times(times)
+        if self._own("interpolation_type") == "log_linear":
+            # One level more than there are times: the last step ends at the least noise trained on.
+            levels = np.geomspace(self._levels[-1], self._levels[0], len(times) + 1)
         high, low = self._own("sigma_max") or levels[0], self._own("sigma_min") or levels[-1]
         bent = self._bent(high, low, len(times)) if "use_karras_sigmas" in self.defaults else None
         if bent is not None:
@@ -45,7 +57,17 @@ class Exploding(Scheduler):
             if config.use_karras_sigmas and self.whole_karras:
                 times = times.round()
         last = float(self._levels[0]) if self._own("final_sigmas_type") == "sigma_min" else 0.0
-        return self._preserving([*levels.tolist(), last], times.tolist())
+        return self._preserving([*levels.tolist(), last][: len(times) + 1], self._told_at(levels, times))
+
+    def _told_at(self, levels: Floats, times: Floats) -> list[float]:
+        """What the network is told at each level: its training step, or a quarter of its logarithm."""
+        told = np.log(levels[: len(times)]) / 4 if self._tells_levels else times
+        return list(told.tolist())
+
+    @property
+    def _tells_levels(self) -> bool:
+        of_levels = self._own("timestep_type") == "continuous"
+        return of_levels and bool(self.config.prediction_type == "v_prediction")
 
     def _way(self, points: Points, eta: float) -> Way:
         highest = self._discrete.level(points[0])
@@ -75,7 +97,6 @@ class EulerDiscreteScheduler(Exploding):
         "rescale_betas_zero_snr": False,
         "final_sigmas_type": "zero",
     }
-    fixed: ClassVar[Defaults] = {"interpolation_type": "linear", "timestep_type": "discrete"}
     takes = ("timesteps", "sigmas")
 
 
@@ -106,6 +127,7 @@ class LMSDiscreteScheduler(Exploding):
 class DPMSolverSDEScheduler(Exploding):
     """Its noise is drawn from the call's generator, not from a Brownian tree of its own as in diffusers."""
 
+    told = torch.float64
     defaults: ClassVar[Defaults] = {**TRAINED, **STABLE, **SPACED, **BENT, "noise_sampler_seed": None}
     fixed: ClassVar[Defaults] = {"noise_sampler_seed": None}
     order = 2

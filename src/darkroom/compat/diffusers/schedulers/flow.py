@@ -24,7 +24,7 @@ class FlowMatch(Scheduler):
 
     @property
     def schedule(self) -> NoiseSchedule:
-        return FlowSchedule(self.config.shift)
+        return FlowSchedule(self.config.shift, self.config.num_train_timesteps)
 
     def _points(self, steps: int, custom: Custom) -> Points:
         config, count = self.config, self.config.num_train_timesteps

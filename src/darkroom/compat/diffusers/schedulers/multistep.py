@@ -39,7 +39,10 @@ class Solver(Scheduler):
 
     @property
     def schedule(self) -> NoiseSchedule:
-        return FlowSchedule(self.config.flow_shift) if self.config.use_flow_sigmas else self._discrete
+        config = self.config
+        if config.use_flow_sigmas:
+            return FlowSchedule(config.flow_shift, config.num_train_timesteps)
+        return self._discrete
 
     def _points(self, steps: int, custom: Custom) -> Points:
         config, highest, lowest = self.config, float(self._levels[-1]), float(self._levels[0])
@@ -47,7 +50,7 @@ class Solver(Scheduler):
         if config.use_flow_sigmas:
             custom.refused(self, "timesteps")
             return self._flowing(steps, custom)
-        bent = self._bent(highest, lowest, steps)
+        bent = self._bent(self._own("sigma_max") or highest, self._own("sigma_min") or lowest, steps)
         if custom.timesteps is not None:
             times = custom.whole(config.num_train_timesteps)
             levels = self._at_times(times)
@@ -238,8 +241,6 @@ class UniPCMultistepScheduler(Solver):
         "predict_x0": True,
         "disable_corrector": [],
         "solver_p": None,
-        "sigma_min": None,
-        "sigma_max": None,
         "shift_terminal": None,
     }
     repeats_last = True

@@ -209,8 +209,12 @@ def dpm_singlestep(
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
         before = run.history if orders[run.step] > 1 else []
-        block = [(solver.value(run.x, d, p), p, run.x), *before]
+        block = _apart([(solver.value(run.x, d, p), p, run.x), *before])
         (v, start, x), h = block[-1], q.lam - block[-1][1].lam
+        run.history = block
+        if not h:  # One place twice, as a thousand steps lay it out.
+            run.x = x
+            continue
         changes: list[Any] = [v]
         if len(block) == 2:
             changes += [(block[0][0] - v) * (h / (block[0][1].lam - start.lam))]
@@ -222,7 +226,13 @@ def dpm_singlestep(
             else:
                 changes += [(r0 * early - r1 * late) / (r0 - r1), 2 * (late - early) / (r0 - r1)]
         run.x = solver.step(run, x, start, q, *changes)
-        run.history = block
+
+
+def _apart(block: Sequence[tuple[Tensor, Point, Tensor]]) -> list[tuple[Tensor, Point, Tensor]]:
+    """A block without what is at the place of an earlier one of it; the latest comes first."""
+    return [
+        each for i, each in enumerate(block) if all(each[1].lam != other[1].lam for other in block[i + 1 :])
+    ]
 
 
 def singlestep_orders(steps: int, order: int, lower_order_final: bool, clean_end: bool) -> list[int]:

@@ -1,0 +1,173 @@
+"""What a pipeline is made of, beside diffusers' pipeline of the same folder."""
+
+from __future__ import annotations
+
+import diffusers
+import pytest
+import torch
+import transformers
+from tests.compat.test_pipelines import PROMPT, SIZE, pipes, seeded
+
+from darkroom.compat import diffusers as compat
+from darkroom.compat.diffusers.faces import tokenizer
+from darkroom.errors import InvalidRequest
+from darkroom.prompt import Tokenizer
+
+pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore::FutureWarning")]
+
+
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3"])
+def test_networks_and_tokenizers(folder, name):
+    theirs, ours = pipes(folder(name))
+    denoiser = "transformer" if name == "sd3" else "unet"
+    parts = [
+        denoiser,
+        "vae",
+        *(f"text_encoder{n}" for n in ("", "_2", "_3") if hasattr(theirs, f"text_encoder{n}")),
+    ]
+    for part in parts:
+        own, other = getattr(ours, part), getattr(theirs, part)
+        assert (own.dtype, own.device) == (other.dtype, other.device), part
+        assert sum(each.numel() for each in own.parameters()) > 0
+    assert getattr(ours, denoiser) is getattr(ours, denoiser)
+    for key in ("in_channels", "sample_size"):
+        assert getattr(getattr(ours, denoiser).config, key) == getattr(theirs, denoiser).config[key]
+    for key in ("scaling_factor", "latent_channels"):
+        assert getattr(ours.vae.config, key) == theirs.vae.config[key]
+    assert len(ours.vae.config.block_out_channels) == len(theirs.vae.config.block_out_channels)
+    assert set(ours.components) <= set(theirs.components) | {"safety_checker", "feature_extractor"}
+    assert {denoiser, "vae", "text_encoder", "tokenizer", "scheduler"} <= set(ours.components)
+    assert ours.components["scheduler"] is ours.scheduler
+    assert ours.tokenizer.model_max_length == theirs.tokenizer.model_max_length
+    assert ours.tokenizer(PROMPT).input_ids == theirs.tokenizer(PROMPT).input_ids
+    assert ours.config["_class_name"] == type(theirs).__name__
+    assert ours.name_or_path == str(folder(name))
+    assert ours.feature_extractor is None
+
+
+def test_latents_prepared(folder):
+    for scheduler in ("DDIMScheduler", "EulerDiscreteScheduler"):
+        made = []
+        for pipe, library in zip(pipes(folder("sd1")), (diffusers, compat), strict=True):
+            pipe.scheduler = getattr(library, scheduler).from_config(pipe.scheduler.config)
+            pipe.scheduler.set_timesteps(5)
+            made.append(pipe.prepare_latents(2, 4, 80, 64, torch.float32, torch.device("cpu"), seeded(3)))
+        assert made[0].shape == made[1].shape
+        assert torch.allclose(*made, rtol=1e-5)
+    noise = torch.ones(1, 4, 10, 8)
+    ours = pipes(folder("sd1"))[1]
+    assert torch.equal(ours.prepare_latents(1, 4, 80, 64, latents=noise), noise)
+    with pytest.raises(InvalidRequest, match="this call needs"):
+        ours.prepare_latents(1, 4, 64, 64, latents=noise)
+
+
+def test_bars_and_pictures(folder, capfd):
+    ours = pipes(folder("sd1"))[1]
+    ours.set_progress_bar_config(disable=False)
+    assert list(ours.progress_bar([1, 2, 3])) == [1, 2, 3]
+    with ours.progress_bar(total=2) as bar:
+        bar.update()
+    assert "1/2" in capfd.readouterr().err
+    images = ours(PROMPT, num_inference_steps=1, output_type="np", **SIZE).images
+    assert ours.numpy_to_pil(images)[0].size == (64, 80)
+
+
+def test_the_autoencoder_of_another_pipeline(folder):
+    first = pipes(folder("sd1"))[1]
+    second = compat.DiffusionPipeline.from_pretrained(folder("sd2"), vae=first.vae)
+    latents = torch.randn(1, 4, 10, 8, generator=seeded(1))
+    assert torch.equal(first.vae.decode(latents).sample, second.vae.decode(latents).sample)
+    own = compat.DiffusionPipeline.from_pretrained(folder("sd2"))
+    assert not torch.equal(own.vae.decode(latents).sample, second.vae.decode(latents).sample)
+    own.vae = first.vae
+    assert torch.equal(own.vae.decode(latents).sample, second.vae.decode(latents).sample)
+    with pytest.raises(InvalidRequest, match=r"vae is torch\.nn.*Linear: give AutoencoderKL"):
+        own.vae = torch.nn.Linear(1, 1)
+
+
+def test_a_pipeline_is_not_put_together_from_parts(folder):
+    pipe = pipes(folder("sd1"))[1]
+    with pytest.raises(InvalidRequest, match="use from_pretrained, from_single_file, or from_pipe"):
+        compat.StableDiffusionPipeline(**pipe.components)
+    with pytest.raises(InvalidRequest, match="StableDiffusionPipeline"):
+        compat.StableDiffusionPipeline()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_callbacks_are_given_latents_of_the_networks_type(folder, dtype):
+    """They stay unrounded where nobody changes them, and are changed where somebody does."""
+    pipe = compat.StableDiffusionPipeline.from_pretrained(folder("sd1"), torch_dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    seen = []
+
+    def look(pipe, step, time, values):
+        seen.append(values["latents"].dtype)
+        return values
+
+    def double(pipe, step, time, values):
+        values["latents"] *= 2
+        return values
+
+    settings = {"num_inference_steps": 3, "output_type": "latent", **SIZE}
+    alone = pipe(PROMPT, generator=seeded(2), **settings).images
+    watched = pipe(PROMPT, generator=seeded(2), callback_on_step_end=look, **settings).images
+    changed = pipe(PROMPT, generator=seeded(2), callback_on_step_end=double, **settings).images
+    assert seen == [dtype] * 3
+    assert torch.equal(alone, watched)
+    assert float(changed.float().std()) > 2 * float(alone.float().std())
+
+
+# Tokenizers
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory):
+    """transformers' and ours, of one vocabulary."""
+    own = Tokenizer.clip()
+    own.save(folder := tmp_path_factory.mktemp("tokenizer"))
+    return transformers.CLIPTokenizer.from_pretrained(folder), tokenizer(own)
+
+
+TEXTS = ("A Red boat, on a sea!", "naïve café — 東京 🚀", "", "x " * 100)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"padding": "max_length", "max_length": 77, "truncation": True, "return_tensors": "pt"},
+        {"padding": "max_length", "truncation": True},
+        {"padding": "longest", "return_tensors": "np"},
+        {"truncation": True, "max_length": 7},
+        {"add_special_tokens": False},
+        {"padding": True, "truncation": True, "max_length": 10, "add_special_tokens": False},
+    ],
+)
+def test_ids_of_a_text(tokenizers, text, settings):
+    theirs, ours = (each(text, **settings) for each in tokenizers)
+    for name in ("input_ids", "attention_mask"):
+        assert type(ours[name]) is type(theirs[name])
+        assert torch.equal(torch.as_tensor(getattr(ours, name)), torch.as_tensor(getattr(theirs, name)))
+
+
+def test_texts_and_words(tokenizers):
+    theirs, ours = tokenizers
+    for name in ("model_max_length", "bos_token_id", "eos_token_id", "pad_token_id", "vocab_size"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert len(ours) == len(theirs)
+    assert ours.get_vocab() == theirs.get_vocab()
+    both = [each(TEXTS[:3], padding=True, return_tensors="pt").input_ids for each in tokenizers]
+    assert torch.equal(*both)
+    for skip in (True, False):
+        read = [each.batch_decode(both[0], skip_special_tokens=skip) for each in tokenizers]
+        assert read[0] == read[1]
+    for text in TEXTS:
+        assert ours.tokenize(text) == theirs.tokenize(text)
+        assert ours.encode(text) == theirs.encode(text)
+    with pytest.raises(InvalidRequest, match="of several lengths make no tensor"):
+        ours(TEXTS[:2], return_tensors="pt")
+    with pytest.raises(InvalidRequest, match="return_tensors is 'tf'"):
+        ours("a", return_tensors="tf")
+    with pytest.raises(InvalidRequest, match="max_length is 1"):
+        ours("a", max_length=1)
