@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -189,6 +191,50 @@ def test_a_variant_that_is_not_there_is_said(toy_folder, tmp_path):
         "no variant bf16 of all its weights: reads unet from diffusion_pytorch_model.fp16.safetensors"
         in notes
     )
+
+
+def test_a_request_is_given_alone(model):
+    request = darkroom.Request(prompt="a", steps=1, seed=1, width=32, height=32)
+    with pytest.raises(InvalidRequest, match="a Request was given and seed, count besides"):
+        model.generate(request, seed=5, count=3)
+    assert model.generate(request)[0].seed == 1
+
+
+def test_steps_that_are_kept_show_what_they_showed(toy_folder, tmp_path):
+    folder = shutil.copytree(toy_folder, tmp_path / "toy")
+    rows = [[0.1] * 4 + [0.0]] * 3
+    (folder / "darkroom.json").write_text(json.dumps({"preview": rows}))
+    model = darkroom.load(folder, device="cpu", precision="float32")
+    kept = [
+        (each, each.preview().tobytes())
+        for each in model.stream("a boat", seed=1, **SETTINGS)
+        if isinstance(each, darkroom.Step)
+    ]
+    assert len({shown for _, shown in kept}) == len(kept)
+    assert all(each.preview().tobytes() == shown for each, shown in kept)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"t5": "no"}, "t5 is 'no': give True or False"),
+        ({"zero_snr": "no"}, "zero_snr is 'no'"),
+        ({"memory": 8}, "memory is 8"),
+        ({"memory": None}, "memory is None"),
+        ({"vae": 5}, "vae is 5: give a name"),
+        ({"refiner": []}, r"refiner is \[\]"),
+        ({"others": "clip"}, "others is 'clip': give a list"),
+        ({"others": None}, "others is None"),
+        ({"ensemble": "pocket:0.5"}, "ensemble is 'pocket:0.5'"),
+        ({"ensemble": [5]}, r"ensemble is \[5\]"),
+        ({"fuse": "style"}, "fuse is 'style'"),
+        ({"precision": []}, r"unknown precision \[\]"),
+        ({"expecting": {"width": 64}, "memory": "8GB"}, "expecting is {'width': 64}: give a Request"),
+    ],
+)
+def test_options_of_another_type(toy_folder, options, words):
+    with pytest.raises(InvalidRequest, match=words):
+        darkroom.load(toy_folder, device="cpu", **options)
 
 
 def test_too_little_memory_is_said_in_its_unit(toy_folder):

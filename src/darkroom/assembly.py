@@ -28,8 +28,15 @@ def open_model(
 ) -> Iterator[tuple[str, Source, Source | None, list[tuple[Source, Member]]]]:
     """A model's name, what it is on disk, its refiner, and the others of an ensemble, their files open; the arguments
     are those of `load`."""
-    if not isinstance(model, str | Path):
-        raise InvalidRequest(f"model is {model!r}: give a name, a folder or a file")
+    check_name("model", model)
+    for what, one in {"vae": vae, "refiner": refiner}.items():
+        if one is not None:
+            check_name(what, one)
+    for what, several in {"others": others, "ensemble": ensemble}.items():
+        check_names(what, several)
+    for what, truth in {"t5": t5, "zero_snr": zero_snr or False}.items():
+        if truth not in (True, False):
+            raise InvalidRequest(f"{what} is {truth!r}: give True or False")
     path = locate(model)
     with ExitStack() as opened:
         source = open_source(
@@ -53,6 +60,18 @@ def open_model(
             check_member(other, source)
             members.append((other, member))
         yield name_of(path), source, refining, members
+
+
+def check_name(what: str, given: object) -> None:
+    """Raises InvalidRequest for what is no name and no path."""
+    if not isinstance(given, str | Path):
+        raise InvalidRequest(f"{what} is {given!r}: give a name, a folder or a file")
+
+
+def check_names(what: str, given: object) -> None:
+    """Raises InvalidRequest for what is no list of names or paths; one name alone is none."""
+    if not isinstance(given, list | tuple) or not all(isinstance(each, str | Path) for each in given):
+        raise InvalidRequest(f"{what} is {given!r}: give a list of names or paths")
 
 
 def check_member(other: Source, base: Source) -> None:

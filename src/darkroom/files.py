@@ -50,6 +50,10 @@ def replacing(path: Path, error: type[DarkroomError] = InvalidRequest, new: bool
         if reason.errno == errno.ENOTEMPTY:  # Another's folder has come to be there.
             raise AlreadyThere(f"{path} is there already: choose another name") from reason
         raise error(f"cannot write {path}: {reason.strerror or reason}") from reason
+    except ValueError as reason:
+        if "null" not in str(reason):
+            raise
+        raise error(f"cannot write {str(path)!r}: no name holds a null character") from reason
     finally:
         with suppress(OSError):
             if temporary.is_dir():

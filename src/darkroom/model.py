@@ -18,7 +18,7 @@ from torch import nn
 from darkroom.adapters.collection import Collection
 from darkroom.adapters.dose import doses_by_role
 from darkroom.adapters.merged import Merged
-from darkroom.assembly import open_model
+from darkroom.assembly import check_names, open_model
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.load import Progress
 from darkroom.checkpoint.source import Source
@@ -52,13 +52,13 @@ class Step:
     seed: int
     done: int
     total: int
-    _job: Job
+    _denoised: torch.Tensor | None
     _family: Family
 
     def preview(self) -> Image.Image | None:
         """A small picture of what the network sees so far, for next to nothing; None where the model
         has no preview map or nothing has been seen yet."""
-        latent, rows = self._job.denoised, self._family.preview
+        latent, rows = self._denoised, self._family.preview
         if latent is None or rows is None:
             return None
         matrix = torch.tensor(rows)
@@ -171,6 +171,10 @@ class Model:
 
         Closing the iterator cancels what is left.
         """
+        if isinstance(prompt, Request) and settings:
+            raise InvalidRequest(
+                f"a Request was given and {', '.join(settings)} besides: set that in the Request (dataclasses.replace)"
+            )
         request = prompt if isinstance(prompt, Request) else Request.from_dict({"prompt": prompt, **settings})
         return self._develop(self.settle(request), request)
 
@@ -222,7 +226,9 @@ class Model:
                     for i, task in list(running.items()):
                         job = task.job
                         if job.done > before[i]:
-                            yield Step(i, job.request.seed or 0, job.done, job.total, job, self.family)
+                            yield Step(
+                                i, job.request.seed or 0, job.done, job.total, job.denoised, self.family
+                            )
                         if task.finished:
                             del running[i]
                             yield self._picture(task, asked)
@@ -319,6 +325,9 @@ def load(
     precision or memory that is not to be had.
     """
     placement = place(device, precision)
+    check_names("fuse", fuse)
+    if not isinstance(expecting, Request | None):
+        raise InvalidRequest(f"expecting is {expecting!r}: give a Request")
     with ExitStack() as opened:
         name, source, refining, members = opened.enter_context(
             open_model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import operator
+import re
 from decimal import Decimal
 from typing import Any, SupportsFloat, cast
 
@@ -14,7 +15,7 @@ def integer(value: object) -> int | None:
         return None
     try:
         return operator.index(cast(Any, value))
-    except TypeError:
+    except (TypeError, RuntimeError):  # The latter of a tensor that has no number.
         return None
 
 
@@ -23,12 +24,18 @@ def real(value: object) -> float | None:
     none, nor are True and False."""
     if _is_truth(value):
         return None
-    if isinstance(value, numbers.Real | Decimal) or getattr(value, "ndim", None) == 0:
+    dtype, single = getattr(value, "dtype", None), not getattr(value, "ndim", 0)
+    if single and (isinstance(value, numbers.Real | Decimal) if dtype is None else _is_number(dtype)):
         try:
             return float(cast(SupportsFloat, value))
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError, RuntimeError):
             return None
     return None
+
+
+def _is_number(dtype: object) -> bool:
+    """Whether a type of NumPy's or torch's is that of real numbers: not of texts, complex numbers or times."""
+    return re.search(r"(^|\.)(u?int|b?float)\d", str(dtype)) is not None
 
 
 def _is_truth(value: object) -> bool:

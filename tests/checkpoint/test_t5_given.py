@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import gguf
@@ -150,6 +151,19 @@ def test_a_tokenizer_is_given_alone(whole, expected, bare, lacking, tmp_path):
     assert torch.equal(context, expected)
     with pytest.raises(ModelError, match=r"no use for .*tokenizer_3: it holds a tokenizer"):
         open_source(lacking, others=[whole / "tokenizer_3"])
+
+
+def test_there_and_back_without_a_tokenizer(whole, expected, bare, tmp_path):
+    """diffusers is not to load a T5 that it cannot ask anything; we keep it for who has its tokenizer."""
+    with open_source(bare) as source:
+        convert(source, tmp_path / "folder")
+    index = json.loads((tmp_path / "folder/model_index.json").read_text())
+    assert index["text_encoder_3"] == index["tokenizer_3"] == [None, None]
+    assert not read(tmp_path / "folder")[1]
+    assert torch.equal(read(tmp_path / "folder", others=[whole / "tokenizer_3"])[0], expected)
+    with open_source(tmp_path / "folder") as source:
+        convert(source, tmp_path / "back.safetensors")
+    assert load_file(tmp_path / "back.safetensors").keys() == load_file(bare).keys()
 
 
 def test_a_file_without_one_says_so(lacking, tmp_path):

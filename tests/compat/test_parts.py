@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import diffusers
+import diffusers.callbacks
 import pytest
 import torch
 import transformers
-from tests.compat.test_pipelines import PROMPT, SIZE, pipes, seeded
+from tests.compat.test_pipelines import PROMPT, SIZE, compare, pipes, seeded
 
 from darkroom.compat import diffusers as compat
 from darkroom.compat.diffusers.faces import tokenizer
@@ -115,6 +118,94 @@ def test_callbacks_are_given_latents_of_the_networks_type(folder, dtype):
     assert seen == [dtype] * 3
     assert torch.equal(alone, watched)
     assert float(changed.float().std()) > 2 * float(alone.float().std())
+
+
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3"])
+def test_what_a_family_has_not_is_not_there(folder, name):
+    theirs, ours = pipes(folder(name))
+    for part in (
+        "unet",
+        "transformer",
+        *(f"{kind}{n}" for kind in ("text_encoder", "tokenizer") for n in ("", "_2", "_3")),
+    ):
+        assert hasattr(ours, part) == hasattr(theirs, part), part
+    for config, other in ((ours.vae.config, theirs.vae.config),):
+        assert config["scaling_factor"] == other["scaling_factor"]
+        assert config.get("none") is None
+
+
+def test_a_pipeline_of_the_same_networks_goes_its_own_way(folder, tmp_path):
+    first = compat.DiffusionPipeline.from_pretrained(folder("sd1"))
+    first.set_progress_bar_config(disable=True)
+    settings = {"num_inference_steps": 2, "output_type": "pt", **SIZE}
+    before = first(PROMPT, generator=seeded(1), **settings).images
+    for make in (compat.DiffusionPipeline.from_pipe, copy.copy):
+        second = make(first)
+        second.vae = compat.AutoencoderKL.from_pretrained(folder("sd2") / "vae")
+        assert not torch.equal(second(PROMPT, generator=seeded(1), **settings).images, before)
+    first.to(torch.bfloat16).to(torch.float32)
+    assert torch.equal(first(PROMPT, generator=seeded(1), **settings).images, before)
+    assert compat.DiffusionPipeline.from_pipe(first, torch_dtype="bf16").dtype == torch.bfloat16
+    assert first.dtype == torch.float32
+
+
+@pytest.mark.parametrize("scheduler", ["HeunDiscreteScheduler", "DDIMScheduler", "PNDMScheduler"])
+def test_whatever_a_callback_raises_comes_out(folder, scheduler):
+    ours = pipes(folder("sd1"))[1]
+    ours.scheduler = getattr(compat, scheduler).from_config(ours.scheduler.config, skip_prk_steps=False)
+    for last in range(3):
+
+        def end(pipe, step, time, values, last=last):
+            if step == last:
+                raise StopIteration("mine")
+            return values
+
+        with pytest.raises(StopIteration, match="mine"):
+            ours(PROMPT, num_inference_steps=3, callback_on_step_end=end, **SIZE)
+
+
+def test_gradients_in_callbacks(folder):
+    kept = []
+
+    def nearer(pipe, step, time, values):
+        with torch.enable_grad():
+            latents = values["latents"].detach().clone().requires_grad_(True)
+            slope = torch.autograd.grad((latents**2).sum(), latents)[0]
+        kept.append(values["latents"])
+        return {"latents": values["latents"] - 0.01 * slope}
+
+    compare(folder("sd1"), prompt=PROMPT, callback_on_step_end=nearer)
+    for each in kept:
+        each += 1
+
+
+@pytest.mark.parametrize("name", ["SDCFGCutoffCallback", "SDXLCFGCutoffCallback", "SD3CFGCutoffCallback"])
+def test_diffusers_own_callbacks(folder, name):
+    model = {"SDC": "sd1", "SDX": "sdxl", "SD3": "sd3"}[name[:3]]
+    cutoff = getattr(diffusers.callbacks, name)(cutoff_step_ratio=0.5)
+    compare(folder(model), prompt=PROMPT, num_inference_steps=4, callback_on_step_end=cutoff)
+
+
+def test_spellings_of_types_and_places(folder):
+    for said, dtype in (
+        ("torch.float16", torch.float16),
+        ("fp16", torch.float16),
+        ("bfloat16", torch.bfloat16),
+        ({"default": torch.bfloat16, "vae": torch.float32}, torch.bfloat16),
+        ("auto", torch.float32),
+        (None, torch.float32),
+    ):
+        pipe = compat.DiffusionPipeline.from_pretrained(
+            folder("sd1"), torch_dtype=said, disable_mmap=True, quantization_config=None
+        )
+        assert pipe.dtype == dtype
+    assert (
+        pipe.to(None).to(device="cpu", dtype=None).to(memory_format=torch.channels_last).dtype
+        == torch.float32
+    )
+    with pytest.raises(InvalidRequest, match="torch_dtype is 'float17'"):
+        compat.DiffusionPipeline.from_pretrained(folder("sd1"), torch_dtype="float17")
+    assert pipe(PROMPT, num_inference_steps=1, output_type="np.array", **SIZE).images.shape == (1, 80, 64, 3)
 
 
 # Tokenizers

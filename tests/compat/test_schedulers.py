@@ -275,6 +275,28 @@ def test_ends_of_unipc(bend):
     compare("UniPCMultistepScheduler", 8, **SD, **{bend: True}, sigma_min=0.1, sigma_max=10.0)
 
 
+def test_settings_that_a_class_has_not(caplog, tmp_path):
+    for name in COMPARABLE:
+        made = CLASSES[name].from_config(SD1, use_karras_sigmas=True)
+        assert made.config.get("use_karras_sigmas", False) is ("use_karras_sigmas" in made.defaults)
+    assert "DDIMScheduler has no setting 'use_karras_sigmas', which is left out" in caplog.text
+    made, unused = compat.DDIMScheduler.from_config(SD1, foo=1, return_unused_kwargs=True)
+    assert (type(made), unused) == (compat.DDIMScheduler, {"foo": 1})
+    ours, theirs = (
+        each.EulerDiscreteScheduler(500, 0.00085, 0.012, "scaled_linear") for each in (compat, diffusers)
+    )
+    assert ours.config.num_train_timesteps == len(ours) == len(theirs) == 500
+    assert torch.allclose(ours.alphas_cumprod, theirs.alphas_cumprod, rtol=1e-4)
+    assert torch.allclose(ours.betas, theirs.betas, rtol=1e-4)
+    ours.save_pretrained(tmp_path)
+    again = compat.EulerDiscreteScheduler.from_pretrained(tmp_path / "scheduler_config.json")
+    assert again.config.beta_end == 0.012
+    with pytest.raises(InvalidRequest, match="takes 2 settings without names"):
+        compat.FlowMatchEulerDiscreteScheduler(1000, 3.0, True)
+    with pytest.raises(AttributeError, match=r"has no 'step' here: docs/compat.md"):
+        _ = ours.step
+
+
 def test_settings_are_pythons():
     settings = {"beta_start": torch.tensor(0.00085), "num_train_timesteps": np.int64(500)}
     made = compat.DDIMScheduler(**settings, clip_sample=np.bool_(False), steps_offset=torch.tensor(1))

@@ -106,6 +106,11 @@ def unfinished():
         ),
         ("https://example.com/a.safetensors", Address("https://example.com/a.safetensors")),
         ("dreamshaper", None),
+        ("huggingface.co/acme/toy", Hub("acme/toy")),
+        ("https://WWW.HuggingFace.co:443/acme/toy/tree/main", Hub("acme/toy", "main")),
+        ("civitai.com/models/12?modelVersionId=34", Civitai(12, 34)),
+        ("https://Civitai.green/models/12", Civitai(12)),
+        ("https://civitai.com/api/v1/models/12", Civitai(12)),
     ],
 )
 def test_origins_are_read_as_people_write_them(text, meant):

@@ -9,12 +9,12 @@ import pytest
 from tests.library.test_pull import naps, sd1, service, tensors  # noqa: F401 (fixtures)
 
 from darkroom.cli import main
-from darkroom.errors import DarkroomError, InvalidRequest
+from darkroom.errors import DarkroomError, InvalidRequest, ModelError
 from darkroom.library.fetch.origin import parse
 from darkroom.library.fetch.pull import pull
 from darkroom.library.lock import lock_of, read_lock, write_lock
 from darkroom.library.records import Library, home
-from darkroom.library.secrets import token_in, without_secrets
+from darkroom.library.secrets import is_marked, kept, token_in, without_secrets
 
 SECRETS = (
     "token=MYSECRET",
@@ -36,7 +36,10 @@ def test_a_secret_is_used_and_nowhere_kept_or_shown(service, tmp_path, capsys, s
     assert "SECRET" not in "".join(capsys.readouterr())
     for file in (*home().rglob("*"), tmp_path / "models.lock"):
         assert not file.is_file() or b"SECRET" not in file.read_bytes()
-    assert Library.read().entries[0].version.origin == f"{service.url}/vae.safetensors?id=7"
+    origin = Library.read().entries[0].version.origin
+    assert origin.partition("#")[0] == f"{service.url}/vae.safetensors?id=7"
+    # What may have chosen the file, for all its looks, leaves a mark.
+    assert is_marked(origin) == secret.startswith("download=")
     # What goes wrong is told without it, too.
     del service.files[path]
     service.json.clear()
@@ -108,14 +111,68 @@ def test_secrets_of_before_are_taken_out(service, tmp_path, caplog):  # noqa: F8
     [
         ("https://a.b/c?x=1&token=t#f", "https://a.b/c?x=1"),
         ("https://a.b/c?file=model%20v2.safetensors&size=full", None),
-        ("see https://u:p@a.b/c and https://a.b/d?key=1.", "see https://a.b/c and https://a.b/d"),
+        ("see https://u:p@a.b/c and https://a.b/d?key=1.", "see https://a.b/c and https://a.b/d."),
         ("hf://acme/toy@main/a.safetensors", None),
         ("civitai:1@2?size=pruned", None),
         ("https://[broken?token=t", "https://[broken"),
+        ("HTTPS://civitai.com/models/1?token=t", "https://civitai.com/models/1"),
+        ("civitai.com/models/1?token=t", "civitai.com/models/1"),
+        ("acme/toy?token=t", "acme/toy"),
+        ("ftp://me:s@a.b/c", "ftp://a.b/c"),
+        ("s3://k:s@b/c", "s3://b/c"),
+        ("https://me:s/et@a.b/c", "https://a.b/c"),
+        ("https://a.b/pkg@1.0/c", None),
+        ("'https://a.b/c?x=1&token=t'", "'https://a.b/c?x=1'"),
+        ("https://a.b/c?x=1'&token=t", "https://a.b/c?x=1%27"),
+        ("https://a.b/c?a=1;token=t", "https://a.b/c?a=1"),
+        ("https://drive/uc?export=download&id=1AbCdEfGhIjKlMnOpQrStUvWxYz012345", None),
+        ("https://a.b/dl?file=dreamshaper_8_pruned_fp16_v2", None),
+        ("is it a?b=c", "is it a?b=c"),
+        (
+            '{"a":"https://a.b/c","b":"#1","c":"https://d/e?token=t"}',
+            '{"a":"https://a.b/c","b":"#1","c":"https://d/e"}',
+        ),
     ],
 )
 def test_addresses_as_they_may_be_kept(text, clean):
     assert without_secrets(text) == (text if clean is None else clean)
+
+
+SERVICES_WORDS = (
+    *(
+        "pass",
+        "pw",
+        "passphrase",
+        "access_key",
+        "accesskey",
+        "rlkey",
+        "private_key",
+        "md5",
+        "ak",
+        "sk",
+        "q-ak",
+        "upsig",
+    ),
+    *("OSSAccessKeyId", "ticket", "sid", "otp", "hm", "resourcekey", "X-Goog-Signature", "Expires"),
+)
+
+
+@pytest.mark.parametrize("name", SERVICES_WORDS)
+def test_what_services_call_secrets(name):
+    assert without_secrets(f"https://a.b/c?x=1&{name}=SECRET") == "https://a.b/c?x=1"
+
+
+def test_two_addresses_that_differ_in_what_is_not_kept(service):  # noqa: F811
+    first, second = tensors(), tensors(2)
+    paths = [f"/dl?blob={letter}1ZyXwVuTsRqPoNmLkJiHgFeDcBa543210" for letter in "ab"]
+    for path, data in zip(paths, (first, second), strict=True):
+        service.files[path] = data
+    made = [pull(f"{service.url}{path}", name=path[-40:-33]) for path in paths]
+    assert [each.version.path.read_bytes() for each in made] == [first, second]
+    assert pull(f"{service.url}{paths[0]}").news == "known"
+    assert kept(f"{service.url}{paths[0]}") == made[0].version.origin
+    with pytest.raises(ModelError, match="cannot be fetched again"):
+        pull(made[0].version.origin, name="again")
 
 
 def test_records_do_not_print_them():

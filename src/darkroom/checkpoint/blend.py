@@ -60,18 +60,21 @@ def blended(base: Source, others: Sequence[Source], recipe: Recipe) -> Source:
                 f"{other.path} predicts {other.family.process.name}, {base.path} predicts {base.family.process.name}: "
                 "what lies between them predicts neither, give models that predict alike"
             )
-    parts = dict(base.parts)
+    parts, notes = dict(base.parts), [*base.notes]
+    if base.denoiser.role not in (common := set(base.parts).intersection(*(other.parts for other in others))):
+        raise ModelError(
+            f"{base.path} has a {base.denoiser.role}, the others have none: give models of one family"
+        )
     for role, part in base.parts.items():
         if role != base.denoiser.role and not (recipe.text and role.reads_text):
             continue
-        for other in others:
-            if role not in other.parts:
-                raise ModelError(
-                    f"{other.path} has no {role}, which {base.path} has: give models of one family"
-                )
+        if role not in common:
+            lacking = ", ".join(other.path.name for other in others if role not in other.parts)
+            notes.append(f"its {role} is that of {base.path.name} as it is: {lacking} has none")
+            continue
         theirs = [other.parts[role] for other in others]
         parts[role] = dataclasses.replace(part, change=_Blend(part, theirs, recipe).change)
-    return dataclasses.replace(base, parts=parts)
+    return dataclasses.replace(base, parts=parts, notes=notes)
 
 
 class _Blend:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 from darkroom.checkpoint.family import Family, Preferences
 from darkroom.diffusion import FlowSchedule, process
@@ -36,14 +37,18 @@ _DISTILLATIONS = (
     Distillation("LCM", r"lcm", _CONSISTENT),
 )
 _WORDS = "|".join(each.word for each in _DISTILLATIONS)
-_DENIALS = {"not", "no", "non", "un", "without", "anti"}
+_DENIALS = {"not", "no", "non", "un", "without", "anti", "pre"}
+_DENIED_AFTER = {"free", "less", "removed"}
+_ARTICLES = {"a", "an", "the", "for"}
 # Words of names that say nothing of a merge: what Stability's own are made of.
 _PLAIN = re.compile(
     r"sd|xl|sdxl|stable|diffusion|stability|stabilityai|ai|models|base|large|medium|model|unet|turbo|fp\d+|bf\d+"
     r"|v?\d+|one|step|steps|emaonly|pruned|non|ema|gguf|q\d|k|m|s"
 )
 # "Hyper" is a word of its own in names ("hyper realistic"): it is the distillation where nothing but this follows.
-_AFTER_HYPER = re.compile(r"sd\w*|xl|v?\d\w*|steps?|cfg|fp\d+|bf\d+|unet|baked\w*|vae")
+_AFTER_HYPER = re.compile(r"sd\w*|xl|v?\d(?!d\b)\w*|steps?|cfg|fp\d+|bf\d+|unet|baked\w*|vae")
+# And so is "lightning".
+_AFTER_LIGHTNING = re.compile(r"strikes?|bolts?|storms?|style|effects?|mage|art")
 
 
 def with_speed(family: Family, called: Iterable[str]) -> tuple[Family, list[str]]:
@@ -59,6 +64,20 @@ def with_speed(family: Family, called: Iterable[str]) -> tuple[Family, list[str]
     return family, []
 
 
+# Names that say nothing of what is inside: the folder's does.
+_BARE = re.compile(r"(diffusion_pytorch_|pytorch_)?model(\.\w+)?|unet|transformer")
+
+
+def names_of(path: Path) -> list[str]:
+    """What a file or folder is called: by itself, by the folders around it where that says nothing, and by the hub's
+    repository in whose cache it lies."""
+    own, around = path.stem if path.is_file() else path.name, [each.name for each in path.parents][:4]
+    names = [own, *around[:2]] if _BARE.fullmatch(own) else [own]
+    if len(names) > 1 and not _BARE.fullmatch(names[1]):
+        names.pop()
+    return names + [name.rpartition("--")[2] for name in around if name.startswith("models--")]
+
+
 def words_of(name: str) -> list[str]:
     """The words of a name in lower case: between signs, from capitals on, and what the name of a distillation is tacked
     on to ("v21TurboDPMSDE", "sdxlturbo")."""
@@ -66,7 +85,9 @@ def words_of(name: str) -> list[str]:
         r"(?<=[a-z\d])(?=[A-Z][a-z]{2})|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})", " ", name
     )
     apart = re.sub(r"(?i)(?<=\d)(?=steps?(?![a-z]))", " ", apart)
+    apart = re.sub(rf"(?i)(?<=\d)(?=({_WORDS})(?![a-z]))", " ", apart)
     words = " ".join(re.findall(r"[^\W_]+", apart)).lower()
+    words = re.sub(r"\bturbovision", "turbo vision", words)
     words = re.sub(rf"\b(sd|xl|sdxl|v\d+|\w+xl)({_WORDS})", r"\1 \2", words)
     return re.sub(rf"\b({_WORDS})(sd\w*|xl|v?\d\w*)\b", r"\1 \2", words).split()
 
@@ -75,9 +96,14 @@ def _tells(each: Distillation, words: Sequence[str], at: int) -> bool:
     """Whether the word at a place is that of a distillation, and is meant."""
     if not re.fullmatch(each.word, words[at]):
         return False
-    before, after = words[at - 1] if at else "", words[at + 1] if at + 1 < len(words) else ""
-    if before in _DENIALS or after == "free":
+    before, after = (
+        [word for word in words[:at] if word not in _ARTICLES][-1:],
+        "".join(words[at + 1 : at + 2]),
+    )
+    if _DENIALS & {*before} or after in _DENIED_AFTER:
         return False
+    if each.word == "lightning":
+        return _AFTER_LIGHTNING.fullmatch(after) is None
     return each.word != "hyper" or not after or _AFTER_HYPER.fullmatch(after) is not None
 
 
@@ -103,9 +129,23 @@ def _fast(family: Family, each: Distillation, words: Sequence[str]) -> tuple[Fam
     return replace(family, preferences=preferences), [note]
 
 
+_STEP = ("step", "steps")
+_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+
+
 def _steps(words: Sequence[str]) -> int | None:
-    """How many steps a name speaks of."""
-    for count, word in pairwise(words):
-        if word in ("step", "steps") and (count == "one" or (count.isdecimal() and 1 <= int(count) <= 50)):
-            return 1 if count == "one" else int(count)
+    """How many steps a name speaks of: "8 step", "sdxl1 step", "two step", "steps 8", "hyper 4s"."""
+    for one, other in pairwise(words):
+        if other in _STEP:
+            count = one
+        elif one in _STEP:
+            count = other
+        elif re.fullmatch(_WORDS, one) and re.fullmatch(r"\d+s", other):
+            count = other[:-1]
+        else:
+            continue
+        digits = re.search(r"\d+$", count)
+        found = int(digits[0]) if digits else _NUMBERS.index(count) + 1 if count in _NUMBERS else 0
+        if 1 <= found <= 50:
+            return found
     return None

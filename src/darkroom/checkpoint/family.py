@@ -95,6 +95,11 @@ class Family:
     variants: Mapping[int, Variant] = field(default_factory=dict)
 
     @property
+    def looks(self) -> bool:
+        """Whether an encoder of pictures is part of its models."""
+        return self.id == "sd2-unclip"
+
+    @property
     def unit(self) -> int:
         """Sides of pictures are multiples of it, in pixels."""
         return self.factor * self.patch

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darkroom.checkpoint.components import CLIP_TEXT, Component, component_for
-from darkroom.checkpoint.distilled import with_speed
+from darkroom.checkpoint.components import CLIP_TEXT, T5, Component, component_for
+from darkroom.checkpoint.distilled import names_of, with_speed
 from darkroom.checkpoint.encoders import seated
 from darkroom.checkpoint.family import Family, Shapes
 from darkroom.checkpoint.foreign import UNKNOWN
 from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.settings import read_json, scheduled, with_extra
-from darkroom.checkpoint.single_file import Holding, file_holding, sparing
+from darkroom.checkpoint.single_file import Holding, file_holding, sparing, without_pictures
 from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
 from darkroom.errors import DarkroomError, ModelError, UnsupportedModel
 from darkroom.networks.configs import CLIPTextConfig
 from darkroom.networks.roles import DENOISERS, Role
 from darkroom.weights.mapped import WeightsFile
-from darkroom.weights.names import INDEX, has_tokenizer
+from darkroom.weights.names import INDEX, has_tokenizer, has_weights
 from darkroom.weights.opening import weights_at
+
+_T5 = Role.TEXT_ENCODER_3
 
 
 def open_folder(folder: Path, variant: str | None, opened: ExitStack, spare: Collection[Role] = ()) -> Source:
@@ -49,18 +52,20 @@ def open_folder(folder: Path, variant: str | None, opened: ExitStack, spare: Col
     )
     family, notes = _folder_family(folder, index, denoiser, parts, scheduler, extra)
     notes += _without_variant(parts, variant)
-    return Source(folder, parts, family, own.tokenizers, notes, scheduler, extra, own.damaged)
+    used = without_pictures(parts, family)
+    for role in parts.keys() - used.keys():
+        parts[role].weights.close()
+        notes.append(f"its {role} is left out: {family.name} has no use for it")
+    return Source(folder, used, family, own.tokenizers, notes, scheduler, extra, own.damaged)
 
 
 def _refuse(folder: Path, index: Mapping[str, Any]) -> None:
     """Raises ModelError where a folder's network that denoises is not there, or is another pipeline's."""
-    for role in DENOISERS:
-        named = index.get(role)
-        if not named or named[0] is None:
-            continue
-        if named[-1] != component_for(role, str(named[-1])).class_name:
+    listed = _listed(folder, index)
+    for role in (role for role in DENOISERS if role in listed):
+        if (name := listed[role]) != component_for(role, name).class_name:
             called = index.get("_class_name", "a pipeline")
-            raise UnsupportedModel(f"{folder} is of {called}, with a {named[-1]}, {UNKNOWN}")
+            raise UnsupportedModel(f"{folder} is of {called}, with a {name}, {UNKNOWN}")
         raise ModelError(f"{folder / role} is missing: the model folder is incomplete")
 
 
@@ -86,12 +91,12 @@ def folder_holding(
     a `spare` role."""
     parts: list[Part] = []
     damaged: dict[Role, ModelError] = {}
-    for role in Role:
-        named = index.get(role)
-        if not named or named[0] is None:
-            continue
-        component = component_for(role, str(named[-1]))
-        if not (folder / role).is_dir() or (role.denoises and named[-1] != component.class_name):
+    listed = _listed(folder, index)
+    if has_weights(folder / _T5) and not (folder / _T5.tokenizer).exists():
+        listed.setdefault(_T5, T5.class_name)  # Without its tokenizer it is listed as none: see `export`.
+    for role, name in listed.items():
+        component = component_for(role, name)
+        if not (folder / role).is_dir() or (role.denoises and name != component.class_name):
             continue  # To be given, or no business of who takes another part.
         with sparing(role, spare, damaged), ExitStack() as own:
             weights = own.enter_context(weights_at(folder / role, variant))
@@ -103,6 +108,23 @@ def folder_holding(
         if part.role.reads_text and (folder / part.role.tokenizer).is_dir()
     }
     return Holding(folder, parts, tokenizers, damaged=damaged)
+
+
+def _listed(folder: Path, index: Mapping[str, Any]) -> dict[Role, str]:
+    """The networks that a model's index lists, by their classes. Raises ModelError where an entry makes no sense."""
+    found: dict[Role, str] = {}
+    for role in Role:
+        match index.get(role):
+            case None | [None, *_]:
+                continue
+            case [str(), str(name)]:
+                found[role] = name
+            case other:
+                raise ModelError(
+                    f"{folder / INDEX} lists {json.dumps(other)} as {role}: it must be [library, class], or "
+                    "[null, null] for none"
+                )
+    return found
 
 
 def component_holding(folder: Path, variant: str | None, opened: ExitStack) -> Holding:
@@ -179,7 +201,7 @@ def _folder_family(
         )
         if scheduler:
             family, notes = scheduled(family, scheduler), []
-        family, fast = with_speed(family, _called(folder, index))
+        family, fast = with_speed(family, [*names_of(folder), Path(str(index.get("_name_or_path", ""))).name])
         notes += [] if "preferences" in extra else fast
         family = with_extra(family, extra)
     except UnsupportedModel as error:
@@ -187,10 +209,3 @@ def _folder_family(
     except (TypeError, ValueError, ArithmeticError, DarkroomError) as error:
         raise ModelError(f"{folder}: its settings cannot be used: {error}") from error
     return family, notes
-
-
-def _called(folder: Path, index: Mapping[str, Any]) -> list[str]:
-    """What a folder is called: by itself, by the hub's cache around it, by who wrote it."""
-    cached = folder.parents[1].name if folder.parent.name == "snapshots" else ""
-    named = str(index.get("_name_or_path", ""))
-    return [folder.name, cached.rpartition("--")[2], Path(named).name]

@@ -32,6 +32,8 @@ class Evidence:
     names: Sequence[str] = ()
 
 
+ZERO_SNR_NOTE = "its noise schedule ends in pure noise (zero terminal SNR): the file says so"
+
 # Marks of models with Stable Diffusion XL's shapes that were trained on other noise (Karras et al. 2022).
 _EDM = {
     "edm_vpred.sigma_max": "an EDM model such as CosXL",
@@ -75,16 +77,20 @@ def _with_prediction(family: Family, evidence: Evidence) -> tuple[Family, list[s
     family = replace(family, process=process(found))
     if found == "v_prediction" and family.id == SD2.id:
         family = replace(family, native=768)
-    if _zero_snr(evidence):
+    if _zero_snr(evidence) and found == "epsilon":
+        notes.append(
+            "is marked for zero terminal SNR, of which a network that predicts the noise learns nothing: left out"
+        )
+    elif _zero_snr(evidence):
         family = replace(family, schedule=Discrete(zero_terminal_snr=True))
-        notes.append("its noise schedule ends in pure noise (zero terminal SNR): the file says so")
+        notes.append(ZERO_SNR_NOTE)
     return family, notes
 
 
 # What configurations beside a model say of its prediction: those of latent diffusion and of sgm (YAML), of diffusers,
 # kohya's scripts and model specs (JSON), what Civitai calls the bases of Stable Diffusion 2.
 _SAID_BESIDE = (
-    r"\b(?:v_)?(?:parameterization|prediction(?:_type)?|predict_key)[\"']?\s*[:=]\s*[\"']?([\w-]+)",
+    r"\b(?:ss_)?(?:v_)?(?:parameterization|prediction(?:_type)?|predict_key)[\"']?\s*[:=]\s*[\"']?([\w-]+)",
     r"denoiser_scaling\.(\w+)",
     r"\"baseModel\"\s*:\s*\"(SD 2\.\d 768)\"",
 )
@@ -105,7 +111,7 @@ _WORDS = {
 }
 
 
-_ZERO_SNR = r"\b(rescale_betas_zero_snr|zero_terminal_snr|ztsnr|zsnr)[\"']?\s*[:=]\s*[\"']?true"
+_ZERO_SNR = r"\b(rescale_betas_zero_snr|(?:ss_)?zero_terminal_snr|ztsnr|zsnr)[\"']?\s*[:=]\s*[\"']?true"
 
 
 def _prediction(family: Family, evidence: Evidence) -> tuple[str | None, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from darkroom.checkpoint.beside import held_at, let_go, with_parts, with_vae
 from darkroom.checkpoint.folder import open_folder
 from darkroom.checkpoint.foreign import refuse_foreign
+from darkroom.checkpoint.identify import ZERO_SNR_NOTE
 from darkroom.checkpoint.single_file import assembled
 from darkroom.checkpoint.source import Source
 from darkroom.diffusion import Discrete, process
@@ -82,10 +83,13 @@ def _overridden(source: Source, prediction: str | None, zero_snr: bool | None) -
         family = replace(family, process=process(prediction))
         notes = [note for note in notes if not note.startswith("predicts ")]
         notes.append(f"predicts {family.process.name}: asked for")
+        if zero_snr is None and prediction == "epsilon" and isinstance(family.schedule, Discrete):
+            zero_snr = False  # Of pure noise it says nothing.
     if zero_snr is not None:
         if not isinstance(family.schedule, Discrete):
             raise InvalidRequest(f"{family.name} is a flow model: it has no terminal SNR to set")
         family = replace(family, schedule=replace(family.schedule, zero_terminal_snr=zero_snr))
+        notes = [note for note in notes if note != ZERO_SNR_NOTE]
     return replace(source, family=family, notes=notes)
 
 

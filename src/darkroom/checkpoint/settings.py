@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,18 @@ from typing import Any
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.foreign import OTHER_NOISE
 from darkroom.checkpoint.source import Source
-from darkroom.diffusion import Discrete, FlowSchedule, NoiseSchedule, betas, parse_sampler, process
-from darkroom.errors import ModelError, UnsupportedModel
+from darkroom.diffusion import (
+    Discrete,
+    FlowSchedule,
+    NoiseSchedule,
+    betas,
+    parse_sampler,
+    process,
+    schedule_info,
+)
+from darkroom.errors import InvalidRequest, ModelError, UnsupportedModel
 from darkroom.files import read_text
+from darkroom.numeric import integer, real
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -31,13 +40,52 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def with_extra(family: Family, extra: Mapping[str, Any]) -> Family:
-    """The family with what darkroom.json says."""
+    """The family with what darkroom.json says. Raises ModelError, TypeError or ValueError for what it cannot say."""
+    native = integer(extra.get("native_size", family.native))
+    if native is None or not 0 < native <= _LARGEST or native % family.factor:
+        raise ModelError(
+            f"native_size is {extra['native_size']!r}: it must be a multiple of {family.factor}, {_LARGEST} at most"
+        )
+    preferences = replace(family.preferences, **extra.get("preferences", {}))
+    for name, fits, wanted in _PREFERENCES:
+        if not fits(value := getattr(preferences, name)):
+            raise ModelError(f"the preferred {name} is {value!r}: it must be {wanted}")
+    sampler, schedule = parse_sampler(preferences.sampler)[0], schedule_info(preferences.schedule).name
+    preferences = replace(preferences, sampler=sampler, schedule=schedule)
     return replace(
-        family,
-        native=int(extra.get("native_size", family.native)),
-        preferences=replace(family.preferences, **extra.get("preferences", {})),
-        preview=_rows(extra.get("preview")) or family.preview,
+        family, native=native, preferences=preferences, preview=_rows(extra.get("preview")) or family.preview
     )
+
+
+_LARGEST = 8192
+
+
+def _known(find: Callable[[str], object]) -> Callable[[Any], bool]:
+    def knows(value: Any) -> bool:
+        try:
+            return isinstance(value, str) and find(value) is not None
+        except InvalidRequest:
+            return False
+
+    return knows
+
+
+def _within(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda value: (number := real(value)) is not None and low <= number <= high
+
+
+_PREFERENCES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    (
+        "steps",
+        lambda value: integer(value) is not None and 1 <= value <= 1000,
+        "a whole number from 1 to 1000",
+    ),
+    ("guidance", _within(0, 1000), "a number of at least 0"),
+    ("sampler", _known(parse_sampler), "the name of a sampler"),
+    ("schedule", _known(schedule_info), "the name of a schedule"),
+    ("second_strength", _within(0, 1), "a number from 0 to 1"),
+    ("compose", lambda value: value in ("own", "native"), "own or native"),
+)
 
 
 # Schedulers of models that were trained on noise of another kind.
@@ -73,7 +121,10 @@ def noise_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
     else:
         start, end = float(config.get("beta_start", 0.00085)), float(config.get("beta_end", 0.012))
         levels = betas(config.get("beta_schedule", "scaled_linear"), start, end, count)
-    return Discrete(levels, zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)))
+    zero_snr = config.get("rescale_betas_zero_snr", False)
+    if not isinstance(zero_snr, bool):
+        raise ModelError(f"rescale_betas_zero_snr is {zero_snr!r}: it must be true or false")
+    return Discrete(levels, zero_terminal_snr=zero_snr)
 
 
 def scheduler_json(source: Source) -> dict[str, Any]:

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, HUGGING_FACE, T5, Component
-from darkroom.checkpoint.distilled import with_speed
+from darkroom.checkpoint.distilled import names_of, with_speed
 from darkroom.checkpoint.encoders import in_order, is_openclip, seated, seats_of
 from darkroom.checkpoint.family import Family, Shapes
 from darkroom.checkpoint.foreign import BESIDE_OPTIONS, a_kind, kind_beside
 from darkroom.checkpoint.identify import Evidence, family_of
-from darkroom.checkpoint.infer import networks_in
+from darkroom.checkpoint.infer import Found, networks_in
 from darkroom.checkpoint.settings import scheduled, with_extra
 from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
 from darkroom.errors import DarkroomError, ModelError, UnsupportedModel
@@ -59,15 +59,19 @@ def file_holding(weights: WeightsFile, spare: Collection[Role] = ()) -> Holding:
     said = said_of(weights)
     found = networks_in(weights.shapes)
     texts = [each for each in found if each.component is CLIP_TEXT]
-    texts.sort(key=lambda each: in_order(each.prefix, 0 if said else each.config.hidden_size))
+    texts.sort(key=lambda each: in_order(each.prefix, 0 if said else _width(each)))
     roles = [role for role in CLIP_TEXT.roles if role in said] or [CLIP_TEXT.roles[0]] * len(texts)
     try:
         tokenizers: dict[Role, Path | Tokenizer] = {
             Role(role): Tokenizer.from_dict(each) for role, each in said.get("tokenizers", {}).items()
         }
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{weights.path}: what it says of itself cannot be used: {error!r}") from error
+    except (TypeError, ValueError, AttributeError, ModelError) as error:
+        raise ModelError(f"{weights.path}: what it says of itself cannot be used: {error}") from error
     others = [each for each in found if each.component is not CLIP_TEXT]
+    # Of several of a sort, the one where single files keep it, else the first.
+    others.sort(key=lambda each: each.component.place is None or each.prefix != each.component.place.prefix)
+    first = {each.component.roles[0]: each for each in reversed(others)}
+    others = [each for each in others if first[each.component.roles[0]] is each]
     if has_t5_tokenizer(weights):
         tokenizers |= {each.component.roles[0]: weights.path for each in others if each.component is T5}
     seats = [*zip(roles, texts, strict=False), *((each.component.roles[0], each) for each in others)]
@@ -77,6 +81,14 @@ def file_holding(weights: WeightsFile, spare: Collection[Role] = ()) -> Holding:
         with sparing(role, spare, damaged):
             parts.append(part_of(role, each, weights, said))
     return Holding(weights.path, parts, tokenizers, said, weights, damaged)
+
+
+def _width(encoder: Found) -> int:
+    """How wide a text encoder is, or 0 where it is damaged."""
+    try:
+        return int(encoder.config.hidden_size)
+    except ModelError:
+        return 0
 
 
 @contextmanager
@@ -117,12 +129,15 @@ def assembled(own: Holding, beside: Sequence[Holding]) -> Source:
     for role, part in seats_of(texts, family.text).items():
         parts[role], use = seated(part, role, family.text[role])
         family = replace(family, text={**family.text, role: use})
+    parts = without_pictures(parts, family)
     if vae := parts.get(Role.VAE):
         parts[Role.VAE] = vae = scaled(vae, family)
         family = replace(family, latent_channels=vae.config.latent_channels, factor=vae.config.factor)
     if family.largest is not None:
         family = replace(family, native=min(family.native, family.largest))
-    family, fast = with_speed(family, _called(own.path, denoiser))
+    usual, (family, fast) = family, with_speed(family, _called(own.path, denoiser))
+    if family.process is not usual.process:
+        notes = [note for note in notes if not note.startswith("predicts ")]
     try:
         family, notes = _as_said(family, [*notes, *fast], own.said)
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, DarkroomError) as error:
@@ -153,6 +168,11 @@ def _as_said(family: Family, notes: list[str], said: Mapping[str, Any]) -> tuple
     return replace(family, text=text, zero_empty=bool(told.get("zero_empty", family.zero_empty))), notes
 
 
+def without_pictures(parts: Mapping[Role, Part], family: Family) -> dict[Role, Part]:
+    """A model's networks without one that looks at pictures, such as a safety checker's, where its family has none."""
+    return {role: part for role, part in parts.items() if role != Role.IMAGE_ENCODER or family.looks}
+
+
 def scaled(vae: Part, family: Family) -> Part:
     """An autoencoder that scales latents as the family's does, where no file tells; a tiny one needs nothing."""
     if vae.component is not AUTOENCODER or vae.described is not None:
@@ -174,7 +194,34 @@ def _text_of(path: Path) -> str:
         text = path.read_text("utf-8-sig", errors="replace")
     except OSError:
         return ""
-    return text if path.suffix not in (".yaml", ".yml") else re.sub(r"(?m)(^|\s)#.*$", "", text)
+    return re.sub(r"(?m)(^|\s)#.*$", "", text) if path.suffix in (".yaml", ".yml") else _facts(text)
+
+
+def _facts(text: str) -> str:
+    """What a JSON text says in a word each, a line each: what people write in sentences decides nothing."""
+    try:
+        left = [json.loads(text)]
+    except (ValueError, RecursionError):
+        return text
+    lines = []
+    while left:
+        match left.pop():
+            case dict(named):
+                left += named.values()
+                lines += [
+                    f"{json.dumps(key)}: {json.dumps(value)}"
+                    for key, value in named.items()
+                    if _is_word(value)
+                ]
+            case list(several):
+                left += several
+    return "\n".join(lines)
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, bool | int) or (
+        isinstance(value, str) and re.fullmatch(r"[\w.-]+( [\w.-]+){0,2}", value) is not None
+    )
 
 
 def _evidence(part: Part) -> Evidence:
@@ -190,14 +237,10 @@ def _evidence(part: Part) -> Evidence:
     return Evidence(said, "\n".join(beside), read, list(weights.entries))
 
 
-# Names that say nothing of what is inside: the folder's does.
-_PLAIN = re.compile(r"(diffusion_pytorch_|pytorch_)?model(\.\w+)?|unet|transformer")
-
-
 def _called(path: Path, denoiser: Part) -> list[str]:
     """What a model is called: by its file, by itself, and by the file of its U-Net where that is another."""
-    own = path.parent.name if _PLAIN.fullmatch(path.stem) else path.stem
-    return [own, denoiser.weights.metadata.get("modelspec.title", ""), denoiser.weights.path.stem]
+    weights = denoiser.weights
+    return [*names_of(path), weights.metadata.get("modelspec.title", ""), *names_of(weights.path)]
 
 
 def no_model(own: Holding) -> str:

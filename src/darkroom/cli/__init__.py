@@ -13,9 +13,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from darkroom.errors import DarkroomError, InvalidRequest
 
@@ -73,11 +74,33 @@ def _bear_everything() -> None:
     for is spelt out (in UTF-8 that is only what file names hold of bytes, which go out as they are)."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:
+        if stream is None or not _is_open(stream):
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             utf8 = stream.encoding.lower().replace("-", "") == "utf8"
             stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
+def _is_open(stream: TextIO) -> bool:
+    """Whether something can be written to a stream, as far as can be told without doing so."""
+    try:
+        import fcntl
+
+        flags = int(fcntl.fcntl(stream.fileno(), fcntl.F_GETFL))
+    except (ImportError, io.UnsupportedOperation):  # On Windows; of memory, as in tests.
+        return True
+    except OSError:
+        return False
+    return flags & os.O_ACCMODE != os.O_RDONLY
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    try:
+        return parser(command).parse_args(arguments)
+    except SystemExit:
+        sys.stdout.flush()  # Help that nobody reads to its end is no error, but told here.
+        raise
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,12 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for, 130 interrupted."""
     _bear_everything()
     arguments = sys.argv[1:] if arguments is None else arguments
-    args = parser(next((word for word in arguments if not word.startswith("-")), None)).parse_args(arguments)
-    logging.basicConfig(format="%(message)s", level=logging.DEBUG if args.debug else logging.WARNING)
+    debug = "--debug" in arguments
     try:
+        args = _parsed(arguments)
+        logging.basicConfig(format="%(message)s", level=logging.DEBUG if debug else logging.WARNING)
         return int(args.run(args) or 0)
     except DarkroomError as error:
-        if args.debug:
+        if debug:
             raise
         print(f"darkroom: {error}", file=sys.stderr)
         return 2 if isinstance(error, InvalidRequest) else 1
@@ -98,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\ndarkroom: interrupted", file=sys.stderr)
         return INTERRUPTED
     except UnicodeEncodeError as error:
-        if args.debug:
+        if debug:
             raise
         print(
             f"darkroom: {error.object!a} cannot be written in {error.encoding}, the encoding of names here: "
@@ -111,9 +135,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if args.debug or error.errno not in (errno.ENOSPC, errno.EIO):
+        if debug or error.errno not in (errno.ENOSPC, errno.EIO):
             raise
         # What is printed has nowhere to go; files say so themselves.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"darkroom: cannot write what there is to say: {error.strerror}", file=sys.stderr)
+        with suppress(OSError):
+            print(
+                f"darkroom: cannot write what there is to say: {error.strerror}", file=sys.stderr, flush=True
+            )
         return 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from darkroom.cli.files import check_folder
     from darkroom.generation import Request, open_picture
     from darkroom.generation.picture import format_of
 
     output = args.output
-    if output is not None and (output.is_dir() or not output.suffix):
-        output = output / args.picture.name
     if output is not None:
+        output = _free(output / args.picture.name if output.is_dir() or not output.suffix else output)
         format_of(output)
+        check_folder(output.parent)
     image, metadata = open_picture(args.picture)
     request, numerics = Request.from_dict(metadata["request"]), metadata.get("numerics") or {}
     request.checked()
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
     made_by = metadata.get("model")
     made_by = made_by if isinstance(made_by, dict) else {}
-    if wrong := [name for name, kind in _KINDS.items() if not isinstance(made_by.get(name) or kind(), kind)]:
+    if wrong := [name for name, kind in _KINDS.items() if not _is(kind, made_by.get(name), name)]:
         raise InvalidRequest(f"{args.picture}: its metadata is damaged (model, {wrong[0]}): give --model")
     parts = _parts(made_by)
     found = parts.pop("model", None)
@@ -86,8 +88,34 @@ def run(args: argparse.Namespace) -> int:
     )
     picture = model.generate(request)[0]
     if output is not None:
-        print(picture.save(output))
+        print(picture.save(output, new=True))
     return _compare(args.picture, image, picture.image, differences(metadata, picture.metadata))
+
+
+def _is(kind: type, value: Any, name: str) -> bool:
+    """Whether a word of a picture's file is of its kind: a text, a list of texts or texts by name; of paths, lists."""
+    if not value:
+        return True
+    if not isinstance(value, kind):
+        return False
+    within: Mapping[type, Callable[[Any], list[Any]]] = {
+        str: lambda one: [one],
+        list: list,
+        dict: lambda by: [*by.values()],
+    }
+    inside = within[kind](value)
+    if name == "paths":
+        several = [one if isinstance(one, list) else [one] for one in inside]
+        inside = [each for one in several for each in one if each is not None]
+    return all(isinstance(each, str) for each in inside)
+
+
+def _free(path: Path) -> Path:
+    """A path, or the first with a number that nothing is at: the picture to compare with may lie there."""
+    if not path.exists():
+        return path
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(each for each in numbered if not each.exists())
 
 
 def _parts(made_by: Mapping[str, Any]) -> dict[str, Any]:

@@ -186,18 +186,17 @@ _JSON = (".json", ".jsonl", ".ndjson")
 
 
 def _rows_of(path: Path) -> tuple[list[tuple[str, Any]], Callable[[Any], dict[str, Any]]]:
-    """What stands in a file of prompts, each with where, and what makes settings of it. Raises InvalidRequest where
-    there is nothing."""
+    """What stands in a file of prompts, each with where, and what makes settings of it: of JSON, whatever the file is
+    called. Raises InvalidRequest where there is nothing."""
     called, text = _read(path)
-    in_json = path.suffix.lower() in _JSON
-    if in_json and isinstance(whole := _json(text), list | dict):
+    if isinstance(whole := _json(text), list | dict):
         items = whole if isinstance(whole, list) else [whole]
         rows = [(f"{called}, item {number}", item) for number, item in enumerate(items, 1)]
         read: Callable[[Any], dict[str, Any]] = _settings
     else:
         lines = [(f"{called}, line {number}", line) for number, line in enumerate(text.split("\n"), 1)]
         rows = [(where, line) for where, line in lines if line.strip() and not line.startswith("#")]
-        in_json |= path == _STDIN and all(isinstance(_json(line), dict) for _, line in rows)
+        in_json = path.suffix.lower() in _JSON or all(isinstance(_json(line), dict) for _, line in rows)
         read = _line if in_json else lambda line: {"prompt": line.strip()}
     if not rows:
         raise InvalidRequest(

@@ -64,7 +64,7 @@ class Files:
         self.template = template
         self.metadata = metadata
         self._check_template()
-        self._check_folder()
+        check_folder(self.folder)
 
     @property
     def limited(self) -> bool:
@@ -145,17 +145,29 @@ class Files:
                 f"name template {self.template!r}: {error}; numbers take forms such as {{index:03}}"
             ) from error
 
-    def _check_folder(self) -> None:
-        """Find out now, not after the work, that nothing can be written there."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder):
-                pass
-        except OSError as error:
-            reason = error.strerror or os.strerror(error.errno or 0)
-            raise InvalidRequest(
-                f"cannot write to the folder {self.folder}: {reason}; choose another --output"
-            ) from error
+    def check_place(self, request: Mapping[str, Any], model: str) -> None:
+        """Find out now that the folder which the template makes for a request's first picture cannot be written to."""
+        path = next(self._paths(self.template.format_map(self._known(request, 0, model))))
+        there = next(folder for folder in path.parents if os.path.lexists(folder))
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            what = "may not be written to" if there.is_dir() else "is a file"
+            raise InvalidRequest(f"cannot write {path}: {there} {what}; choose another --output or --name")
+
+
+def check_folder(folder: Path) -> None:
+    """Find out now, not after the work, that nothing can be written to a folder. Raises InvalidRequest."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except UnicodeEncodeError:
+        raise  # `main` tells of it.
+    except (OSError, ValueError) as error:
+        reason = error if isinstance(error, ValueError) else error.strerror or os.strerror(error.errno or 0)
+        shown = repr(str(folder)) if isinstance(error, ValueError) else folder
+        raise InvalidRequest(
+            f"cannot write to the folder {shown}: {reason}; choose another --output"
+        ) from error
 
 
 def _plain(part: str) -> str:
@@ -189,5 +201,5 @@ def slug(prompt: str, longest: int = 60) -> str:
         if len(name) + len(word) >= longest:
             break
         name = f"{name}-{word}" if name else word
-    whole = name or "".join(regex.findall(r"\X", "-".join(words))[:longest]) or "picture"
-    return shortened(whole, _LONGEST)
+    whole = name or "".join(regex.findall(r"\X", "-".join(words))[:longest])
+    return shortened(whole, _LONGEST) or "picture"

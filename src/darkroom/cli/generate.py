@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from darkroom.cli.arguments import a_number, a_path
 from darkroom.cli.asked import LOADING, SETTINGS_FILE, area, each, gather, requested
 from darkroom.cli.progress import loading_bar
+from darkroom.errors import DarkroomError
 from darkroom.generation.request import Request
 
 if TYPE_CHECKING:
@@ -177,6 +178,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{model.name}: {note}", file=sys.stderr)
     rows = [(one.where, one.request) for one in asked]
     settled = each(lambda _, request: model.settle(request), rows)
+    for one in settled:
+        files.check_place(one.single(0).to_dict(), model.name)
     if files.limited:
         each(lambda _, request: files.check(*model.foretold(request)), rows)
     if options["grid"]:
@@ -196,12 +199,14 @@ def run(args: argparse.Namespace) -> int:
                 print(paths[-1], flush=True)
             if options["grid"]:
                 grid.append(picture)
-    except KeyboardInterrupt:
-        total = sum(request.count for request in requests)
-        print(
-            f"\ndarkroom: interrupted, {len(paths)} of {total} pictures are in {files.folder}",
-            file=sys.stderr,
-        )
+    except (KeyboardInterrupt, DarkroomError) as error:
+        total = sum(one.count for one in settled)
+        kept = f"{len(paths)} of {total} pictures are in {files.folder}"
+        if isinstance(error, DarkroomError):
+            if total > 1:
+                print(f"darkroom: {kept}", file=sys.stderr)
+            raise
+        print(f"\ndarkroom: interrupted, {kept}", file=sys.stderr)
         return INTERRUPTED
     if grid:
         paths.append(files.save_grid([picture.image for picture in grid], grid[0].seed))

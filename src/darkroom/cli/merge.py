@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import ExitStack
 
 from darkroom.cli.arguments import a_path
@@ -73,11 +74,19 @@ def run(args: argparse.Namespace) -> int:
         bar = opened.enter_context(byte_bar())
         told = args.output.name
         convert(made, args.output, dtype, prune=True, progress=lambda done, total: bar(told, done, total))
+    for note in made.notes[len(base.notes) :]:
+        print(f"note: {note}", file=sys.stderr)
     print(args.output)
     return 0
 
 
 def _weighed(text: str) -> tuple[str, float]:
     """A model's name or path, and behind a colon its weight."""
+    from darkroom.library.records import Library
+
+    library = Library.read()
+    for name, _, weight in ((text, "", "0.5"), text.rpartition(":")):
+        if ":" in name and library.match(name, "model"):
+            return name, number(weight, text, _WHAT)
     name, options = named_options(text, _WHAT, ("weight",))
     return name, number(options.get("weight", "0.5"), text, _WHAT)

@@ -54,7 +54,7 @@ def precision_of(name: str | torch.dtype) -> torch.dtype:
     """The type of number that a precision's name, long or short, means. Raises InvalidRequest for another."""
     if isinstance(name, torch.dtype):
         name = dtype_name(name)
-    long = _SHORT.get(name, name)
+    long = _SHORT.get(name, name) if isinstance(name, str) else name
     if not isinstance(long, str) or long not in PRECISIONS:
         raise InvalidRequest(f"unknown precision {name!r}: {nearest(str(name), [*PRECISIONS, *_SHORT])}")
     return PRECISIONS[long]

@@ -68,9 +68,13 @@ _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 def parse_size(text: str) -> int | None:
     """Bytes of a size such as 8GB, 6.5 GiB or 900M (all of them powers of 1024, as memory is sold); None where the text
-    is no size."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
-    return None if match is None else int(float(match[1]) * 1024 ** _UNITS[match[2]])
+    is no size. Raises InvalidRequest for what is no text, and for a small number without its unit."""
+    if not isinstance(text, str):
+        raise InvalidRequest(f"memory is {text!r}: give one of {', '.join(MODES)}, or a size such as '8GB'")
+    match = re.fullmatch(r"\s*(\d+(?:[.,]\d+)?)\s*([kmgt]?)(i?b)?\s*", text.lower())
+    if match is not None and not (match[2] or match[3]) and len(match[1]) < 4:
+        raise InvalidRequest(f"memory is {text!r}: write the unit, as in {match[1]}GB")
+    return None if match is None else int(float(match[1].replace(",", ".")) * 1024 ** _UNITS[match[2]])
 
 
 def as_size(count: float) -> str:

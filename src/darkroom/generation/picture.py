@@ -14,7 +14,7 @@ from typing import Any
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from darkroom.errors import InvalidRequest, nearest
-from darkroom.files import as_json, write_bytes
+from darkroom.files import as_json, expanded, write_bytes
 
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 _SUFFIXES = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
@@ -35,17 +35,21 @@ class Picture:
     metadata: dict[str, Any]
     parameters: str
 
-    def save(self, path: str | Path, format: str | None = None, metadata: bool = True) -> Path:
-        """Write a PNG, JPEG or WebP file, whole or not at all. The format is taken from the suffix."""
-        path = Path(path)
+    def save(
+        self, path: str | Path, format: str | None = None, metadata: bool = True, new: bool = False
+    ) -> Path:
+        """Write a PNG, JPEG or WebP file, whole or not at all, in place of one that is there unless it is to be `new`.
+        The format is taken from the suffix."""
+        path = expanded(path)
         content = self.encoded(format or format_of(path), metadata)
-        write_bytes(path, content)
+        write_bytes(path, content, new=new)
         return path
 
     def encoded(self, format: str = "png", metadata: bool = True) -> bytes:
         """The bytes of the picture's file. Only PNG keeps every pixel as it is."""
+        format = _SUFFIXES.get(asked := str(format).lower().removeprefix("."), asked)
         if format not in FORMATS:
-            raise InvalidRequest(f"unknown picture format {format!r}: {nearest(format, FORMATS)}")
+            raise InvalidRequest(f"unknown picture format {asked!r}: {nearest(asked, FORMATS)}")
         most = LONGEST_SIDE.get(format)
         if most is not None and max(self.image.size) > most:
             raise InvalidRequest(

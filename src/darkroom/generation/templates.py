@@ -90,7 +90,10 @@ def lines(name: str) -> Sequence[str]:
     if not (name.startswith("/") or ".." in Path(name).parts):
         for folder in wildcard_folders():
             root = folder.resolve()
-            files = sorted(folder.glob(f"{name}.txt") if folder.is_dir() else ())
+            try:
+                files = sorted(folder.glob(f"{name}.txt") if folder.is_dir() else ())
+            except ValueError as error:
+                raise InvalidRequest(f"__{name}__ names no wildcard: {error}") from None
             inside = [file for file in files if file.resolve().is_relative_to(root) and file.is_file()]
             for file in inside:
                 stat = file.stat()
@@ -134,11 +137,21 @@ def completed(request: Request) -> Request:
                 hint = nearest(name, known) if known else f"there are none, put them into {styles_files()[0]}"
                 raise InvalidRequest(f"there is no style {name!r}: {hint}")
             prompt, negative = known[name].applied(prompt, negative)
-        request = dataclasses.replace(request, prompt=prompt, negative=negative, styles=())
+        request = _checked(
+            dataclasses.replace(request, prompt=prompt, negative=negative, styles=()), "its styles"
+        )
     if request.dynamic == "all" and request.count == 1:
         count = count_combinations(request.prompt, lines, MAX_COUNT)
         request = dataclasses.replace(request, count=max(count, 1))
     return request
+
+
+def _checked(request: Request, with_: str) -> Request:
+    """A request whose prompts are others than the user wrote, checked once more."""
+    try:
+        return request.checked()
+    except InvalidRequest as error:
+        raise InvalidRequest(f"with {with_}, {error}") from error
 
 
 def pictures(request: Request) -> Iterator[Request]:
@@ -149,7 +162,8 @@ def pictures(request: Request) -> Iterator[Request]:
     for number in range(request.count):
         single = request.single(number)
         if request.dynamic != "off":
-            single = dataclasses.replace(single, dynamic="off", **_drawn(single, turns))
+            drawn_now = dataclasses.replace(single, dynamic="off", **_drawn(single, turns))
+            single = _checked(drawn_now, "what its wildcards and choices stand for")
         yield single
 
 

@@ -23,6 +23,7 @@ _TOKEN = re.compile(r"\\[{}|$_\\]|[{}|]|__[\w*?./ -]+?__|[^\\{}|_]+|\\|_", re.S)
 _COUNT = re.compile(r"\s*(\d+)?(-)?(\d+)?\s*\$\$")
 _WEIGHT = re.compile(r"\s*(\d+\.?\d*|\.\d+)::")
 _MOST_DRAWN, _LONGEST = 10_000, 20_000
+_DEEPEST = 1_000  # Choices within one text of all there are.
 _FARTHEST = 1_000_000
 """How many combinations are counted at most."""
 
@@ -165,20 +166,20 @@ def _joined(options: Sequence[Parts], between: str) -> Parts:
 
 def combinations(text: str, lines: Lines) -> Iterator[str]:
     """Every text of a template, in order. Raises InvalidRequest as `drawn` does."""
-    waiting: list[tuple[str, tuple[Part, ...]]] = [("", template(text))]
+    waiting: list[tuple[str, tuple[Part, ...], int]] = [("", template(text), 0)]
     while waiting:
-        begun, parts = waiting.pop()
-        if len(begun) > _LONGEST or len(parts) > _MOST_DRAWN:
+        begun, parts, depth = waiting.pop()
+        if len(begun) > _LONGEST or len(parts) > _MOST_DRAWN or depth > _DEEPEST:
             raise InvalidRequest("the prompt grows without end: does a wildcard lead to itself?")
         if not parts:
             yield begun
             continue
         first, *rest = parts
         if isinstance(first, str):
-            waiting.append((begun + first, tuple(rest)))
+            waiting.append((begun + first, tuple(rest), depth))
         else:
             options = _options(first, lines)
-            waiting += [(begun, (*option, *rest)) for option in reversed(options)]
+            waiting += [(begun, (*option, *rest), depth + 1) for option in reversed(options)]
 
 
 def _options(part: Wildcard | Choice, lines: Lines) -> list[Parts]:

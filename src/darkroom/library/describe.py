@@ -69,10 +69,10 @@ def describe(path: Path, hashes: bool = False) -> Description:
         source = open_source(path)
     except UnsupportedModel:
         raise
-    except ModelError:
+    except ModelError as error:
         if (path / INDEX).is_file():
             raise
-        return _of_parts(path, hashes)
+        return _of_parts(path, hashes, error)
     with source:
         return _of_model(noted(source), hashes)
 
@@ -107,10 +107,13 @@ def _of_model(source: Source, hashes: bool) -> Description:
     )
 
 
-def _of_parts(path: Path, hashes: bool) -> Description:
-    """What is no whole model: parts of one, or something else that goes with one; a file, or a component's folder."""
+def _of_parts(path: Path, hashes: bool, error: ModelError) -> Description:
+    """What is no whole model: parts of one, or something else that goes with one; a file, or a component's folder.
+    Raises the `error` that a whole one could not be opened for."""
     with ExitStack() as opened:
         held = held_at(path, None, opened)
+        if any(part.role.denoises for part in held.parts) and kind_beside(held.shapes) is None:
+            raise error
         weights = held.weights
         networks = [_network(part.component.label, part, part.stored()) for part in held.parts]
         what = None if networks else kind_beside(held.shapes)

@@ -6,9 +6,11 @@ Networks tell models, autoencoders and encoders; names of tensors tell what chan
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.checkpoint.beside import held_at
 from darkroom.checkpoint.components import COMPONENTS
 from darkroom.checkpoint.foreign import BESIDE, kind_beside, refuse_foreign
 from darkroom.checkpoint.infer import networks_in
@@ -49,6 +51,8 @@ def identify(path: Path, hint: str | None = None) -> Identity:
         if kind is None:
             raise ModelError(f"{path} holds no weights that Darkroom knows: it is another kind of file")
     if path.is_dir():
+        with ExitStack() as opened:
+            held_at(path, None, opened)  # Its configuration is to be one.
         paths += [file for file in path.iterdir() if file.suffix in TEXTS]
         return Identity(kind, "", path, tuple(sorted({file.name for file in paths})))
     family = ""

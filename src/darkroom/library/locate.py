@@ -13,6 +13,7 @@ from darkroom.language.options import named
 from darkroom.language.tags import KINDS, TAG
 from darkroom.library.lock import locked
 from darkroom.library.records import Entry, Library, Version, installed, suggestion, version_of
+from darkroom.library.secrets import without_secrets
 from darkroom.weights.names import INDEX, SUFFIXES, has_tokenizer, has_weights
 
 
@@ -72,7 +73,7 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
         if wanted := locked(name, each):
             wanted.choose([])
     if path.is_absolute() or path.suffix in SUFFIXES:
-        raise ModelError(f"there is no file or folder {path}")
+        raise ModelError(f"there is no file or folder {without_secrets(str(path))}")
     if found := library.match(name):
         entry = found[0]
         option = f": give it as {_OPTIONS[entry.kind]}" if entry.kind in _OPTIONS else ""
@@ -82,7 +83,7 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
     known = [each for one in kinds for entry in library.of_kind(one) for each in (entry.name, *entry.aliases)]
     known += installed() if "model" in kinds else []
     advice = suggestion(name, known, ", or the path of a file or folder")
-    raise ModelError(f"there is no {kind} {name!r}: {advice}")
+    raise ModelError(f"there is no {kind} {without_secrets(name)!r}: {advice}")
 
 
 def _is_unit(path: Path) -> bool:

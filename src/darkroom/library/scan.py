@@ -26,6 +26,7 @@ from darkroom.weights.names import INDEX, SUFFIXES, has_weights
 _PLAIN = re.compile(
     r"(diffusion_pytorch_|pytorch_)?(model|lora_weights)(\.\w+)?(-\d+-of-\d+)?|adapter_model|unet|vae|text_encoder(_\d)?"
 )
+_SHARD = re.compile(r"-\d+-of-\d+$")
 # What the folders of A1111 and ComfyUI are for, where a file's header may not tell.
 _HINTS: Mapping[str, str] = {
     **dict.fromkeys(
@@ -89,6 +90,8 @@ def scan(
                 found.append((candidate, identity.kind, version))
             except (ModelError, OSError) as error:
                 report(str(error))
+            except Exception as error:  # Whatever one file does, it hides no other.
+                report(f"{candidate.path} cannot be read: {error!r}")
     if hashes:
         found = list(_hashed(found, report, progress))
     with changing() as library:
@@ -168,7 +171,9 @@ def _walk(folder: Path, seen: set[str], hint: str | None, report: Report) -> Ite
         report(str(error))
     yield from (found for found in recorded if _first(found.path, seen))
     for path in entries:
-        if path.suffix.lower() not in SUFFIXES or path.is_dir() or (unit and _PLAIN.fullmatch(path.stem)):
+        if path.suffix.lower() not in SUFFIXES or path.is_dir():
+            continue
+        if unit and (_PLAIN.fullmatch(path.stem) or _SHARD.search(path.stem)):
             continue
         if not path.exists():
             report(f"{path} is a link to nothing")
@@ -192,8 +197,8 @@ def _first(path: Path, seen: set[str]) -> bool:
 
 
 def _is_unit(folder: Path) -> bool:
-    """Whether a folder is one model, or one component with its configuration."""
-    if (folder / INDEX).is_file():
+    """Whether a folder is one model, or one component with its configuration, or in shards."""
+    if (folder / INDEX).is_file() or any(folder.glob("*.index*.json")):
         return True
     return (folder / "config.json").is_file() and any(
         _PLAIN.fullmatch(file.stem) for suffix in SUFFIXES for file in folder.glob(f"*{suffix}")
@@ -271,14 +276,14 @@ def _elsewhere(folder: Path, report: Report) -> Iterator[tuple[Path, str | None]
         if not isinstance(section, dict):
             continue
         base = folder / expanded(os.path.expandvars(str(section.get("base_path") or "")))
-        if not base.is_dir():
+        if not os.path.isdir(base):  # Unlike Path's, it bears a name that is too long.
             report(f"{folder / 'extra_model_paths.yaml'} names the base_path {base}, which is not there")
             continue
         for use, paths in section.items():
             if use in ("base_path", "is_default", "custom_nodes"):
                 continue
             for path in str(paths or "").splitlines():
-                if (found := base / expanded(path.strip())).is_dir() and path.strip():
+                if path.strip() and os.path.isdir(found := base / expanded(path.strip())):
                     yield found, _HINTS.get(str(use))
 
 
@@ -312,11 +317,20 @@ def _invoke(folder: Path) -> Iterator[Candidate]:
     models = folder / str(_yaml(folder / "invokeai.yaml").get("models_dir") or "models")
     for record in _records(database):
         path = models / str(record.get("path") or "")
-        if record.get("path") and path.exists() and (path.is_file() or _is_unit(path)):
+        if record.get("path") and os.path.exists(path) and (path.is_file() or _is_unit(path)):
             name = tidy(str(record.get("name") or path.stem))
             origin = str(record.get("source") or "")
             hub = re.fullmatch(r"[\w.-]+/[\w.-]+", origin)
             yield Candidate(path, (name, *_names(path)), (origin,) if hub else ())
+
+
+def _config(text: object) -> dict[str, Any]:
+    """A record as JSON; nothing where it is none."""
+    try:
+        found = json.loads(str(text or "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _records(database: Path) -> list[dict[str, Any]]:
@@ -335,7 +349,7 @@ def _records(database: Path) -> list[dict[str, Any]]:
                 [] if table is None else [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
             )
             # Every release has the record as JSON, most have its fields as columns, too.
-            return [json.loads(row.pop("config", None) or "{}") | row for row in rows]
+            return [_config(row.pop("config", None)) | row for row in rows]
         finally:
             connection.close()
     except (sqlite3.Error, ValueError, TypeError) as error:

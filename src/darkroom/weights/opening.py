@@ -139,6 +139,8 @@ def _read(file: Mapped) -> WeightsFile:
         raise file.error(
             "is a tar archive, torch's format of 2016, which is not supported: get it as safetensors"
         )
+    if file.path.name.endswith(".json") and b'"weight_map"' in file.read(0, min(file.size, LONGEST_HEADER)):
+        raise file.error("lists the files of a network: give the folder that it is in")
     for form, words in _MISTAKES:
         if re.match(form, head, re.IGNORECASE):
             raise file.error(words)

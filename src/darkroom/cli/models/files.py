@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,7 +93,7 @@ def run_pull(args: argparse.Namespace) -> int:
                 )
             print(told(recorded))
         return 0
-    path = args.lock or Path(LOCK)
+    path = args.lock or Path(os.environ.get("DARKROOM_LOCK") or LOCK)
     listed = [each for each in read_lock(path) if not args.what or each.name in args.what]
     if unknown := set(args.what) - {each.name for each in listed}:
         raise InvalidRequest(f"{path} does not list {', '.join(sorted(unknown))}")

@@ -84,7 +84,10 @@ class Call:
                 raise InvalidRequest(f"{name} is {value!r}: give a whole number of at least 1")
             numbers[name] = count
         output_of(self.output_type)
-        for name in self.callback_on_step_end_tensor_inputs:
+        # diffusers' own callbacks say themselves what they ask for.
+        inputs = getattr(self.callback_on_step_end, "tensor_inputs", self.callback_on_step_end_tensor_inputs)
+        numbers["callback_on_step_end_tensor_inputs"] = tuple(inputs)
+        for name in inputs:
             if name not in tensor_inputs:
                 raise InvalidRequest(
                     f"callback_on_step_end_tensor_inputs has {name!r}: {nearest(str(name), tensor_inputs)}"
@@ -139,15 +142,18 @@ class Stepped:
         """The latents that take these' place, and whether to go on."""
         call, last = self.call, number + 1 == self.calls
         moment = torch.tensor(time, dtype=self.pipe.scheduler.told)
-        # As diffusers has them, in the networks' type; ours go on unrounded where nobody changes them.
-        shown = latents.to(self.pipe.device, self.pipe.dtype)
-        before = shown.clone()
-        if call.callback_on_step_end is not None:
-            shown = self._told(number, moment, shown)
-        if last or (number >= self.before and (number + 1) % self.order == 0):
-            self.bar.update()
-            if call.callback is not None and number % call.callback_steps == 0:
-                call.callback(number // self.order, moment, shown)
+        # As diffusers has them: in the networks' type, and such as gradients can be taken of. Ours go on unrounded
+        # where nobody changes them.
+        with torch.inference_mode(False), torch.no_grad():
+            before = latents.to(self.pipe.device, self.pipe.dtype).clone()
+            shown = before.clone()
+            if call.callback_on_step_end is not None:
+                shown = self._told(number, moment, shown)
+            if last or (number >= self.before and (number + 1) % self.order == 0):
+                self.bar.update()
+                if call.callback is not None and number % call.callback_steps == 0:
+                    call.callback(number // self.order, moment, shown)
+            shown = shown.detach()
         changed = latents if torch.equal(shown.to(before), before) else shown.to(latents)
         return changed, not last and not self.pipe.interrupt
 
@@ -237,6 +243,7 @@ def checked_latents(latents: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def output_of(output_type: str) -> Output:
     kinds: dict[str, Output] = {"pil": "pixels", "np": "image", "pt": "image", "latent": "latent"}
+    kinds |= dict.fromkeys(("np.array", "numpy"), "image")
     if output_type not in kinds:
         raise InvalidRequest(f"output_type is {output_type!r}: {nearest(str(output_type), kinds)}")
     return kinds[output_type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 from darkroom.errors import InvalidRequest, ModelError, nearest
 from darkroom.files import expanded, write_json
 from darkroom.numeric import real
+
+log = logging.getLogger(__name__)
 
 Defaults: TypeAlias = "dict[str, Any]"
 Own = TypeVar("Own", bound="Configured")
@@ -69,9 +72,16 @@ class Configured:
     config_name: ClassVar[str]
     defaults: ClassVar[Defaults]
     fixed: ClassVar[Defaults] = {}
+    positional: ClassVar[tuple[str, ...]] = ()
+    """The settings that may be given without their names."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *values: Any, **settings: Any) -> None:
         name = type(self).__name__
+        if len(values) > len(self.positional):
+            raise InvalidRequest(
+                f"{name} takes {len(self.positional)} settings without names: name the others"
+            )
+        settings = {**dict(zip(self.positional, values, strict=False)), **settings}
         for key, value in settings.items():
             if key not in self.defaults:
                 raise InvalidRequest(f"{name} has no setting {key!r}: {nearest(key, self.defaults)}")
@@ -85,28 +95,35 @@ class Configured:
 
     @classmethod
     def from_config(cls: type[Own], config: Mapping[str, Any], **settings: Any) -> Own:
-        """One with the settings of another's `config`, as far as this class has them, and those given."""
+        """One with the settings of another's `config` and those given, as far as this class has them."""
         if not isinstance(config, Mapping):
             raise InvalidRequest(
                 f"config is {config!r}: give another's .config, or use from_pretrained for a folder"
+            )
+        asks = settings.pop("return_unused_kwargs", False)
+        unused = {key: settings.pop(key) for key in [*settings] if key not in cls.defaults}
+        for key in {} if asks else unused:
+            log.warning(
+                "%s has no setting %r, which is left out: %s", cls.__name__, key, nearest(key, cls.defaults)
             )
         left_out = (*config.get(_LEFT_OUT, ()), _LEFT_OUT)
         given = {key: value for key, value in config.items() if key not in left_out}
         made = cls(**{key: value for key, value in given.items() if key in cls.defaults} | settings)
         # What only the other class knows travels on, for whoever is made from this one's config.
         made.config = Config({**given, **made.config})
-        return made
+        return (made, unused) if asks else made  # type: ignore[return-value]
 
     @classmethod
     def load_config(cls, path: str | Path, subfolder: str | None = None, **_: Any) -> Config:
         """The settings in a folder's file."""
         folder = expanded(path) / (subfolder or "")
+        file = folder if folder.is_file() else folder / cls.config_name
         try:
-            found = json.loads((folder / cls.config_name).read_text("utf-8"))
+            found = json.loads(file.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder} has no {cls.config_name} that can be read: {error}") from error
         if not isinstance(found, dict):
-            raise ModelError(f"{folder / cls.config_name} holds {type(found).__name__}: it must be an object")
+            raise ModelError(f"{file} holds {type(found).__name__}: it must be an object")
         return Config(found)
 
     @classmethod

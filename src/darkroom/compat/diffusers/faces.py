@@ -13,6 +13,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from darkroom.checkpoint.components import component_of
+from darkroom.compat.diffusers.config import Config
 from darkroom.errors import InvalidRequest
 from darkroom.numeric import integer
 from darkroom.prompt import Tokenizer
@@ -35,7 +37,17 @@ def same_network(value: Any, network: nn.Module) -> bool:
 
 
 class Network:
-    """A network's place and type."""
+    """A network's place, type and dimensions."""
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        own = object.__new__(_kind(self))
+        own.__dict__ = self.__dict__
+        return own(*args, **named)
+
+    @property
+    def config(self) -> Config:
+        """Its config.json."""
+        return Config(component_of(_kind(self)).to_json(self.__dict__["config"]))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -50,6 +62,11 @@ class Network:
     def _weight(self) -> torch.Tensor:
         weights: Iterator[torch.Tensor] = self.parameters()  # type: ignore[attr-defined]
         return next(each for each in weights if each.is_floating_point())
+
+
+def _kind(face: Network) -> Any:
+    """The class of what a face is of."""
+    return type(face).__bases__[1]
 
 
 _seen: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
@@ -72,6 +89,13 @@ class BatchEncoding(dict[str, Any]):
             return self[name]
         except KeyError:
             raise AttributeError(f"there is no {name!r}: there are {', '.join(self)}") from None
+
+    def to(self, device: Any) -> BatchEncoding:
+        """The same, its tensors on a device."""
+        moved = {
+            name: each.to(device) if isinstance(each, torch.Tensor) else each for name, each in self.items()
+        }
+        return BatchEncoding(moved)
 
 
 class _CLIPTokenizer:

@@ -61,6 +61,22 @@ class ImageProcessor:
         return whole if bool((whole < 0).any()) else whole * 2 - 1
 
     @staticmethod
+    def normalize(images: Any) -> Any:
+        """[0, 1] to [-1, 1]."""
+        return images * 2 - 1
+
+    @staticmethod
+    def denormalize(images: Any) -> Any:
+        """[-1, 1] to [0, 1], what lies beyond cut off."""
+        return (images * 0.5 + 0.5).clip(0, 1)
+
+    @staticmethod
+    def pil_to_numpy(images: Any) -> NDArray[np.float32]:
+        """One of Pillow's pictures or several, as (B, H, W, 3) in [0, 1]."""
+        several = images if isinstance(images, list | tuple) else [images]
+        return np.stack([np.asarray(each.convert("RGB"), np.float32) / 255 for each in several])
+
+    @staticmethod
     def pt_to_numpy(images: Tensor) -> NDArray[np.float32]:
         return images.detach().cpu().permute(0, 2, 3, 1).float().numpy()
 

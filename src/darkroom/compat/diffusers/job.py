@@ -61,6 +61,10 @@ class Told:
         return Row(x, time, conditioning, sizes, self.embedded, doses=self.doses)
 
 
+class Raised(Exception):
+    """What a callback raised that cannot go through a generator."""
+
+
 class Batch:
     """Pictures on their way from `latents` (n, C, h, w), in diffusers' convention.
 
@@ -132,6 +136,9 @@ class Batch:
         """Tell of a call; whether the latents are others now, be it in their place or by a change of these."""
         before = latents.clone()
         self.done += 1
-        self.latents, goes_on = self._stepped(self.done - 1, self._time, latents)
+        try:
+            self.latents, goes_on = self._stepped(self.done - 1, self._time, latents)
+        except StopIteration as error:  # Would end the generators around, as if the picture were finished.
+            raise Raised(error) from error
         self._stopped = not goes_on
         return not torch.equal(self.latents, before)

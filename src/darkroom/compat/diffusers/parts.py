@@ -53,19 +53,16 @@ class Parts:
     # Networks
 
     @property
-    def unet(self) -> Any:
-        """The network that denoises."""
+    def _denoiser(self) -> Any:
         return faces.network(self._expert.denoiser)
 
-    @unet.setter
-    def unet(self, value: Any) -> None:
+    @_denoiser.setter
+    def _denoiser(self, value: Any) -> None:
         if not faces.same_network(value, self._expert.denoiser):
             raise InvalidRequest(
                 "a pipeline's networks are not exchanged here: load a model that has the other"
             )
         log.info("torch.compile is left out: networks run as they are")
-
-    transformer = unet
 
     @property
     def vae(self) -> Any:
@@ -75,44 +72,24 @@ class Parts:
     @vae.setter
     def vae(self, value: Any) -> None:
         if not faces.same_network(value, self._networks().vae):
-            self._options["vae"] = Autoencoder.path_of(value)
+            self._options = {**self._options, "vae": Autoencoder.path_of(value)}
             self._loaded = None
-
-    @property
-    def text_encoder(self) -> Any:
-        return self._encoder(0)
-
-    @property
-    def text_encoder_2(self) -> Any:
-        return self._encoder(1)
-
-    @property
-    def text_encoder_3(self) -> Any:
-        """Stable Diffusion 3's T5, if it is there."""
-        t5 = self._expert.text.t5
-        return faces.network(None if t5 is None else t5.encoder)
 
     def _encoder(self, number: int) -> Any:
         clips = self._expert.text.clips
         return faces.network(clips[number].encoder if number < len(clips) else None)
 
-    @property
-    def tokenizer(self) -> Any:
-        return self._tokenizer(0)
-
-    @property
-    def tokenizer_2(self) -> Any:
-        return self._tokenizer(1)
-
     def _tokenizer(self, number: int) -> Any:
         clips = self._expert.text.clips
         return faces.tokenizer(clips[number].tokenizer) if number < len(clips) else None
 
+    text_encoder = property(lambda self: self._encoder(0))
+    tokenizer = property(lambda self: self._tokenizer(0))
+
     @property
     def components(self) -> dict[str, Any]:
         """All of these by name."""
-        seconds = len(self._expert.text.clips) > 1
-        numbers = ("", "_2") if seconds else ("",)
+        numbers = [number for number in ("", "_2", "_3") if hasattr(type(self), f"text_encoder{number}")]
         named = [f"{part}{number}" for part in ("text_encoder", "tokenizer") for number in numbers]
         names = (self.denoiser_name, "vae", *named, "scheduler", "safety_checker", "feature_extractor")
         return {name: getattr(self, name) for name in names}

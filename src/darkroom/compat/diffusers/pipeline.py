@@ -34,9 +34,9 @@ from darkroom.compat.diffusers.call import (
     shown,
 )
 from darkroom.compat.diffusers.calls import Calls, Running
-from darkroom.compat.diffusers.job import Batch, Told
+from darkroom.compat.diffusers.job import Batch, Raised, Told
 from darkroom.compat.diffusers.parts import Parts
-from darkroom.compat.diffusers.placed import Placed, opened
+from darkroom.compat.diffusers.placed import Placed, dtype_of, opened
 from darkroom.compat.diffusers.prompts import encode
 from darkroom.compat.diffusers.schedulers import scheduler_of
 from darkroom.compat.diffusers.schedulers.base import Scheduler
@@ -58,6 +58,7 @@ _IGNORED = {
     *("force_download", "resume_download", "proxies", "mirror", "low_cpu_mem_usage", "add_watermarker"),
     *("original_config", "original_config_file", "config", "load_safety_checker", "custom_revision"),
     *("offload_state_dict", "offload_folder", "max_memory", "extract_ema", "image_size", "scheduler_type"),
+    *("disable_mmap", "trust_remote_code", "use_onnx", "provider", "output_loading_info"),
 }
 """Arguments of from_pretrained and from_single_file that change nothing here: nothing is downloaded, and what these
 name is not needed."""
@@ -115,8 +116,8 @@ class DiffusionPipeline(Calls, Adapted, Placed, Parts):
         cls: type[Own],
         pretrained_model_name_or_path: str | Path,
         *,
-        torch_dtype: torch.dtype | str | None = None,
-        dtype: torch.dtype | str | None = None,
+        torch_dtype: Any = None,
+        dtype: Any = None,
         variant: str | None = None,
         scheduler: Scheduler | None = None,
         vae: Any = None,
@@ -134,7 +135,7 @@ class DiffusionPipeline(Calls, Adapted, Placed, Parts):
         for name, value in others.items():
             if name in ("text_encoder_3", "tokenizer_3") and value is None:
                 options["t5"] = False
-            elif name not in _IGNORED:
+            elif name not in _IGNORED and value is not None:
                 raise InvalidRequest(
                     f"from_pretrained takes no {name!r} here: see docs/compat.md for what it takes"
                 )
@@ -146,11 +147,7 @@ class DiffusionPipeline(Calls, Adapted, Placed, Parts):
         with opened(path, options) as source:
             kind = cls._for(source.family)
         pipe = kind(path, options, scheduler)
-        wanted = torch_dtype if torch_dtype is not None else dtype
-        if isinstance(wanted, str) and wanted != "auto":
-            wanted = getattr(torch, wanted, wanted)
-        if wanted is not None and wanted != "auto":
-            pipe.to(wanted)
+        pipe.to(dtype_of(torch_dtype if torch_dtype is not None else dtype))
         if device_map in ("balanced", "auto"):
             pipe.to(place().device)
         elif device_map is not None:
@@ -167,12 +164,13 @@ class DiffusionPipeline(Calls, Adapted, Placed, Parts):
         """A pipeline of the same networks as another's."""
         kind = cls._for(pipeline._family)
         pipeline._ready()
+        wanted = dtype_of(options.pop("torch_dtype", options.pop("dtype", None)))
         if options:
             raise InvalidRequest(f"from_pipe takes no {next(iter(options))!r} here: set it on the pipeline")
         made = kind.__new__(kind)
         made.__dict__ = dict(pipeline.__dict__)
         made._begin_calls()
-        return made
+        return made.to(wanted)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the networks, which a copy loads when it needs them, and the calls that run."""
@@ -370,5 +368,8 @@ class DiffusionPipeline(Calls, Adapted, Placed, Parts):
                 engine.tick()
         finally:
             task.cancel()
-        made: list[Any] = task.result()
+        try:
+            made: list[Any] = task.result()
+        except Raised as error:
+            raise error.args[0] from None
         return made

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from darkroom.checkpoint.family import Family
+from darkroom.compat.diffusers import faces
 from darkroom.compat.diffusers.adapters import scale_of
 from darkroom.compat.diffusers.call import Call, Callback, Embeds, Generators, ImagePipelineOutput, Size
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline
@@ -36,6 +37,8 @@ def _legacy(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 class StableDiffusionPipeline(DiffusionPipeline):
     """Stable Diffusion 1 and 2, and what is built like them, such as pocket."""
+
+    unet = DiffusionPipeline._denoiser
 
     @classmethod
     def draws(cls, family: Family) -> bool:
@@ -118,6 +121,10 @@ class StableDiffusionPipeline(DiffusionPipeline):
 
 class StableDiffusionXLPipeline(DiffusionPipeline):
     """Stable Diffusion XL."""
+
+    unet = DiffusionPipeline._denoiser
+    text_encoder_2 = property(lambda self: self._encoder(1))
+    tokenizer_2 = property(lambda self: self._tokenizer(1))
 
     @classmethod
     def draws(cls, family: Family) -> bool:
@@ -239,6 +246,20 @@ class StableDiffusion3Pipeline(DiffusionPipeline):
     """Stable Diffusion 3 and 3.5."""
 
     denoiser_name = "transformer"
+    transformer = DiffusionPipeline._denoiser
+    text_encoder_2 = property(lambda self: self._encoder(1))
+    tokenizer_2 = property(lambda self: self._tokenizer(1))
+
+    @property
+    def text_encoder_3(self) -> Any:
+        """T5, if it is there."""
+        t5 = self._expert.text.t5
+        return faces.network(None if t5 is None else t5.encoder)
+
+    @property
+    def tokenizer_3(self) -> Any:
+        t5 = self._expert.text.t5
+        return None if t5 is None else t5.tokenizer
 
     @classmethod
     def draws(cls, family: Family) -> bool:

@@ -25,6 +25,23 @@ def opened(path: Path, options: Mapping[str, Any]) -> Source:
     )
 
 
+_SHORT = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32", "float": "float32"}
+
+
+def dtype_of(given: Any) -> torch.dtype | None:
+    """What `torch_dtype` says, in any spelling: a type, its name, or one for each part, of which the default counts;
+    None where it says nothing. Raises InvalidRequest for what is no type."""
+    if isinstance(given, Mapping):
+        given = given.get("default")
+    if given is None or given == "auto" or isinstance(given, torch.dtype):
+        return None if given == "auto" else given
+    name = str(given).removeprefix("torch.")
+    found = getattr(torch, _SHORT.get(name, name), None)
+    if not isinstance(found, torch.dtype):
+        raise InvalidRequest(f"torch_dtype is {given!r}: choose one of {', '.join(PRECISIONS)}")
+    return found
+
+
 class Placed:
     """Networks on a device, in a precision, some of which come and go."""
 
@@ -36,13 +53,17 @@ class Placed:
 
     def to(self: Own, *where: Any, **named: Any) -> Own:
         """Have it run on a device, in a precision, or both: to("cuda"), to(torch.float16)."""
-        for each in (*where, *named.values()):
+        for each in (*where, *(value for name, value in named.items() if name in ("device", "dtype"))):
+            if each is None:
+                continue
             if isinstance(each, torch.dtype):
                 if each not in PRECISIONS.values():
                     raise InvalidRequest(f"torch_dtype is {each}: choose one of {', '.join(PRECISIONS)}")
                 self._reload(dtype=each)
             elif isinstance(each, str | torch.device):
                 self._reload(device=place(str(each)).device)
+            elif type(each) is int:
+                self._reload(device=place(f"cuda:{each}").device)
             elif not isinstance(each, bool):
                 raise InvalidRequest(f"to({each!r}): give a device, or a type such as torch.float16")
         return self

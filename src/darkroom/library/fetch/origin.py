@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from darkroom.errors import InvalidRequest
-from darkroom.library.secrets import without_secrets
+from darkroom.library.secrets import kept, without_secrets
 
 _HUB = ("huggingface.co", "hf.co")
-_CIVITAI = ("civitai.com", "www.civitai.com")
+_CIVITAI = ("civitai.com", "civitai.green", "civitai.red")
 _WORD = r"[A-Za-z0-9][\w.-]*"
 _REVISION = r"refs/(?:pr/\d+|convert/[^/]+)|[^/@]+"
 
@@ -58,7 +58,7 @@ class Address:
     url: str = field(repr=False)
 
     def __str__(self) -> str:
-        return without_secrets(self.url)
+        return kept(self.url)
 
 
 Origin = Hub | Civitai | Address
@@ -90,7 +90,9 @@ def parse(text: str) -> Origin | None:
         if found is None:
             raise InvalidRequest(f"{text!r} is no address of the hub: give hf://ORG/NAME[@REVISION][/FILE]")
         return Hub(found[1], unquote(found[2] or ""), found[3] or "")
-    if re.match(r"https?://", text):
+    if re.match(rf"(?i)(www\.)?({'|'.join(map(re.escape, (*_HUB, *_CIVITAI)))})/", text):
+        text = f"https://{text}"  # As browsers copy it.
+    if re.match(r"(?i)https?://", text):
         return _from_url(text)
     if found := re.fullmatch(rf"({_WORD}/{_WORD})(?:@(\S+))?", text):
         return Hub(found[1], found[2] or "")
@@ -98,11 +100,17 @@ def parse(text: str) -> Origin | None:
 
 
 def _from_url(text: str) -> Origin:
-    parts = urlsplit(text)
-    path, host = unquote(parts.path).strip("/"), parts.netloc.rpartition("@")[2]
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{without_secrets(text)!r} is no address: {error}") from None
+    path, host = unquote(parts.path).strip("/"), parts.netloc.rpartition("@")[2].lower()
+    host = host.removeprefix("www.").removesuffix(":443")
     if host in (*_CIVITAI, urlsplit(civitai_endpoint()).netloc):
-        if found := re.match(r"models/(\d+)", path):
-            version = _number(parse_qs(parts.query).get("modelVersionId", [""])[0])
+        if found := re.match(r"(?:api/v1/)?models/(\d+)", path):
+            wanted = parse_qs(parts.query).get("modelVersionId", [""])[0]
+            if (version := _number(wanted)) is None and wanted:
+                raise InvalidRequest(f"modelVersionId is {wanted!r}: it must be a number")
             return Civitai(int(found[1]), version, _choice(parts.query))
         if found := re.match(r"api/(?:v1/)?(?:download/models|model-versions)/(\d+)", path):
             return Civitai(None, int(found[1]), _choice(parts.query))

@@ -37,7 +37,7 @@ from darkroom.library.records import (
     line,
 )
 from darkroom.library.scan import tidy
-from darkroom.library.secrets import token_in, userinfo, without_secrets
+from darkroom.library.secrets import is_marked, token_in, userinfo, without_secrets
 from darkroom.weights.names import SUFFIXES
 
 
@@ -143,6 +143,11 @@ def _origin_of(name: str) -> tuple[Origin, str | None]:
 
 
 def _of_address(address: Address, token: str | None) -> Listing:
+    if is_marked(address.url):
+        raise ModelError(
+            f"{address} cannot be fetched again: of its address something was not kept that looked like a secret. Pull "
+            "it by its own address"
+        )
     url, own = userinfo(address.url)
     name = safe_name(urlsplit(url).path)
     basic = f"Basic {base64.b64encode(own.encode()).decode()}" if own else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.files import shortened
-from darkroom.library.secrets import without_secrets
+from darkroom.library.secrets import kept, without_secrets
 
 _SPARE = 64 << 20  # Bytes to leave free on a disk.
 
@@ -33,7 +34,7 @@ class Remote:
     @property
     def key(self) -> str:
         """What an unfinished download is kept under."""
-        return self.sha256 or hashlib.sha256(f"{without_secrets(self.url)} {self.git}".encode()).hexdigest()
+        return self.sha256 or hashlib.sha256(f"{kept(self.url)} {self.git}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,13 @@ class Listing:
 
 def check_url(url: str, insecure: bool) -> None:
     """Raise InvalidRequest unless an address is https, or http on this machine, or anything goes (`--insecure`)."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise InvalidRequest(f"{without_secrets(url)!r} is no address: {error}") from None
+    if re.search(r"\s", parts.netloc):
+        raise InvalidRequest(f"{without_secrets(url)!r} is no address: its host has a space in it")
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise InvalidRequest(
             f"{without_secrets(url)!r} is no address of the web: give one that begins with https://"

@@ -108,15 +108,30 @@ class Scheduler(Configured):
     """
 
     config_name = "scheduler_config.json"
+    positional: ClassVar[tuple[str, ...]] = (
+        "num_train_timesteps",
+        "beta_start",
+        "beta_end",
+        "beta_schedule",
+        "trained_betas",
+    )
     order: ClassVar[int] = 1
     told: ClassVar[torch.dtype] = torch.float32
     """The type of `timesteps`, and of the time that callbacks are given."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, *values: Any, **settings: Any) -> None:
+        super().__init__(*values, **settings)
         _ = self.schedule  # Settings that make none are told of now.
         self.num_inference_steps: int | None = None
         self.timesteps = torch.arange(self.config.num_train_timesteps - 1, -1, -1)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"{type(self).__name__} has no {name!r} here: docs/compat.md lists what there is"
+        )
+
+    def __len__(self) -> int:
+        return int(self.config.num_train_timesteps)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -138,6 +153,16 @@ class Scheduler(Configured):
                 config.beta_schedule, config.beta_start, config.beta_end, config.num_train_timesteps
             )
         return Discrete(levels, zero_terminal_snr=bool(self._own("rescale_betas_zero_snr")))
+
+    @property
+    def betas(self) -> torch.Tensor:
+        """The noise added at each training step."""
+        return torch.tensor(self._discrete.betas)
+
+    @property
+    def alphas_cumprod(self) -> torch.Tensor:
+        """The square of what is left of the picture at each training step."""
+        return torch.tensor([point.alpha**2 for point in self._discrete.table])
 
     @property
     def init_noise_sigma(self) -> float:
@@ -294,7 +319,7 @@ class Custom:
         times = np.asarray(self.timesteps, dtype=float)
         if not len(times) or times.max() >= most or times.min() < 0 or (np.diff(times) >= 0).any():
             raise InvalidRequest(
-                f"timesteps are {list(times)}: give falling numbers from {most - 1} down to 0 at the least"
+                f"timesteps are {times.tolist()}: give falling numbers from {most - 1} down to 0 at the least"
             )
         return times
 

@@ -22,6 +22,8 @@ from darkroom.diffusion import FlowSchedule, NoiseSchedule, Points, process, sam
 class FlowMatch(Scheduler):
     """Schedulers of models that learned a straight path."""
 
+    positional = ("num_train_timesteps", "shift")
+
     @property
     def schedule(self) -> NoiseSchedule:
         return FlowSchedule(self.config.shift, self.config.num_train_timesteps)

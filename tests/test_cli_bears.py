@@ -1,0 +1,156 @@
+"""What a command line bears: files in the way, streams that are closed, templates without end, damaged files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.test_cli import GENERATE, run  # noqa: F401 (a fixture)
+
+from darkroom.cli.files import slug
+from darkroom.errors import InvalidRequest
+from darkroom.generation import Picture
+
+QUICK = (*GENERATE[2:], "--quiet", "--width", "32", "--height", "32")
+
+
+def shell(command, toy_folder, tmp_path, **options):
+    """Runs a shell command in which `darkroom` is ours."""
+    made = f'darkroom() {{ "{sys.executable}" -m darkroom "$@"; }}; {command}'
+    environment = {**os.environ, "DARKROOM_MODELS": str(toy_folder.parent)}
+    return subprocess.run(
+        ["bash", "-c", made],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def test_again_writes_over_no_picture(run, tmp_path):  # noqa: F811
+    run(*GENERATE)
+    before = (tmp_path / "out/7-a-red-boat.png").read_bytes()
+    for number in (2, 3):
+        status, out, _ = run("again", "out/7-a-red-boat.png", "--output", "out")
+        assert (status, out.split()[0]) == (0, f"out/7-a-red-boat-{number}.png")
+    assert run("again", "out/7-a-red-boat.png", "--output", "out/7-a-red-boat.png")[0] == 0
+    assert (tmp_path / "out/7-a-red-boat.png").read_bytes() == before
+    (tmp_path / "file").touch()
+    status, _, err = run("again", "out/7-a-red-boat.png", "--output", "file/x.png")
+    assert (status, "cannot write to the folder file" in err) == (2, True)
+
+
+def test_a_file_where_a_template_makes_a_folder(run, tmp_path):  # noqa: F811
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/7").touch()
+    status, out, err = run(*GENERATE, "--name", "{seed}/{prompt}")
+    assert (status, out) == (2, "")
+    assert "out/7 is a file; choose another --output or --name" in err
+
+
+@pytest.mark.parametrize("streams", ["1</dev/null", "2</dev/null", "1>&-", "2>&-", "1>&- 2>&-"])
+def test_streams_that_nothing_can_be_written_to(toy_folder, tmp_path, streams):
+    done = shell(f"darkroom generate a {' '.join(QUICK[:-4])} --count 2 {streams}", toy_folder, tmp_path)
+    assert (done.returncode, len(list((tmp_path / "out").iterdir()))) == (0, 2), done.stderr
+
+
+def test_help_that_nobody_reads(toy_folder, tmp_path):
+    for command in ("darkroom --help", "darkroom generate --help"):
+        for end in ("| true", "> /dev/full"):
+            assert "Traceback" not in shell(f"{command} {end}", toy_folder, tmp_path).stderr
+
+
+@pytest.mark.parametrize("prompt", ["__loop__", "a {red|__loop__} boat", "__grows__"])
+def test_wildcards_that_lead_to_themselves(run, prompt):  # noqa: F811
+    folder = Path(os.environ["DARKROOM_HOME"]) / "wildcards"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "loop.txt").write_text("__loop__\n")
+    (folder / "grows.txt").write_text("x\n__grows__ y\n")
+    status, _, err = run("generate", prompt, "--dynamic", "all", *QUICK)
+    assert (status, "does a wildcard lead to itself?" in err) == (2, True)
+
+
+def test_what_styles_and_wildcards_bring_is_checked(run):  # noqa: F811
+    home = Path(os.environ["DARKROOM_HOME"])
+    (home / "wildcards").mkdir(parents=True, exist_ok=True)
+    (home / "wildcards/nul.txt").write_bytes(b"a\x00b\n")
+    (home / "styles.csv").write_text('name,prompt,negative_prompt\nlong,"{prompt} ' + "x" * 20_000 + '",\n')
+    status, _, err = run("generate", "a __nul__", "--dynamic", "random", *QUICK)
+    assert (status, "stand for, prompt holds the control character" in err) == (2, True)
+    status, _, err = run("generate", "a", "--style", "long", *QUICK)
+    assert (status, "with its styles, prompt has 20,00" in err) == (2, True)
+    status, _, err = run("generate", "a __**__", "--dynamic", "random", *QUICK)
+    assert (status, "__**__ names no wildcard" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"ensemble": [5]},
+        {"others": [5]},
+        {"weights": {"unet": [1]}},
+        {"weights": {"unet": ["1"]}},
+        {"weights": {"unet": {"a": 1}}},
+        {"paths": {"vae": 3}},
+    ],
+)
+def test_damaged_words_of_a_picture(run, tmp_path, damage):  # noqa: F811
+    metadata = {"request": {"prompt": "x", "steps": 1, "seed": 1, "width": 32, "height": 32}}
+    metadata["model"] = {"name": "toy", **damage}
+    Picture(Image.new("RGB", (32, 32)), 1, metadata, "").save(tmp_path / "x.png")
+    assert json.loads(Image.open(tmp_path / "x.png").text["darkroom"]) == metadata
+    status, _, err = run("again", "x.png")
+    assert (status, "its metadata is damaged (model, " in err) == (2, True)
+
+
+def test_names_without_end_and_without_letters(run, tmp_path):  # noqa: F811
+    assert slug("a" + "\u0301" * 500)
+    assert slug("क" * 100).startswith("क")
+    (tmp_path / "darkroom.toml").write_text('[generate]\noutput = "\\u0000"\n')
+    status, _, err = run(*GENERATE)
+    assert (status, "cannot write to the folder '\\x00'" in err) == (2, True)
+
+
+def test_json_is_json_whatever_its_file_is_called(run, tmp_path):  # noqa: F811
+    for text, names in (
+        (
+            '{"prompt": "a boat", "seed": 3}\n{"prompt": "a tree", "seed": 4}\n',
+            ["3-a-boat.png", "4-a-tree.png"],
+        ),
+        ('{\n  "prompt": "a boat",\n  "seed": 5\n}\n', ["5-a-boat.png"]),
+        ("{a|b} boat\n[red] tree\n", ["7-a-b-boat.png", "7-red-tree.png"]),
+    ):
+        (tmp_path / "p.txt").write_text(text)
+        status, out, _ = run("generate", "--prompts", "p.txt", *QUICK)
+        assert (status, [Path(line).name for line in out.split()]) == (0, names)
+
+
+def test_what_was_made_before_an_error_is_told(run, tmp_path, monkeypatch):  # noqa: F811
+    made = []
+
+    def full(files, picture, index, model):
+        if made:
+            raise InvalidRequest("cannot write it: No space left on device")
+        made.append(index)
+        return files.folder / "first.png"
+
+    monkeypatch.setattr("darkroom.cli.files.Files.save", full)
+    status, _, err = run(*GENERATE, "--count", "3")
+    assert status == 2
+    assert err.splitlines()[-2:] == [
+        "darkroom: 1 of 3 pictures are in out",
+        "darkroom: cannot write it: No space left on device",
+    ]
+
+
+def test_memory_is_a_size_with_its_unit(run):  # noqa: F811
+    status, _, err = run(*GENERATE, "--memory", "8")
+    assert (status, "write the unit, as in 8GB" in err) == (2, True)
+    assert run(*GENERATE, "--memory", "8,5 GB")[0] == 0
