@@ -154,3 +154,71 @@ def test_memory_is_a_size_with_its_unit(run):  # noqa: F811
     status, _, err = run(*GENERATE, "--memory", "8")
     assert (status, "write the unit, as in 8GB" in err) == (2, True)
     assert run(*GENERATE, "--memory", "8,5 GB")[0] == 0
+
+
+def test_a_file_named_as_output(run, tmp_path):  # noqa: F811
+    for asked, written in (
+        (("out/x.png",), ["out/x.png"]),
+        (("out/x.png", "--count", "2"), ["out/x-2.png", "out/x-3.png"]),
+        (("new/a{b}.JPEG",), ["new/a{b}.jpg"]),
+        (("y.webp", "--format", ".WEBP"), ["y.webp"]),
+        (("v1.5", "--name", "{seed}"), ["v1.5/7.png"]),
+        (("sub.png/",), ["sub.png/7-a-red-boat.png"]),
+    ):
+        status, out, err = run("generate", "a red boat", *QUICK, "--output", *asked)
+        assert (status, out.split()) == (0, written), err
+        assert all((tmp_path / each).is_file() for each in written)
+    for asked, why in (
+        (("x.gif",), "unknown picture format '.gif' of x.gif: use png"),
+        (("x.png", "--format", "jpg"), "--output x.png is a PNG file, --format is jpg: leave one out"),
+        (("x.png", "--name", "y"), "--output x.png names the file, so does --name y: leave one out"),
+        (("a" * 5000,), "has too long a path: choose another --output"),
+        (("a/" * 2500,), "has too long a path: choose another --output"),
+    ):
+        status, out, err = run("generate", "a red boat", *QUICK, "--output", *asked)
+        assert (status, out, why in err) == (2, "", True), err
+    for asked, written in (("o.png/", "o.png/x.png"), ("z.webp", "z.webp"), ("v2.5", "v2.5/x.png")):
+        status, out, err = run("again", "out/x.png", "--output", asked)
+        assert (status, out.split()[0]) == (0, written), err
+    assert run("again", "out/x.png", "--output", "")[0] == 2
+
+
+def test_names_that_are_devices_elsewhere(run, tmp_path):  # noqa: F811
+    for name, own in (
+        ("con", "con_"),
+        ("LPT1.x", "LPT1_.x"),
+        ("nul/aux", "nul_/aux_"),
+        ("console", "console"),
+    ):
+        status, out, err = run("generate", "a red boat", *QUICK, "--name", name)
+        assert (status, out.split()) == (0, [f"out/{own}.png"]), err
+
+
+def test_words_in_any_case(run):  # noqa: F811
+    settings = ("--device", " CPU", "--precision", "FP32", "--compose", "Own", "--dialect", "Comfy")
+    assert run("generate", "a red boat", *QUICK, *settings)[0] == 0
+
+
+def test_models_that_lie_elsewhere(run):  # noqa: F811
+    for name, told in (
+        ("someone/a-model", "darkroom models pull someone/a-model)"),
+        (
+            "https://huggingface.co/a/b?token=hf_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "pull https://huggingface.co/a/b)",
+        ),
+    ):
+        status, out, err = run("generate", "a red boat", *QUICK, "--model", name)
+        assert (status, out, told in err) == (1, "", True), err
+        assert "hf_" not in err
+
+
+def test_a_model_that_was_moved_and_found_again(run, caplog, toy_folder, tmp_path):  # noqa: F811
+    assert run("convert", toy_folder, "first.safetensors")[0] == 0
+    run("generate", "a red boat", *QUICK, "--model", "first.safetensors", "--output", "x.png")
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "first.safetensors").rename(tmp_path / "shelf/other.safetensors")
+    assert run("again", "x.png")[0] == 1
+    assert run("models", "scan", "shelf")[0] == 0
+    status, out, err = run("again", "x.png")
+    assert (status, "the same, pixel for pixel" in out) == (0, True), err
+    assert f"first is not where it was: reading {tmp_path}/shelf/other.safetensors" in caplog.text

@@ -41,8 +41,8 @@ ORDER = {
     "train.pocket": "data artefacts grow start labels judged latents vae clip unet oracle export cli",
     "compat": "diffusers",
     "compat.diffusers": """
-        config autoencoders images outputs faces vae schedulers prompts job call calls adapters placed parts pipeline
-        pipelines
+        config images outputs faces texts vae schedulers prompts job call calls adapters placed autoencoders parts
+        pipeline pipelines
     """,
     "generation": "request wording work settle frames passes templates ensemble picture infotext job explain",
     "cli": """

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import darkroom
-from darkroom.errors import InvalidRequest
+from darkroom.errors import GenerationError, InvalidRequest
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
@@ -102,6 +102,25 @@ def test_closing_a_stream_frees_the_model(model):
     stream.close()
     assert not model.engine.tick()
     assert len(model.generate("a", seed=1, **SETTINGS)) == 1
+
+
+def test_a_closed_model_draws_no_more(toy_folder):
+    model = darkroom.load(toy_folder, device="cpu")
+    model.close()
+    with pytest.raises(InvalidRequest, match="toy was closed: load it again"):
+        model.generate("a", seed=1, **SETTINGS)
+
+
+def test_a_latent_beyond_all_pictures_is_told_as_such(model):
+    guides = ["pag:scale=1e30"]
+    with pytest.raises(
+        GenerationError, match="what the network is given at step 2 of 4 is no picture's latent"
+    ):
+        model.generate("a", seed=1, guides=guides, **SETTINGS)
+    with pytest.raises(
+        GenerationError, match=r"the finished latent is no picture's latent|is not a number: ask for"
+    ):
+        model.generate("a", seed=1, guides=guides, **{**SETTINGS, "steps": 1})
 
 
 def test_metadata_says_everything(model, toy_folder):

@@ -104,6 +104,7 @@ class Model:
         self._files = files_of(source, refiner, members)
         self._denoiser = source.denoiser.role
         self._streams = 0
+        self._closed = False
         self._release: Callable[[], object] = lambda: None
 
     def networks(self) -> list[nn.Module]:
@@ -138,6 +139,7 @@ class Model:
 
     def close(self) -> None:
         """Let go of the files that networks are still read from; it makes no more pictures after that."""
+        self._closed = True
         self._release()
 
     def keep_open(self, opened: ExitStack) -> None:
@@ -240,6 +242,8 @@ class Model:
     def _drawing(self) -> Iterator[None]:
         """Within which the weights stay as they are."""
         with self._networks.lock:
+            if self._closed:
+                raise InvalidRequest(f"{self.name} was closed: load it again to make pictures")
             self._streams += 1
         try:
             yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import diffusers
 import diffusers.callbacks
@@ -13,7 +14,7 @@ from tests.compat.test_pipelines import PROMPT, SIZE, compare, pipes, seeded
 
 from darkroom.compat import diffusers as compat
 from darkroom.compat.diffusers.faces import tokenizer
-from darkroom.errors import InvalidRequest
+from darkroom.errors import InvalidRequest, ModelError
 from darkroom.prompt import Tokenizer
 
 pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -230,6 +231,8 @@ TEXTS = ("A Red boat, on a sea!", "naïve café — 東京 🚀", "", "x " * 100
         {"padding": "max_length", "max_length": 77, "truncation": True, "return_tensors": "pt"},
         {"padding": "max_length", "truncation": True},
         {"padding": "longest", "return_tensors": "np"},
+        {"padding": "do_not_pad", "truncation": "do_not_truncate"},
+        {"padding": False, "truncation": "longest_first", "max_length": 6},
         {"truncation": True, "max_length": 7},
         {"add_special_tokens": False},
         {"padding": True, "truncation": True, "max_length": 10, "add_special_tokens": False},
@@ -262,3 +265,67 @@ def test_texts_and_words(tokenizers):
         ours("a", return_tensors="tf")
     with pytest.raises(InvalidRequest, match="max_length is 1"):
         ours("a", max_length=1)
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl", "sd3"])
+def test_text_encoders_called_as_transformers_are(folder, name):
+    theirs, ours = pipes(folder(name))
+    for number in ("", "_2", "_3"):
+        if not hasattr(theirs, f"text_encoder{number}"):
+            continue
+        network, own = getattr(theirs, f"text_encoder{number}"), getattr(ours, f"text_encoder{number}")
+        ids = theirs.tokenizer([PROMPT, "cat"], padding="max_length", return_tensors="pt").input_ids
+        ids = ids % network.config.vocab_size if number == "_3" else ids  # A toy of few words.
+        mask = (torch.arange(ids.shape[1]) < 6).long().expand(len(ids), -1)
+        for settings in ({}, {"attention_mask": mask}):
+            states = {} if number == "_3" else {"output_hidden_states": True}
+            with torch.no_grad():
+                wanted, made = network(ids, **settings, **states), own(ids, **settings, **states)
+                pairs = zip(wanted.to_tuple(), made.to_tuple(), strict=True)
+                for one, other in pairs:
+                    for a, b in zip(
+                        *((one, other) if isinstance(one, tuple) else ([one], [other])), strict=True
+                    ):
+                        assert torch.allclose(a, b, atol=2e-5)
+                assert torch.equal(own(ids, return_dict=False, **settings)[0], made[0])
+                assert torch.equal(made["last_hidden_state"], made.last_hidden_state)
+        vectors = own.get_input_embeddings().weight
+        assert torch.equal(vectors, network.get_input_embeddings().weight)
+
+
+def test_compel_reads_prompts_with_them(folder):
+    from compel import Compel
+
+    theirs, ours = pipes(folder("sd1"))
+    made = [
+        Compel(tokenizer=pipe.tokenizer, text_encoder=pipe.text_encoder)("a (red)1.4 boat, not a cat")
+        for pipe in (theirs, ours)
+    ]
+    assert torch.allclose(*made, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd3"])
+def test_an_autoencoder_by_itself(folder, name):
+    theirs, pipe = pipes(folder(name))
+    image = torch.rand(2, 3, 48, 64, generator=seeded(2)) * 2 - 1
+    wanted = theirs.vae.encode(image).latent_dist.mean
+    for own in (
+        compat.AutoencoderKL.from_pretrained(folder(name), subfolder="vae"),
+        compat.AutoencoderKL.from_pretrained(folder(name) / "vae", torch_dtype=torch.float32),
+        compat.AutoencoderKL.from_pretrained(folder(name)).to("cpu"),
+    ):
+        assert torch.allclose(own.encode(image).latent_dist.mode(), wanted, atol=1e-4)
+        assert torch.allclose(own.decode(wanted).sample, theirs.vae.decode(wanted).sample, atol=1e-4)
+        assert own.config.scaling_factor == theirs.vae.config.scaling_factor
+        assert (own.dtype, own.device) == (torch.float32, torch.device("cpu"))
+        again = pickle.loads(pickle.dumps(own))
+        assert torch.equal(again.decode(wanted)[0], copy.deepcopy(own).decode(wanted, return_dict=False)[0])
+    own.enable_tiling()
+    assert own.decode(torch.zeros(1, wanted.shape[1], 80, 80)).sample.isfinite().all()
+    assert own.to(torch.bfloat16).decode(wanted).sample.dtype == torch.bfloat16
+    pipe.vae = own.enable_slicing() or own
+    assert torch.allclose(pipe.vae.decode(wanted).sample, theirs.vae.decode(wanted).sample, atol=1e-4)
+    with pytest.raises(ModelError, match="holds no autoencoder"):
+        compat.AutoencoderKL.from_pretrained(folder(name) / "text_encoder").decode(wanted)
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        own.nothing_like_it  # noqa: B018

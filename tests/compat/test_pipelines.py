@@ -182,7 +182,7 @@ def test_what_sdxl_is_told(folder):
 
 
 @pytest.mark.parametrize("scheduler", ["EulerDiscreteScheduler", "HeunDiscreteScheduler"])
-@pytest.mark.parametrize("denoising_end", [0.35, 0.8])
+@pytest.mark.parametrize("denoising_end", [0.0, 0.35, 0.8, 1.0])
 def test_a_way_that_ends_before_its_end(folder, denoising_end, scheduler):
     settings = {"num_inference_steps": 10, "denoising_end": denoising_end}
     compare(folder("sdxl"), prompt=PROMPT, change=scheduled(scheduler), **settings)

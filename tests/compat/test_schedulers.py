@@ -187,6 +187,7 @@ def test_bounds_of_the_estimate(steps, eta):
     compare("DDIMScheduler", steps, eta=eta, clip_sample_range=0.5)
     compare("DDIMScheduler", steps, eta=eta, thresholding=True, sample_max_value=1.2)
     compare("DDPMScheduler", steps, clip_sample_range=0.3)
+    compare("DDPMScheduler", steps, beta_schedule="sigmoid")
     compare("HeunDiscreteScheduler", steps, clip_sample=True)
     for name in SOLVERS:
         compare(f"{name}Scheduler", steps, thresholding=True)
@@ -360,6 +361,9 @@ def test_custom_timesteps_and_sigmas():
         theirs.set_timesteps(timesteps=[999, 700, 333, 19])
         ours.set_timesteps(timesteps=[999, 700, 333, 19])
         assert ours.timesteps.tolist() == theirs.timesteps.tolist()
+        theirs.set_timesteps(timesteps=[999.0, 700.6, 333.2])
+        ours.set_timesteps(timesteps=[999.0, 700.6, 333.2])
+        assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist())
     theirs, ours = (each.EulerDiscreteScheduler(**SD) for each in (diffusers, compat))
     theirs.set_timesteps(sigmas=[14.0, 5.0, 1.0, 0.0])
     way = ours.set_timesteps(sigmas=[14.0, 5.0, 1.0, 0.0])

@@ -86,11 +86,11 @@ def test_beyond_the_trained_levels_time_stays_inside() -> None:
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"])
 @pytest.mark.parametrize("zero", [False, True])
 def test_betas_are_those_of_diffusers(diffusers_scheduler, kind: str, zero: bool) -> None:  # type: ignore[no-untyped-def]
     peer = diffusers_scheduler(
-        "DDIMScheduler",
+        "DDPMScheduler" if kind == "sigmoid" else "DDIMScheduler",
         beta_schedule=kind,
         beta_start=0.0005,
         beta_end=0.014,

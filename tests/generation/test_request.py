@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
+import numpy as np
 import pytest
 
 from darkroom.errors import InvalidRequest
@@ -82,3 +84,21 @@ def test_single_requests_count_the_seed_up():
     request = Request("a", seed=7, count=4)
     assert [request.single(i).seed for i in range(4)] == [7, 8, 9, 10]
     assert dataclasses.replace(request.single(2), seed=7, count=4) == request
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "shown"),
+    [
+        ("variation_strength", 1.0000000000000002, "1.0000000000000002: choose 0 to 1"),
+        ("steps", 10**5000, "1e5000: choose 1 to 1,000"),
+        ("steps", -(10**5000), "-1e5000: choose"),
+        ("guidance", 1e300, "1e300: choose 0 to 1000"),
+        ("guidance", -0.5, "-0.5: choose"),
+        ("compose", np.array(["own"]), "choose one of native, own"),
+        ("dialect", np.array(["comfy", "a1111"]), "choose one of a1111"),
+    ],
+    ids=range(7),
+)
+def test_values_are_shown_as_they_are(setting, value, shown):
+    with pytest.raises(InvalidRequest, match=re.escape(shown)):
+        Request("a", **{setting: value}).checked()

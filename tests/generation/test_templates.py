@@ -103,3 +103,30 @@ def test_a_picture_tells(shelf: Path, toy_folder: Path, tmp_path: Path) -> None:
     (shelf / "wildcards/sea/colour.txt").unlink()
     assert main(["again", str(file), "--model", str(toy_folder), "--precision", "float32"]) == 0
     assert "template" not in model.generate("a boat", **SETTINGS)[0].metadata
+
+
+def test_styles_that_are_none(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_STYLES", str(tmp_path / "mine.csv"))
+    with pytest.raises(InvalidRequest, match=r"cannot read the styles in .*mine\.csv"):
+        made("a boat", styles=["Ink"])
+    (tmp_path / "mine.csv").write_text("Ink,mine,\n", "utf-8")
+    with pytest.raises(InvalidRequest, match=r"mine\.csv holds no styles: its first line is to be name"):
+        made("a boat", styles=["Ink"])
+    (tmp_path / "mine.csv").unlink()
+    (tmp_path / "mine.csv").mkdir()
+    with pytest.raises(InvalidRequest, match=r"cannot read the styles in .*mine\.csv"):
+        made("a boat", styles=["Ink"])
+
+
+def test_wildcards_of_nothing(shelf: Path) -> None:
+    words = shelf / "wildcards"
+    (words / "SHOUT.TXT").write_text("loud\n", "utf-8")
+    assert made("a __SHOUT__ boat", dynamic="random")[0].prompt == "a loud boat"
+    (words / "empty.txt").write_text("# nothing yet\n\n", "utf-8")
+    for name, why in (
+        ("empty", "there is no line in .*empty.txt"),
+        ("sea", "is a folder of wildcards: write __sea/[*]__ for any of it, or __sea/colour__"),
+        ("shout2", "did you mean 'SHOUT'|there is no wildcard"),
+    ):
+        with pytest.raises(InvalidRequest, match=why):
+            made(f"a __{name}__ boat", dynamic="random")

@@ -18,8 +18,9 @@ import darkroom
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.library.fetch import download, hub, remote
 from darkroom.library.fetch.origin import Address, Civitai, Hub, parse
-from darkroom.library.fetch.pull import pull, remove
+from darkroom.library.fetch.pull import pull, pull_locked, remove
 from darkroom.library.locate import locate
+from darkroom.library.lock import LOCK, lock_of
 from darkroom.library.records import Library, changing, home
 from darkroom.networks import VAE
 
@@ -287,6 +288,30 @@ def test_a_single_file_of_the_hub(service, elsewhere, sd1):
     assert pull("acme/two", file="c.safetensors").entry.kind == "vae"
     with pytest.raises(InvalidRequest, match=r"did you mean 'a\.safetensors'"):
         pull("acme/two", file="aa.safetensors")
+
+
+def test_a_folder_in_a_repository(service, toy_folder, monkeypatch, tmp_path):
+    files = folder(toy_folder)
+    vae = {name: content for name, content in files.items() if name.startswith("vae/")}
+    alone = {"weights/only.safetensors": tensors(), "weights/README.md": b"# Only"}
+    service.add_repository("acme/toy", files | alone)
+    recorded = pull(f"{service.url}/acme/toy/tree/main/vae")
+    assert (recorded.entry.name, recorded.entry.kind) == ("toy-vae", "vae")
+    assert folder(recorded.version.path) == {
+        name.removeprefix("vae/"): content for name, content in vae.items()
+    }
+    assert recorded.version.origin == f"hf://acme/toy@{COMMIT}/vae"
+    assert pull("hf://acme/toy/vae/").news == "known"
+    assert darkroom.load(toy_folder, device="cpu", vae="toy-vae").generate("a", steps=1)
+    wanted = lock_of(recorded.entry, tmp_path / LOCK)
+    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "new"))
+    fetched = pull_locked(wanted)
+    assert folder(fetched.version.path) == folder(recorded.version.path)
+    recorded = pull("hf://acme/toy/weights")
+    assert recorded.version.origin == f"hf://acme/toy@{COMMIT}/weights/only.safetensors"
+    assert recorded.entry.kind == "vae"
+    with pytest.raises(ModelError, match="holds no model and no weights"):
+        pull("hf://acme/toy/scheduler")
 
 
 def test_the_hub_says_no(service, toy_folder, monkeypatch):

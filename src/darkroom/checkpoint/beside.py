@@ -74,16 +74,21 @@ def _with_tokenizer(source: Source, role: Role, tokenizer: Path | Tokenizer | No
 def with_vae(source: Source, path: Path) -> Source:
     """The model with the autoencoder of another file, of an autoencoder's folder or of another model."""
     with ExitStack() as opened:
-        given = held_at(path, None, opened)
-        part = next((part for part in given.parts if part.role == Role.VAE), None)
-        if part is None:
-            raise ModelError(
-                f"{path} holds no autoencoder{_but(given)}: give a VAE's file or folder, or a model"
-            )
-        made = _with_part(source, _as_there(part, given), Role.VAE, given)
+        part, given = autoencoder_at(path, opened)
+        made = _with_part(source, part, Role.VAE, given)
         opened.pop_all()
     let_go([*source.parts.values(), *given.parts], made)
     return made
+
+
+def autoencoder_at(path: Path, opened: ExitStack) -> tuple[Part, Holding]:
+    """The autoencoder of a file, of an autoencoder's folder or of a model, and all that is there; `opened` takes the
+    files that are opened. Raises ModelError where there is none."""
+    given = held_at(path, None, opened)
+    part = next((part for part in given.parts if part.role == Role.VAE), None)
+    if part is None:
+        raise ModelError(f"{path} holds no autoencoder{_but(given)}: give a VAE's file or folder, or a model")
+    return _as_there(part, given), given
 
 
 def _as_there(vae: Part, given: Holding) -> Part:

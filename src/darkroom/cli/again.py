@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from darkroom.cli.arguments import a_path
+from darkroom.cli.arguments import a_path, a_place
 from darkroom.cli.asked import OPENING
 from darkroom.errors import InvalidRequest
+from darkroom.files import expanded
 from darkroom.networks.roles import Role
 
 _LOADED = {*OPENING, "fuse"} - {"vae", "refiner", "others"}
@@ -37,7 +38,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("picture", type=a_path, help="a picture made by Darkroom")
     command.add_argument(
-        "--output", type=a_path, metavar="PATH", help="also write the new picture to this file or folder"
+        "--output",
+        type=a_place,
+        metavar="PATH",
+        help="also write the new picture to this file or folder",
     )
     command.add_argument("--model", help="use this model instead of the one the picture names")
     command.add_argument(
@@ -52,13 +56,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from darkroom.cli.files import check_folder
+    from darkroom.cli.files import check_folder, picture_file
     from darkroom.generation import Request, open_picture
     from darkroom.generation.picture import format_of
 
-    output = args.output
-    if output is not None:
-        output = _free(output / args.picture.name if output.is_dir() or not output.suffix else output)
+    output = None
+    if args.output is not None:
+        output = _free(picture_file(args.output) or expanded(args.output) / args.picture.name)
         format_of(output)
         check_folder(output.parent)
     image, metadata = open_picture(args.picture)

@@ -16,6 +16,12 @@ def a_path(text: str) -> Path:
     return expanded(text)
 
 
+def a_place(text: str) -> str:
+    """Where something is to be written, as it was typed: what ends in a slash is to be a folder."""
+    a_path(text)
+    return text
+
+
 def a_number(text: str) -> float:
     """A number, with a decimal point."""
     try:

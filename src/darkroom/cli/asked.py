@@ -35,8 +35,8 @@ _DEFAULTS: dict[str, Any] = {
     "fuse": [],
     "memory": "full",
     "output": "out",
-    "format": "png",
-    "name": "{seed}-{prompt}",
+    "format": None,
+    "name": None,
     "grid": False,
     "metadata": True,
 }

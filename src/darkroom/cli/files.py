@@ -21,7 +21,7 @@ from PIL import Image
 
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.files import AlreadyThere, expanded, shortened, write_bytes
-from darkroom.generation.picture import FORMATS, LONGEST_SIDE, Picture
+from darkroom.generation.picture import FORMATS, LONGEST_SIDE, Picture, format_of
 from darkroom.pixels import sheet
 
 _FIELDS = (
@@ -38,10 +38,13 @@ _FIELDS = (
     "time",
 )
 _GAP = 8
+_OF_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".heic", ".jxl", ".tif", ".tiff"}
 _SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 _LONGEST = 180
 """How many bytes a name has at most, of the 255 that file systems take: a number and a suffix follow."""
 _LONGEST_PATH = 3500  # Of 4096 bytes.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
+"""Names that are devices on Windows, whatever suffix follows."""
 _SAMPLE = {
     "seed": 1,
     "prompt": "a",
@@ -57,14 +60,34 @@ class Files:
     """Names and writes pictures into one folder, never over a file that is there."""
 
     def __init__(self, folder: str, format: str, template: str, metadata: bool) -> None:
-        self.format = {"jpg": "jpeg"}.get(plain := format.strip().lower().removeprefix("."), plain)
-        if self.format not in FORMATS:
-            raise InvalidRequest(f"unknown picture format {format!r}: {nearest(format, FORMATS)}")
+        self.format = canonical(format)
         self.folder = expanded(folder)
+        if len(os.fsencode(self.folder)) > _LONGEST_PATH - 2 * _LONGEST:
+            raise InvalidRequest(
+                f"the folder {str(self.folder)[:40]}... has too long a path: choose another --output"
+            )
         self.template = template
         self.metadata = metadata
         self._check_template()
         check_folder(self.folder)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Files:
+        """What the options of a command line say: `output` is the folder, or the file of a picture, which says its own
+        format and name. Raises InvalidRequest where another option says another."""
+        output, format, name = options["output"], options["format"], options["name"]
+        if (file := picture_file(output)) is None:
+            return cls(output, format or "png", name or "{seed}-{prompt}", options["metadata"])
+        own = format_of(file)
+        if format is not None and canonical(format) != own:
+            raise InvalidRequest(
+                f"--output {output} is a {FORMATS[own]} file, --format is {format}: leave one out"
+            )
+        if name is not None:
+            raise InvalidRequest(f"--output {output} names the file, so does --name {name}: leave one out")
+        return cls(
+            str(file.parent), own, file.stem.replace("{", "{{").replace("}", "}}"), options["metadata"]
+        )
 
     @property
     def limited(self) -> bool:
@@ -154,6 +177,25 @@ class Files:
             raise InvalidRequest(f"cannot write {path}: {there} {what}; choose another --output or --name")
 
 
+def canonical(format: str) -> str:
+    """A picture format by the name that it has here. Raises InvalidRequest for another."""
+    plain = format.strip().lower().removeprefix(".")
+    found = {"jpg": "jpeg"}.get(plain, plain)
+    if found not in FORMATS:
+        raise InvalidRequest(f"unknown picture format {format!r}: {nearest(format, FORMATS)}")
+    return found
+
+
+def picture_file(output: str) -> Path | None:
+    """The file of a picture, where that is what is named; None for a folder. Raises InvalidRequest for a picture in a
+    format that Darkroom does not write."""
+    path = expanded(output)
+    if output.endswith(("/", os.sep)) or os.path.isdir(path) or path.suffix.lower() not in _OF_PICTURES:
+        return None
+    format_of(path)
+    return path
+
+
 def check_folder(folder: Path) -> None:
     """Find out now, not after the work, that nothing can be written to a folder. Raises InvalidRequest."""
     try:
@@ -174,7 +216,8 @@ def _plain(part: str) -> str:
     """One part of a path as a name that every system bears, and that no program takes for an option."""
     part = _written(part)
     kept = "".join("-" if sign in '<>:"|?*/\\' or not _shows(sign) else sign for sign in part)
-    return shortened(kept.strip(". "), _LONGEST).strip(". ").lstrip("-")
+    name = shortened(kept.strip(". "), _LONGEST).strip(". ").lstrip("-")
+    return _RESERVED.sub(r"\1_", name, count=1) if _RESERVED.match(name) else name
 
 
 def _written(text: str) -> str:

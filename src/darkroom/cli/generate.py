@@ -41,7 +41,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_picture_options(command)
     add_running_options(command)
     files = command.add_argument_group("the files")
-    files.add_argument("--output", metavar="DIR", help="folder for the pictures (default: out)")
+    files.add_argument(
+        "--output",
+        metavar="PATH",
+        help="folder for the pictures (default: out), or the file of one: boat.png, .jpg, .webp",
+    )
     files.add_argument("--format", help="png, jpeg or webp (default: png)")
     files.add_argument(
         "--name",
@@ -89,7 +93,7 @@ def add_picture_options(command: argparse.ArgumentParser) -> None:
             kind, sign = _TYPES[str(field.type).split(" ")[0]]
             pictures.add_argument(
                 f"--{field.name.replace('_', '-')}",
-                type=kind,
+                type=str.lower if "choices" in field.metadata else kind,
                 choices=field.metadata.get("choices"),
                 metavar=None if "choices" in field.metadata else sign,
                 help=field.metadata["help"],
@@ -161,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
     asked = requested(args, settings)
     from darkroom.cli.files import Files
 
-    files = Files(options["output"], options["format"], options["name"], options["metadata"])
+    files = Files.of(options)
     from tqdm import tqdm
 
     from darkroom.model import load

@@ -24,12 +24,13 @@ def betas(
 
     linear: Ho et al. 2020 (https://arxiv.org/abs/2006.11239); scaled_linear: linear in the root, as
     Stable Diffusion was trained; cosine: Nichol and Dhariwal 2021 (https://arxiv.org/abs/2102.09672,
-    eq. 17), which ignores `start` and `end`. Raises InvalidRequest for another kind, for fewer than one step, and for
+    eq. 17), which ignores `start` and `end`; sigmoid: along a sigmoid from -6 to 6, as GeoDiff is trained (Xu et al.
+    2022, https://arxiv.org/abs/2203.02923). Raises InvalidRequest for another kind, for fewer than one step, and for
     betas that are not above 0 and below 1.
     """
     if count < 1:
         raise InvalidRequest(f"{count} training steps make no schedule: give at least 1")
-    if kind in ("linear", "scaled_linear") and not (0 < start < 1 and 0 < end < 1):
+    if kind in ("linear", "scaled_linear", "sigmoid") and not (0 < start < 1 and 0 < end < 1):
         raise InvalidRequest(f"betas from {start} to {end}: both must be above 0 and below 1")
     last = max(count - 1, 1)
     if kind == "linear":
@@ -40,8 +41,10 @@ def betas(
     if kind in ("cosine", "squaredcos_cap_v2"):
         bar = [math.cos((i / count + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(count + 1)]
         return tuple(min(1 - bar[i + 1] / bar[i], 0.999) for i in range(count))
+    if kind == "sigmoid":
+        return tuple(start + (end - start) / (1 + math.exp(6 - 12 * i / last)) for i in range(count))
     raise InvalidRequest(
-        f"unknown betas {kind!r}: {nearest(str(kind), ['linear', 'scaled_linear', 'cosine'])}"
+        f"unknown betas {kind!r}: {nearest(str(kind), ['linear', 'scaled_linear', 'cosine', 'sigmoid'])}"
     )
 
 

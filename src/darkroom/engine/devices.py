@@ -40,7 +40,7 @@ def place(device: str | torch.device | None = None, precision: str | torch.dtype
     """
     chosen = _device(str(device) if isinstance(device, torch.device) else device)
     best, reason = _best_precision(chosen)
-    if precision is None or precision == "auto":
+    if precision is None or str(precision).strip().lower() == "auto":
         return Placement(chosen, best, reason)
     dtype = precision_of(precision)
     slow = chosen.type == "cpu" and dtype == torch.float16
@@ -54,7 +54,7 @@ def precision_of(name: str | torch.dtype) -> torch.dtype:
     """The type of number that a precision's name, long or short, means. Raises InvalidRequest for another."""
     if isinstance(name, torch.dtype):
         name = dtype_name(name)
-    long = _SHORT.get(name, name) if isinstance(name, str) else name
+    long = _SHORT.get(name.strip().lower(), name.strip().lower()) if isinstance(name, str) else name
     if not isinstance(long, str) or long not in PRECISIONS:
         raise InvalidRequest(f"unknown precision {name!r}: {nearest(str(name), [*PRECISIONS, *_SHORT])}")
     return PRECISIONS[long]
@@ -87,11 +87,14 @@ def cpu_features() -> list[str]:
 
 def _device(name: str | None) -> torch.device:
     available = devices()
-    if name is None or name == "auto":
+    if name is None:
         return torch.device(available[0])
     if not isinstance(name, str):
         raise InvalidRequest(f"device is {name!r}: give a name such as {available[0]!r}, or a torch.device")
-    if name.lower() in ("gpu", "nvidia"):
+    name = name.strip().lower()
+    if name == "auto":
+        return torch.device(available[0])
+    if name in ("gpu", "nvidia"):
         hint = "the GPU is 'cuda'" if available[0] != "cpu" else "this machine has none that torch can use"
         raise InvalidRequest(f"unknown device {name!r}: {hint}; there are {', '.join(available)}")
     try:
@@ -103,7 +106,9 @@ def _device(name: str | None) -> torch.device:
     if ":" not in name and f"{device.type}:0" in available:
         device = torch.device(device.type, 0)
     if str(device) not in available and device.type not in ("cpu", "meta"):
-        raise InvalidRequest(f"device {name!r} is not on this machine: it has {', '.join(available)}")
+        raise InvalidRequest(
+            f"device {name!r} is not on this machine, it has {', '.join(available)}: choose one of these (--device)"
+        )
     if device.type == "meta":
         raise InvalidRequest("device 'meta' holds no numbers: choose " + ", ".join(available))
     return device

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from darkroom.engine.devices import give_back_memory
-from darkroom.engine.networks import Networks, NotNumbers
+from darkroom.engine.networks import Networks, NotNumbers, no_picture
 from darkroom.errors import Cancelled, GenerationError
 from darkroom.generation.work import Decode, Denoise, Encode, Prepare, Render, Row, Work
 
@@ -202,15 +202,18 @@ class Engine:
         at = 0
         for task, work in zip(group, works, strict=True):
             assert isinstance(work, Denoise)
-            self._deliver(task, outputs[at : at + len(work.rows)])
+            self._deliver(task, work.rows, outputs[at : at + len(work.rows)])
             at += len(work.rows)
 
-    def _deliver(self, task: Task[Any], outputs: Sequence[Tensor]) -> None:
+    def _deliver(self, task: Task[Any], rows: Sequence[Row], outputs: Sequence[Tensor]) -> None:
         if all(bool(output.isfinite().all()) for output in outputs):
             task.send(list(outputs))
-        else:
-            what = f"the network's output at step {task.job.done + 1} of {task.job.total}"
-            task.throw(GenerationError(_NO_NUMBER.format(what=what)))
+            return
+        step = f"at step {task.job.done + 1} of {task.job.total}"
+        beyond = no_picture(
+            f"what the network is given {step}", max(float(row.x.abs().max()) for row in rows)
+        )
+        task.throw(beyond or GenerationError(_NO_NUMBER.format(what=f"the network's output {step}")))
 
     def _call_in_batches(self, rows: Sequence[Row]) -> list[Tensor]:
         outputs: list[Tensor] = []

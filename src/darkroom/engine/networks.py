@@ -31,6 +31,16 @@ class NotNumbers(GenerationError):
     """What an autoencoder made is no numbers: it overflows in this precision, or its weights are damaged."""
 
 
+def no_picture(what: str, most: float) -> GenerationError | None:
+    """What to say of a latent that goes so far from zero that no network can be blamed for what it makes of it; None of
+    one that does not. Those of pictures stay within about 15, noise and all."""
+    if most < 1e6:
+        return None
+    return GenerationError(
+        f"{what} is no picture's latent, it goes to {most:.0e}: ask for less guidance, or another sampler or schedule"
+    )
+
+
 class Networks(Protocol):
     """What an engine needs of a model. Every method may be given any number of items.
 
@@ -156,7 +166,12 @@ class LatentDiffusion:
             )
         latent = latent.to(self.placement.device)
         with self.lock, in_float32(self.vae) if exact else nullcontext():
-            return _numbers(self.vae.from_latent(latent, tiled=tiled or self.memory.tiled))
+            made = self.vae.from_latent(latent, tiled=tiled or self.memory.tiled)
+        if exact and not bool(made.isfinite().all()):
+            beyond = no_picture("the finished latent", float(latent.abs().max()))
+            if beyond is not None:
+                raise beyond
+        return _numbers(made)
 
 
 def _numbers(output: Tensor) -> Tensor:

@@ -144,7 +144,8 @@ class Request:
             ("second_pass", SECOND_PASS),
         ):
             value = getattr(self, name)
-            if value not in tuple(choices) and not (name == "compose" and value is None):
+            known = isinstance(value, str) and value in tuple(choices)
+            if not known and not (name == "compose" and value is None):
                 raise InvalidRequest(f"{name} is {value!r}: choose one of {', '.join(choices)}")
         adapters, guides = _texts("adapters", self.adapters), _texts("guides", self.guides)
         embeddings, styles = _texts("embeddings", self.embeddings), _texts("styles", self.styles)
@@ -271,6 +272,11 @@ def _is_surrogate(character: str) -> bool:
     return 0xD800 <= ord(character) <= 0xDFFF
 
 
+def _shown(value: float) -> str:
+    """A number as it was given; a huge one, which Python does not write out, by its size."""
+    return str(value) if abs(value) < 1e30 else f"{'-' * (value < 0)}1e{math.log10(abs(value)):.0f}"
+
+
 def _integer(low: int, high: int, multiple: int = 1, optional: bool = True) -> Callable[[str, object], Any]:
     """What checks a whole number and gives it as Python's."""
 
@@ -281,7 +287,7 @@ def _integer(low: int, high: int, multiple: int = 1, optional: bool = True) -> C
         if value is None:
             raise InvalidRequest(f"{name} is {given!r}: give a whole number from {low:,} to {high:,}")
         if not low <= value <= high:
-            raise InvalidRequest(f"{name} is {value}: choose {low:,} to {high:,}")
+            raise InvalidRequest(f"{name} is {_shown(value)}: choose {low:,} to {high:,}")
         if value % multiple:
             lower = value - value % multiple
             offers = [str(n) for n in (lower, lower + multiple) if low <= n <= high]
@@ -306,7 +312,7 @@ def _number(
         if value is None or not math.isfinite(value):
             raise InvalidRequest(f"{name} is {json.dumps(given, default=repr)}: give a number, {allowed}")
         if not low <= value <= high or (above and value == low):
-            raise InvalidRequest(f"{name} is {value:g}: choose {allowed}")
+            raise InvalidRequest(f"{name} is {_shown(value)}: choose {allowed}")
         return given if isinstance(given, int | float) else value
 
     return check

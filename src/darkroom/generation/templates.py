@@ -21,6 +21,7 @@ from darkroom.library.records import home
 
 PROMPTS = ("prompt", "negative", "prompt_2", "negative_2", "prompt_3", "negative_3")
 STYLES, WILDCARDS = "styles.csv", "wildcards"
+_TXT = ".[tT][xX][tT]"
 _MOST_LINES, _MOST_NAMED = 100_000, 30
 
 
@@ -63,7 +64,7 @@ def styles() -> dict[str, Style]:
     Raises InvalidRequest where one cannot be read."""
     found: dict[str, Style] = {}
     for path in styles_files():
-        if path.is_file():
+        if os.path.lexists(path) or path != home() / STYLES:
             found |= {style.name: style for style in read_styles(path)}
     return found
 
@@ -71,10 +72,11 @@ def styles() -> dict[str, Style]:
 def read_styles(path: Path) -> list[Style]:
     """The styles in a file."""
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path))))
+        table = csv.DictReader(io.StringIO(read_text(path)))
+        columns, rows = table.fieldnames or (), list(table)
     except (OSError, ValueError, csv.Error) as error:
         raise InvalidRequest(f"cannot read the styles in {path}: {error}") from error
-    if rows and not {"name", "prompt"} <= {str(name) for name in rows[0]}:
+    if columns and not {"name", "prompt"} <= set(columns):
         raise InvalidRequest(f"{path} holds no styles: its first line is to be name,prompt,negative_prompt")
     return [
         Style(row["name"], row.get("prompt") or "", row.get("negative_prompt") or "")
@@ -87,11 +89,12 @@ def lines(name: str) -> Sequence[str]:
     """The lines that __name__ stands for: those of NAME.txt, in a folder of wildcards, or of every file that a name
     with * fits. Raises InvalidRequest where there are none."""
     found: list[str] = []
+    inside: list[Path] = []
     if not (name.startswith("/") or ".." in Path(name).parts):
         for folder in wildcard_folders():
             root = folder.resolve()
             try:
-                files = sorted(folder.glob(f"{name}.txt") if folder.is_dir() else ())
+                files = sorted(folder.glob(f"{name}{_TXT}") if folder.is_dir() else ())
             except ValueError as error:
                 raise InvalidRequest(f"__{name}__ names no wildcard: {error}") from None
             inside = [file for file in files if file.resolve().is_relative_to(root) and file.is_file()]
@@ -100,13 +103,21 @@ def lines(name: str) -> Sequence[str]:
                 found += _read_lines(file, stat.st_mtime_ns, stat.st_size)
             if found:
                 break
+    if inside and not found:
+        raise InvalidRequest(
+            f"__{name}__ stands for nothing: there is no line in {inside[-1]}, write one for each"
+        )
     if not found:
         known = {
             file.relative_to(folder).with_suffix("").as_posix()
             for folder in wildcard_folders()
             if folder.is_dir()
-            for file in itertools.islice(folder.rglob("*.txt"), 1000)
+            for file in itertools.islice(folder.rglob(f"*{_TXT}"), 1000)
         }
+        if within := sorted(each for each in known if each.startswith(f"{name}/")):
+            raise InvalidRequest(
+                f"__{name}__ is a folder of wildcards: write __{name}/*__ for any of it, or __{within[0]}__"
+            )
         hint = (
             nearest(name, sorted(known)[:_MOST_NAMED])
             if known

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from darkroom.checkpoint.foreign import BESIDE_OPTIONS, a_kind
@@ -15,6 +18,8 @@ from darkroom.library.lock import locked
 from darkroom.library.records import Entry, Library, Version, installed, suggestion, version_of
 from darkroom.library.secrets import without_secrets
 from darkroom.weights.names import INDEX, SUFFIXES, has_tokenizer, has_weights
+
+log = logging.getLogger(__name__)
 
 
 def available() -> dict[str, Path]:
@@ -80,10 +85,23 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
         raise ModelError(
             f"there is no {kind} {name!r}, what the library calls so is {a_kind(entry.kind)}{option}"
         )
+    if address := _to_pull(name):
+        raise ModelError(
+            f"there is no {kind} {without_secrets(name)!r} here: fetch it first (darkroom models pull {address}), or "
+            "give a name that `darkroom models` lists, or the path of a file or folder"
+        )
     known = [each for one in kinds for entry in library.of_kind(one) for each in (entry.name, *entry.aliases)]
     known += installed() if "model" in kinds else []
     advice = suggestion(name, known, ", or the path of a file or folder")
     raise ModelError(f"there is no {kind} {without_secrets(name)!r}: {advice}")
+
+
+def _to_pull(name: str) -> str | None:
+    """What to pull, where a name is the address of a file or a model elsewhere, such as a hub's."""
+    if "://" in name:
+        return without_secrets(name)
+    of_a_hub = re.fullmatch(r"(?!\.)[\w.-]+/[\w.-]+", name) and not expanded(name).parent.is_dir()
+    return name if of_a_hub else None
 
 
 def _is_unit(path: Path) -> bool:
@@ -141,7 +159,7 @@ def recalled(
     name: str, path: str | None, hashes: Collection[str], kind: str = "model", *others: str
 ) -> str | Path:
     """What a picture was made with: by the SHA-256 of its files as the library knows them, else where it lay, else by
-    its name. `hashes`: those of all that is to be in it."""
+    its name, else by the hashes of what the library has not hashed yet. `hashes`: those of all that is to be in it."""
     library = Library.read() if hashes else Library()
     for entry in (entry for each in (kind, *others) for entry in library.of_kind(each)):
         for version in entry.versions:
@@ -150,6 +168,18 @@ def recalled(
                 return version.path
     if path is not None and expanded(path).exists():
         return expanded(path)
+    kinds = (kind, *others)
+    if not hashes or name in available() or any(library.match(name, each) for each in kinds):
+        return name
+    # It may lie elsewhere and be called otherwise now, recorded by a scan that read no file whole.
+    for entry in (entry for each in kinds for entry in library.of_kind(each)):
+        for version in entry.versions:
+            if version.state() == "missing" or all(file.sha256 for file in version.files.values()):
+                continue
+            log.warning("%s is not where it was: reading %s, which may be it", name, version.path)
+            with suppress(OSError):  # What cannot be read is not it.
+                if set(hashes) <= {file.sha256 for file in version.hashed().files.values()}:
+                    return version.path
     return name
 
 

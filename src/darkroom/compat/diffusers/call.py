@@ -202,10 +202,10 @@ def both(negative: Tensor | None, positive: Tensor | None) -> Any:
 
 def count_calls(way: Way, denoising_end: float | None, count: int) -> int:
     """How many network calls are made: all, or those before the share `denoising_end` of the way."""
-    if denoising_end is None or denoising_end == 1:
+    if denoising_end in (None, 0, 1):
         return len(way.times)
     if not 0 < denoising_end < 1:
-        raise InvalidRequest(f"denoising_end is {denoising_end!r}: give a number above 0, 1 at most")
+        raise InvalidRequest(f"denoising_end is {denoising_end!r}: give a number from 0 to 1")
     cut = round(count - denoising_end * count)
     made = sum(time >= cut for time in way.times)
     if not made:

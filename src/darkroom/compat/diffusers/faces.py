@@ -15,7 +15,7 @@ from torch import nn
 
 from darkroom.checkpoint.components import component_of
 from darkroom.compat.diffusers.config import Config
-from darkroom.errors import InvalidRequest
+from darkroom.errors import InvalidRequest, nearest
 from darkroom.numeric import integer
 from darkroom.prompt import Tokenizer
 from darkroom.prompt.tokenizer import WORD_END, byte_alphabet
@@ -40,6 +40,10 @@ class Network:
     """A network's place, type and dimensions."""
 
     def __call__(self, *args: Any, **named: Any) -> Any:
+        return self._run(*args, **named)
+
+    def _run(self, *args: Any, **named: Any) -> Any:
+        """What our network makes of something."""
         own = object.__new__(_kind(self))
         own.__dict__ = self.__dict__
         return own(*args, **named)
@@ -72,12 +76,12 @@ def _kind(face: Network) -> Any:
 _seen: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 
 
-def network(of: nn.Module | None) -> Any:
+def network(of: nn.Module | None, kind: type[Network] = Network) -> Any:
     """A network's face, the same one whenever it is asked for."""
     if of is None:
         return None
     if of not in _seen:
-        _seen[of] = face_of(of, Network)
+        _seen[of] = face_of(of, kind)
     return _seen[of]
 
 
@@ -96,6 +100,9 @@ class BatchEncoding(dict[str, Any]):
             name: each.to(device) if isinstance(each, torch.Tensor) else each for name, each in self.items()
         }
         return BatchEncoding(moved)
+
+
+_PADDINGS = ("longest", "max_length", "do_not_pad")
 
 
 class _CLIPTokenizer:
@@ -134,23 +141,28 @@ class _CLIPTokenizer:
         text: str | Sequence[str],
         padding: bool | str = False,
         max_length: int | None = None,
-        truncation: bool = False,
+        truncation: bool | str = False,
         return_tensors: str | None = None,
         add_special_tokens: bool = True,
         **_: Any,
     ) -> BatchEncoding:
-        """The ids of a text, or of several. `padding`: to the longest (True, "longest") or to `max_length`.
-        `return_tensors`: "pt", "np", or lists if left out. Raises InvalidRequest for texts that make no tensor."""
+        """The ids of a text, or of several. `padding`: to the longest (True, "longest"), to `max_length`, or none
+        (False, "do_not_pad"). `return_tensors`: "pt", "np", or lists if left out. Raises InvalidRequest for texts that
+        make no tensor."""
         texts = [text] if isinstance(text, str) else list(text)
         length = self.model_max_length if max_length is None else integer(max_length)
         if length is None or length < 2:
             raise InvalidRequest(f"max_length is {max_length!r}: give a whole number of at least 2")
         marks = 2 * add_special_tokens
         rows = [self._own.encode(each) for each in texts]
-        rows = [row[: length - marks] if truncation else row for row in rows]
+        if truncation not in (False, "do_not_truncate"):
+            rows = [row[: length - marks] for row in rows]
         if add_special_tokens:
             rows = [[self.bos_token_id, *row, self.eos_token_id] for row in rows]
-        most = length if padding == "max_length" else max(map(len, rows), default=0) if padding else 0
+        if not isinstance(padding, bool) and padding not in _PADDINGS:
+            raise InvalidRequest(f"padding is {padding!r}: {nearest(str(padding), _PADDINGS)}")
+        most = length if padding == "max_length" else max(map(len, rows), default=0)
+        most = 0 if padding in (False, "do_not_pad") else most
         rests = [max(most - len(row), 0) for row in rows]
         found = {
             "input_ids": [row + [self.pad_token_id] * rest for row, rest in zip(rows, rests, strict=True)],

@@ -17,6 +17,7 @@ from darkroom.compat.diffusers.autoencoders import Autoencoder
 from darkroom.compat.diffusers.call import Generators, checked_latents, drawing, shown_bar
 from darkroom.compat.diffusers.config import Config
 from darkroom.compat.diffusers.images import ImageProcessor
+from darkroom.compat.diffusers.texts import text_encoder
 from darkroom.compat.diffusers.vae import autoencoder
 from darkroom.engine import Expert, LatentDiffusion
 from darkroom.errors import InvalidRequest
@@ -67,7 +68,8 @@ class Parts:
     @property
     def vae(self) -> Any:
         """The autoencoder, as diffusers' users speak to it."""
-        return autoencoder(self._networks(), self)
+        networks = self._networks()
+        return autoencoder(networks.vae, networks.lock, self)
 
     @vae.setter
     def vae(self, value: Any) -> None:
@@ -77,7 +79,7 @@ class Parts:
 
     def _encoder(self, number: int) -> Any:
         clips = self._expert.text.clips
-        return faces.network(clips[number].encoder if number < len(clips) else None)
+        return text_encoder(clips[number].encoder if number < len(clips) else None)
 
     def _tokenizer(self, number: int) -> Any:
         clips = self._expert.text.clips

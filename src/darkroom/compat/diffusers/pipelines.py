@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from darkroom.checkpoint.family import Family
-from darkroom.compat.diffusers import faces
 from darkroom.compat.diffusers.adapters import scale_of
 from darkroom.compat.diffusers.call import Call, Callback, Embeds, Generators, ImagePipelineOutput, Size
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline
+from darkroom.compat.diffusers.texts import text_encoder
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.numeric import integer
 
@@ -254,7 +254,7 @@ class StableDiffusion3Pipeline(DiffusionPipeline):
     def text_encoder_3(self) -> Any:
         """T5, if it is there."""
         t5 = self._expert.text.t5
-        return faces.network(None if t5 is None else t5.encoder)
+        return text_encoder(None if t5 is None else t5.encoder)
 
     @property
     def tokenizer_3(self) -> Any:

@@ -42,6 +42,23 @@ def dtype_of(given: Any) -> torch.dtype | None:
     return found
 
 
+def where_to(*where: Any, **named: Any) -> dict[str, Any]:
+    """What `to` was given, as `device` and `dtype`: to("cuda"), to(torch.float16), to("cpu", torch.float32)."""
+    found: dict[str, Any] = {}
+    for each in (*where, *(value for name, value in named.items() if name in ("device", "dtype"))):
+        if isinstance(each, torch.dtype):
+            if each not in PRECISIONS.values():
+                raise InvalidRequest(f"torch_dtype is {each}: choose one of {', '.join(PRECISIONS)}")
+            found["dtype"] = each
+        elif isinstance(each, str | torch.device):
+            found["device"] = place(str(each)).device
+        elif type(each) is int:
+            found["device"] = place(f"cuda:{each}").device
+        elif each is not None and not isinstance(each, bool):
+            raise InvalidRequest(f"to({each!r}): give a device, or a type such as torch.float16")
+    return found
+
+
 class Placed:
     """Networks on a device, in a precision, some of which come and go."""
 
@@ -53,19 +70,7 @@ class Placed:
 
     def to(self: Own, *where: Any, **named: Any) -> Own:
         """Have it run on a device, in a precision, or both: to("cuda"), to(torch.float16)."""
-        for each in (*where, *(value for name, value in named.items() if name in ("device", "dtype"))):
-            if each is None:
-                continue
-            if isinstance(each, torch.dtype):
-                if each not in PRECISIONS.values():
-                    raise InvalidRequest(f"torch_dtype is {each}: choose one of {', '.join(PRECISIONS)}")
-                self._reload(dtype=each)
-            elif isinstance(each, str | torch.device):
-                self._reload(device=place(str(each)).device)
-            elif type(each) is int:
-                self._reload(device=place(f"cuda:{each}").device)
-            elif not isinstance(each, bool):
-                raise InvalidRequest(f"to({each!r}): give a device, or a type such as torch.float16")
+        self._reload(**where_to(*where, **named))
         return self
 
     def _reload(self, **changes: Any) -> None:

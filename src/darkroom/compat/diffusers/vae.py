@@ -1,9 +1,10 @@
-"""A pipeline's autoencoder, as callbacks and scripts of diffusers' users speak to it."""
+"""An autoencoder as callbacks and scripts of diffusers' users speak to it."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from darkroom.compat.diffusers.faces import Network, face_of
 from darkroom.compat.diffusers.outputs import BaseOutput
-from darkroom.engine.networks import LatentDiffusion
+from darkroom.networks import VAE, TinyVAE
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ class EncoderOutput(BaseOutput):
 
 
 class _Autoencoder(Network):
-    """A pipeline's autoencoder with diffusers' methods."""
+    """An autoencoder with diffusers' methods. `_pipe` is whose it is: that has a `device`, and says in `_tiled` whether
+    large pictures go through in tiles."""
 
     _pipe: Any
     _lock: Any
@@ -103,6 +105,6 @@ class _Autoencoder(Network):
             super().__setattr__(name, value)
 
 
-def autoencoder(networks: LatentDiffusion, pipe: Any) -> Any:
-    """The autoencoder of a pipeline's networks, with diffusers' methods."""
-    return face_of(networks.vae, _Autoencoder, _pipe=pipe, _lock=networks.lock, _network=networks.vae)
+def autoencoder(network: VAE | TinyVAE, lock: RLock, pipe: Any) -> Any:
+    """A pipeline's autoencoder, with diffusers' methods; `lock` is held while it runs."""
+    return face_of(network, _Autoencoder, _pipe=pipe, _lock=lock, _network=network)

@@ -22,18 +22,24 @@ def listing(
     insecure: bool = False,
     only: Collection[str] | None = None,
 ) -> Listing:
-    """What to fetch of a repository: its model in one of the layouts that it may have, a component, or one file.
+    """What to fetch of a repository or of a folder in it: its model in one of the layouts that it may have, a
+    component, or one file.
 
-    variant: "fp16" and the like, where there is one; only: these files and no others. Raises ModelError where the
-    repository cannot be reached or holds no model, InvalidRequest where it has to be said which file is meant.
+    variant: "fp16" and the like, where there is one; only: these files, by their paths from there, and no others.
+    Raises ModelError where the repository cannot be reached or holds no model, InvalidRequest where it has to be said
+    which file is meant.
     """
     check_url(hub_endpoint(), insecure)
     token = token or _known_token()
     info = _ask(origin, token)
     found = {str(each.rfilename): each for each in info.siblings or ()}
+    within = f"{origin.file.rstrip('/')}/"
+    folder = within if any(name.startswith(within) for name in found) else ""
+    if folder:
+        found = {name.removeprefix(folder): each for name, each in found.items() if name.startswith(folder)}
     if only is not None:
         names: Sequence[str] = sorted(only)
-    elif origin.file:
+    elif origin.file and not folder:
         names = [_file(origin, found)]
     else:
         names = needed(found, variant) or [_only_file(origin, found)]
@@ -42,9 +48,9 @@ def listing(
     commit = str(info.sha or origin.revision or "main")
     alone = len(names) == 1
     remotes = [_remote(origin.repository, commit, check_path(name), found[name], token) for name in names]
-    repository = origin.repository.rpartition("/")[2]
-    file = names[0] if alone else ""
-    plain = not file or weights_name([PurePosixPath(file).name]) is not None
+    repository = "-".join([origin.repository.rpartition("/")[2], *folder.split("/")]).rstrip("-")
+    file = str(found[names[0]].rfilename) if alone else folder.rstrip("/")
+    plain = not alone or weights_name([PurePosixPath(file).name]) is not None
     return Listing(
         repository if plain or not origin.file else PurePosixPath(file).stem,
         str(Hub(origin.repository, commit, file)),
@@ -124,7 +130,7 @@ def _remote(repository: str, commit: str, name: str, sibling: Any, token: str | 
     large = getattr(sibling, "lfs", None)
     return Remote(
         name,
-        hf_hub_url(repository, name, revision=commit, endpoint=hub_endpoint()),
+        hf_hub_url(repository, str(sibling.rfilename), revision=commit, endpoint=hub_endpoint()),
         getattr(sibling, "size", None),
         str(large.sha256) if large else "",
         "" if large else str(getattr(sibling, "blob_id", None) or ""),

@@ -21,7 +21,8 @@ _REVISION = r"refs/(?:pr/\d+|convert/[^/]+)|[^/@]+"
 
 @dataclass(frozen=True)
 class Hub:
-    """A repository of the Hugging Face hub, or a file of it. revision: a branch, tag or commit; "" is the main one."""
+    """A repository of the Hugging Face hub, a folder or a file of it. revision: a branch, tag or commit; "" is the main
+    one."""
 
     repository: str
     revision: str = ""

@@ -93,9 +93,7 @@ def pull_locked(
         )
     web = Web(insecure)
     if isinstance(origin, Hub):
-        listing = hub.listing(
-            replace(origin, file=""), token=token, insecure=insecure, only=_hub_paths(origin, wanted)
-        )
+        listing = hub.listing(origin, token=token, insecure=insecure, only=_hub_paths(origin, wanted))
     elif isinstance(origin, Civitai):
         listing = civitai.listing(origin, web, token=token, only=wanted.files)
     else:
@@ -111,7 +109,8 @@ def pull_locked(
 
 
 def _hub_paths(origin: Hub, wanted: Locked) -> Collection[str]:
-    return [origin.file] if origin.file else wanted.files
+    """The files that a lock lists, as a listing has them: a single one by its whole path, as its origin has it."""
+    return [origin.file] if origin.file and len(wanted.files) == 1 else wanted.files
 
 
 def _as_locked(remote: Remote, wanted: Locked) -> Remote:

@@ -314,9 +314,10 @@ class Custom:
             if getattr(self, name) is not None:
                 raise InvalidRequest(f"{type(scheduler).__name__} takes no custom {name}: leave them out")
 
-    def whole(self, most: int) -> Floats:
-        """The timesteps, checked: whole numbers below `most`, falling."""
+    def falling(self, most: int, whole: bool = True) -> Floats:
+        """The timesteps, checked: falling numbers below `most`; cut to whole ones where they are to be `whole`."""
         times = np.asarray(self.timesteps, dtype=float)
+        times = np.trunc(times) if whole else times
         if not len(times) or times.max() >= most or times.min() < 0 or (np.diff(times) >= 0).any():
             raise InvalidRequest(
                 f"timesteps are {times.tolist()}: give falling numbers from {most - 1} down to 0 at the least"

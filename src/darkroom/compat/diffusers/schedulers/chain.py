@@ -92,7 +92,7 @@ class DDPMScheduler(Chain):
         if custom.timesteps is None:
             times = self._spaced(steps).round()
         else:
-            times = custom.whole(self.config.num_train_timesteps)
+            times = custom.falling(self.config.num_train_timesteps)
         schedule = self._discrete
         return Points([*(schedule.trained(self._inside(time)) for time in times), CLEAN], schedule)
 
@@ -126,7 +126,7 @@ class Distilled(Scheduler):
         if not 1 <= original <= count:
             raise InvalidRequest(f"original_inference_steps is {original}: give a number from 1 to {count}")
         if custom.timesteps is not None:
-            times = custom.whole(count)
+            times = custom.falling(count)
         elif steps > original:
             raise InvalidRequest(
                 f"num_inference_steps is {steps}: {type(self).__name__} takes at most original_inference_steps, "

@@ -45,7 +45,7 @@ class Exploding(Scheduler):
         if custom.timesteps is None:
             times = self._spaced(steps)
         else:
-            times = custom.whole(config.num_train_timesteps)
+            times = custom.falling(config.num_train_timesteps, whole=False)
         levels = self._at_times(times)
         if self._own("interpolation_type") == "log_linear":
             # One level more than there are times: the last step ends at the least noise trained on.

@@ -52,7 +52,7 @@ class Solver(Scheduler):
             return self._flowing(steps, custom)
         bent = self._bent(self._own("sigma_max") or highest, self._own("sigma_min") or lowest, steps)
         if custom.timesteps is not None:
-            times = custom.whole(config.num_train_timesteps)
+            times = custom.falling(config.num_train_timesteps)
             levels = self._at_times(times)
         elif bent is not None:
             levels, times = bent, self._times_of(bent)
