@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import itertools
 import json
 import os
 import re
@@ -142,6 +143,18 @@ def write_bytes(
     """Write a file; see `replacing`."""
     with replacing(path, error, new) as temporary:
         temporary.write_bytes(content)
+
+
+def write_numbered(path: Path, content: bytes) -> Path:
+    """Write a new file: under that name, or under the first with a number that is free, also of other processes.
+    Raises InvalidRequest as `write_bytes` does."""
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    for name in itertools.chain([path], numbered):
+        if not name.exists():
+            with suppress(AlreadyThere):
+                write_bytes(name, content, new=True)
+                return name
+    raise AssertionError("there is always another number")
 
 
 def as_json(value: Any, indent: int | None = None) -> str:

@@ -87,6 +87,7 @@ UNCLIP = replace(
     name="Stable Diffusion 2 unCLIP",
     native=768,
     needs="a picture to vary",
+    looks=True,
     recognised=_is_unclip,
     variants={},
 )

@@ -62,7 +62,7 @@ class Family:
     (SDXL), "refiner" original size, crop and an aesthetic score. `zero_empty`: an empty negative prompt is a row of
     zeros. `embeds_guidance`: the network is told the guidance scale and runs no negative row. `patch`: the sides of
     latents are multiples of it, of `most_patches` at most where there is a limit. `needs`: what it cannot be without
-    besides text, in words ("" nothing).
+    besides text, in words ("" nothing); `looks`: whether an encoder of pictures is part of its models.
 
     How others write it: `places`, where single files keep each CLIP encoder; `pipeline` and `scheduler`, diffusers'
     classes; `encoders`, the text encoders that this pipeline knows, present or not.
@@ -87,17 +87,13 @@ class Family:
     patch: int = 1
     most_patches: int | None = None
     needs: str = ""
+    looks: bool = False
     places: Mapping[Role, Place] = field(default_factory=dict)
     pipeline: str = "StableDiffusionPipeline"
     scheduler: str = "PNDMScheduler"
     encoders: tuple[Role, ...] = (Role.TEXT_ENCODER,)
     recognised: Callable[[Shapes], bool] = lambda shapes: False
     variants: Mapping[int, Variant] = field(default_factory=dict)
-
-    @property
-    def looks(self) -> bool:
-        """Whether an encoder of pictures is part of its models."""
-        return self.id == "sd2-unclip"
 
     @property
     def unit(self) -> int:

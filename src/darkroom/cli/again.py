@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from darkroom.cli.arguments import a_path, a_place
 from darkroom.cli.asked import OPENING
 from darkroom.errors import InvalidRequest
-from darkroom.files import expanded
+from darkroom.files import expanded, write_numbered
 from darkroom.networks.roles import Role
 
 _LOADED = {*OPENING, "fuse"} - {"vae", "refiner", "others"}
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     output = None
     if args.output is not None:
-        output = _free(picture_file(args.output) or expanded(args.output) / args.picture.name)
+        output = picture_file(args.output) or expanded(args.output) / args.picture.name
         format_of(output)
         check_folder(output.parent)
     image, metadata = open_picture(args.picture)
@@ -92,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
     )
     picture = model.generate(request)[0]
     if output is not None:
-        print(picture.save(output, new=True))
+        # The picture to compare with may lie there.
+        print(write_numbered(output, picture.encoded(format_of(output))))
     return _compare(args.picture, image, picture.image, differences(metadata, picture.metadata))
 
 
@@ -112,14 +112,6 @@ def _is(kind: type, value: Any, name: str) -> bool:
         several = [one if isinstance(one, list) else [one] for one in inside]
         inside = [each for one in several for each in one if each is not None]
     return all(isinstance(each, str) for each in inside)
-
-
-def _free(path: Path) -> Path:
-    """A path, or the first with a number that nothing is at: the picture to compare with may lie there."""
-    if not path.exists():
-        return path
-    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
-    return next(each for each in numbered if not each.exists())
 
 
 def _parts(made_by: Mapping[str, Any]) -> dict[str, Any]:

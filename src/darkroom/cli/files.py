@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import re
@@ -11,8 +10,7 @@ import sys
 import tempfile
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,8 @@ import regex
 from PIL import Image
 
 from darkroom.errors import InvalidRequest, nearest
-from darkroom.files import AlreadyThere, expanded, shortened, write_bytes
-from darkroom.generation.picture import FORMATS, LONGEST_SIDE, Picture, format_of
+from darkroom.files import expanded, shortened, write_numbered
+from darkroom.generation.picture import FORMATS, LONGEST_SIDE, Picture, canonical_format, format_of
 from darkroom.pixels import sheet
 
 _FIELDS = (
@@ -60,7 +58,7 @@ class Files:
     """Names and writes pictures into one folder, never over a file that is there."""
 
     def __init__(self, folder: str, format: str, template: str, metadata: bool) -> None:
-        self.format = canonical(format)
+        self.format = canonical_format(format)
         self.folder = expanded(folder)
         if len(os.fsencode(self.folder)) > _LONGEST_PATH - 2 * _LONGEST:
             raise InvalidRequest(
@@ -79,7 +77,7 @@ class Files:
         if (file := picture_file(output)) is None:
             return cls(output, format or "png", name or "{seed}-{prompt}", options["metadata"])
         own = format_of(file)
-        if format is not None and canonical(format) != own:
+        if format is not None and canonical_format(format) != own:
             raise InvalidRequest(
                 f"--output {output} is a {FORMATS[own]} file, --format is {format}: leave one out"
             )
@@ -125,23 +123,14 @@ class Files:
         return known | {"date": time.strftime("%Y-%m-%d"), "time": time.strftime("%H%M%S")}
 
     def _write(self, picture: Picture, name: str, metadata: bool) -> Path:
-        content = picture.encoded(self.format, metadata)
-        for path in self._paths(name):
-            if not path.exists():
-                with suppress(AlreadyThere):
-                    write_bytes(path, content, new=True)
-                    return path
-        raise AssertionError("there is always another number")
+        return write_numbered(self._path(name), picture.encoded(self.format, metadata))
 
-    def _paths(self, name: str) -> Iterator[Path]:
-        """The names that a picture may have: with a number from the second on. A / makes a folder, and no template
-        leads out of the folder of them all."""
+    def _path(self, name: str) -> Path:
+        """Where a picture of that name belongs. A / makes a folder, and no template leads out of the folder of them
+        all."""
         parts = [_plain(part) for part in name.replace("\\", "/").split("/")]
         *folders, own = [part for part in parts if part] or ["picture"]
-        folder, suffix = self.folder.joinpath(*folders), _SUFFIX[self.format]
-        yield folder / f"{own}{suffix}"
-        for number in itertools.count(2):
-            yield folder / f"{own}-{number}{suffix}"
+        return self.folder.joinpath(*folders) / f"{own}{_SUFFIX[self.format]}"
 
     def _check_template(self) -> None:
         try:
@@ -159,7 +148,7 @@ class Files:
                 )
         try:
             name = self.template.format_map(self._known(_SAMPLE, 0, "model"))
-            if len(os.fsencode(next(self._paths(name)))) > _LONGEST_PATH:
+            if len(os.fsencode(self._path(name))) > _LONGEST_PATH:
                 raise ValueError("it leads too deep")
         except UnicodeEncodeError:
             raise  # The folder's name, of which the template knows nothing.
@@ -170,20 +159,11 @@ class Files:
 
     def check_place(self, request: Mapping[str, Any], model: str) -> None:
         """Find out now that the folder which the template makes for a request's first picture cannot be written to."""
-        path = next(self._paths(self.template.format_map(self._known(request, 0, model))))
+        path = self._path(self.template.format_map(self._known(request, 0, model)))
         there = next(folder for folder in path.parents if os.path.lexists(folder))
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             what = "may not be written to" if there.is_dir() else "is a file"
             raise InvalidRequest(f"cannot write {path}: {there} {what}; choose another --output or --name")
-
-
-def canonical(format: str) -> str:
-    """A picture format by the name that it has here. Raises InvalidRequest for another."""
-    plain = format.strip().lower().removeprefix(".")
-    found = {"jpg": "jpeg"}.get(plain, plain)
-    if found not in FORMATS:
-        raise InvalidRequest(f"unknown picture format {format!r}: {nearest(format, FORMATS)}")
-    return found
 
 
 def picture_file(output: str) -> Path | None:

@@ -16,7 +16,7 @@ from darkroom.errors import InvalidRequest, nearest
 from darkroom.weights.dtypes import dtype_name
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,10 @@ def precision_of(name: str | torch.dtype) -> torch.dtype:
     """The type of number that a precision's name, long or short, means. Raises InvalidRequest for another."""
     if isinstance(name, torch.dtype):
         name = dtype_name(name)
-    long = _SHORT.get(name.strip().lower(), name.strip().lower()) if isinstance(name, str) else name
-    if not isinstance(long, str) or long not in PRECISIONS:
-        raise InvalidRequest(f"unknown precision {name!r}: {nearest(str(name), [*PRECISIONS, *_SHORT])}")
+    plain = name.strip().lower() if isinstance(name, str) else ""
+    long = SHORT.get(plain, plain)
+    if long not in PRECISIONS:
+        raise InvalidRequest(f"unknown precision {name!r}: {nearest(str(name), [*PRECISIONS, *SHORT])}")
     return PRECISIONS[long]
 
 

@@ -167,10 +167,9 @@ class LatentDiffusion:
         latent = latent.to(self.placement.device)
         with self.lock, in_float32(self.vae) if exact else nullcontext():
             made = self.vae.from_latent(latent, tiled=tiled or self.memory.tiled)
-        if exact and not bool(made.isfinite().all()):
-            beyond = no_picture("the finished latent", float(latent.abs().max()))
-            if beyond is not None:
-                raise beyond
+        beyond = no_picture("the finished latent", float(latent.abs().max())) if exact else None
+        if beyond is not None and not bool(made.isfinite().all()):
+            raise beyond
         return _numbers(made)
 
 

@@ -47,9 +47,7 @@ class Picture:
 
     def encoded(self, format: str = "png", metadata: bool = True) -> bytes:
         """The bytes of the picture's file. Only PNG keeps every pixel as it is."""
-        format = _SUFFIXES.get(asked := str(format).lower().removeprefix("."), asked)
-        if format not in FORMATS:
-            raise InvalidRequest(f"unknown picture format {asked!r}: {nearest(asked, FORMATS)}")
+        format = canonical_format(format)
         most = LONGEST_SIDE.get(format)
         if most is not None and max(self.image.size) > most:
             raise InvalidRequest(
@@ -94,6 +92,14 @@ class Picture:
 def _encodable(text: str) -> str:
     """A text with a mark in place of what is none: bytes of a file's name."""
     return text.encode("utf-8", "replace").decode()
+
+
+def canonical_format(name: str) -> str:
+    """A picture format, in any spelling, by the name that it has here. Raises InvalidRequest for another."""
+    plain = str(name).strip().lower().removeprefix(".")
+    if plain not in _SUFFIXES:
+        raise InvalidRequest(f"unknown picture format {name!r}: {nearest(plain, FORMATS)}")
+    return _SUFFIXES[plain]
 
 
 def format_of(path: Path) -> str:

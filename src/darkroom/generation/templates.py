@@ -89,7 +89,7 @@ def lines(name: str) -> Sequence[str]:
     """The lines that __name__ stands for: those of NAME.txt, in a folder of wildcards, or of every file that a name
     with * fits. Raises InvalidRequest where there are none."""
     found: list[str] = []
-    inside: list[Path] = []
+    empty: list[Path] = []
     if not (name.startswith("/") or ".." in Path(name).parts):
         for folder in wildcard_folders():
             root = folder.resolve()
@@ -102,29 +102,28 @@ def lines(name: str) -> Sequence[str]:
                 stat = file.stat()
                 found += _read_lines(file, stat.st_mtime_ns, stat.st_size)
             if found:
-                break
-    if inside and not found:
+                return found
+            empty += inside
+    if empty:
         raise InvalidRequest(
-            f"__{name}__ stands for nothing: there is no line in {inside[-1]}, write one for each"
+            f"__{name}__ stands for nothing: there is no line in {empty[-1]}, write one for each"
         )
-    if not found:
-        known = {
-            file.relative_to(folder).with_suffix("").as_posix()
-            for folder in wildcard_folders()
-            if folder.is_dir()
-            for file in itertools.islice(folder.rglob(f"*{_TXT}"), 1000)
-        }
-        if within := sorted(each for each in known if each.startswith(f"{name}/")):
-            raise InvalidRequest(
-                f"__{name}__ is a folder of wildcards: write __{name}/*__ for any of it, or __{within[0]}__"
-            )
-        hint = (
-            nearest(name, sorted(known)[:_MOST_NAMED])
-            if known
-            else f"put {name}.txt into {wildcard_folders()[-1]}, a line for each"
+    known = {
+        file.relative_to(folder).with_suffix("").as_posix()
+        for folder in wildcard_folders()
+        if folder.is_dir()
+        for file in itertools.islice(folder.rglob(f"*{_TXT}"), 1000)
+    }
+    if within := sorted(each for each in known if each.startswith(f"{name}/")):
+        raise InvalidRequest(
+            f"__{name}__ is a folder of wildcards: write __{name}/*__ for any of it, or __{within[0]}__"
         )
-        raise InvalidRequest(f"there is no wildcard __{name}__: {hint}")
-    return found
+    hint = (
+        nearest(name, sorted(known)[:_MOST_NAMED])
+        if known
+        else f"put {name}.txt into {wildcard_folders()[-1]}, a line for each"
+    )
+    raise InvalidRequest(f"there is no wildcard __{name}__: {hint}")
 
 
 @lru_cache(maxsize=64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from darkroom.errors import ModelError
 from darkroom.files import expanded, portable
 from darkroom.language.options import named
 from darkroom.language.tags import KINDS, TAG
+from darkroom.library.fetch.origin import parse
 from darkroom.library.lock import locked
 from darkroom.library.records import Entry, Library, Version, installed, suggestion, version_of
 from darkroom.library.secrets import without_secrets
@@ -85,10 +85,11 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
         raise ModelError(
             f"there is no {kind} {name!r}, what the library calls so is {a_kind(entry.kind)}{option}"
         )
-    if address := _to_pull(name):
+    if _is_elsewhere(name):
+        address = without_secrets(name)
         raise ModelError(
-            f"there is no {kind} {without_secrets(name)!r} here: fetch it first (darkroom models pull {address}), or "
-            "give a name that `darkroom models` lists, or the path of a file or folder"
+            f"there is no {kind} {address!r} here: fetch it first (darkroom models pull {address}), or give a name "
+            "that `darkroom models` lists, or the path of a file or folder"
         )
     known = [each for one in kinds for entry in library.of_kind(one) for each in (entry.name, *entry.aliases)]
     known += installed() if "model" in kinds else []
@@ -96,12 +97,9 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
     raise ModelError(f"there is no {kind} {without_secrets(name)!r}: {advice}")
 
 
-def _to_pull(name: str) -> str | None:
-    """What to pull, where a name is the address of a file or a model elsewhere, such as a hub's."""
-    if "://" in name:
-        return without_secrets(name)
-    of_a_hub = re.fullmatch(r"(?!\.)[\w.-]+/[\w.-]+", name) and not expanded(name).parent.is_dir()
-    return name if of_a_hub else None
+def _is_elsewhere(name: str) -> bool:
+    """Whether a name is the id or the address of a model elsewhere, and no path into a folder that is here."""
+    return "://" in name or (not expanded(name).parent.is_dir() and parse(name) is not None)
 
 
 def _is_unit(path: Path) -> bool:
@@ -160,27 +158,28 @@ def recalled(
 ) -> str | Path:
     """What a picture was made with: by the SHA-256 of its files as the library knows them, else where it lay, else by
     its name, else by the hashes of what the library has not hashed yet. `hashes`: those of all that is to be in it."""
-    library = Library.read() if hashes else Library()
-    for entry in (entry for each in (kind, *others) for entry in library.of_kind(each)):
-        for version in entry.versions:
-            known = {file.sha256 for file in version.files.values()}
-            if set(hashes) <= known and version.path.exists():
-                return version.path
+    library, kinds = Library.read() if hashes else Library(), (kind, *others)
+    versions = [each for one in kinds for entry in library.of_kind(one) for each in entry.versions]
+    for version in versions:
+        if _holds(version, hashes) and version.path.exists():
+            return version.path
     if path is not None and expanded(path).exists():
         return expanded(path)
-    kinds = (kind, *others)
     if not hashes or name in available() or any(library.match(name, each) for each in kinds):
         return name
     # It may lie elsewhere and be called otherwise now, recorded by a scan that read no file whole.
-    for entry in (entry for each in kinds for entry in library.of_kind(each)):
-        for version in entry.versions:
-            if version.state() == "missing" or all(file.sha256 for file in version.files.values()):
-                continue
-            log.warning("%s is not where it was: reading %s, which may be it", name, version.path)
-            with suppress(OSError):  # What cannot be read is not it.
-                if set(hashes) <= {file.sha256 for file in version.hashed().files.values()}:
-                    return version.path
+    for version in versions:
+        if version.state() == "missing" or all(file.sha256 for file in version.files.values()):
+            continue
+        log.warning("%s is not where it was: reading %s, which may be it", name, version.path)
+        with suppress(OSError):  # What cannot be read is not it.
+            if _holds(version.hashed(), hashes):
+                return version.path
     return name
+
+
+def _holds(version: Version, hashes: Collection[str]) -> bool:
+    return set(hashes) <= {file.sha256 for file in version.files.values()}
 
 
 def name_of(path: Path) -> str:

@@ -51,9 +51,7 @@ class Autoencoder:
     @staticmethod
     def path_of(value: Any) -> Path:
         """Where an autoencoder is: one of these, or another pipeline's. Raises InvalidRequest for anything else."""
-        if isinstance(value, Autoencoder):
-            return value.path
-        owner = getattr(value, "_pipe", None)
+        owner = value if isinstance(value, Autoencoder) else getattr(value, "_pipe", None)
         if isinstance(owner, Autoencoder):
             return owner.path
         if owner is None:

@@ -105,6 +105,17 @@ class BatchEncoding(dict[str, Any]):
 _PADDINGS = ("longest", "max_length", "do_not_pad")
 
 
+def _padded_to(padding: bool | str, length: int, rows: Sequence[Sequence[int]]) -> int:
+    """How long rows are made at least."""
+    if padding == "max_length":
+        return length
+    if padding in (True, "longest"):
+        return max(map(len, rows), default=0)
+    if padding in (False, "do_not_pad"):
+        return 0
+    raise InvalidRequest(f"padding is {padding!r}: {nearest(str(padding), _PADDINGS)}")
+
+
 class _CLIPTokenizer:
     """transformers' CLIPTokenizer, as far as prompts are measured, cut and shown with it."""
 
@@ -159,10 +170,7 @@ class _CLIPTokenizer:
             rows = [row[: length - marks] for row in rows]
         if add_special_tokens:
             rows = [[self.bos_token_id, *row, self.eos_token_id] for row in rows]
-        if not isinstance(padding, bool) and padding not in _PADDINGS:
-            raise InvalidRequest(f"padding is {padding!r}: {nearest(str(padding), _PADDINGS)}")
-        most = length if padding == "max_length" else max(map(len, rows), default=0)
-        most = 0 if padding in (False, "do_not_pad") else most
+        most = _padded_to(padding, length, rows)
         rests = [max(most - len(row), 0) for row in rows]
         found = {
             "input_ids": [row + [self.pad_token_id] * rest for row, rest in zip(rows, rests, strict=True)],

@@ -11,7 +11,7 @@ import torch
 from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.source import Source
 from darkroom.engine import place
-from darkroom.engine.devices import PRECISIONS
+from darkroom.engine.devices import PRECISIONS, SHORT
 from darkroom.errors import InvalidRequest
 from darkroom.model import Model
 
@@ -25,7 +25,7 @@ def opened(path: Path, options: Mapping[str, Any]) -> Source:
     )
 
 
-_SHORT = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32", "float": "float32"}
+_SHORT = {**SHORT, "half": "float16", "float": "float32"}
 
 
 def dtype_of(given: Any) -> torch.dtype | None:

@@ -49,15 +49,6 @@ class _TextEncoder(Network):
         """The vectors of tokens."""
         return self.get_submodule(self.embedding)  # type: ignore[attr-defined]
 
-    def _read(self, ids: Tensor, mask: Tensor | None) -> Any:
-        """What our network makes of ids; a mask of nothing but ones says nothing."""
-        seen = None if mask is None or bool((mask != 0).all()) else (mask != 0).to(self.device)
-        return self._run(ids.to(self.device), seen)
-
-
-class _CLIPText(_TextEncoder):
-    embedding = "text_model.embeddings.token_embedding"
-
     def __call__(
         self,
         input_ids: Tensor,
@@ -67,29 +58,32 @@ class _CLIPText(_TextEncoder):
         **_: Any,
     ) -> Any:
         """Of token ids (B, T). Without `return_dict` a tuple."""
-        found = self._read(input_ids, attention_mask)
-        states = found.hidden_states if output_hidden_states else None
-        output: BaseOutput
-        if found.projected is not None:
-            output = TextEmbedsOutput(found.projected, found.last, states)
-        else:
-            output = TextOutput(found.last, found.pooled, states)
+        seen = None if attention_mask is None else attention_mask.to(self.device) != 0
+        if seen is not None and bool(seen.all()):
+            seen = None  # It says nothing.
+        output = self._output(self._run(input_ids.to(self.device), seen), output_hidden_states)
         return output if return_dict else output.to_tuple()
+
+    def _output(self, found: Any, hidden: bool) -> BaseOutput:
+        """What our network made, as transformers' has it, with the `hidden` states or without."""
+        raise NotImplementedError
+
+
+class _CLIPText(_TextEncoder):
+    embedding = "text_model.embeddings.token_embedding"
+
+    def _output(self, found: Any, hidden: bool) -> BaseOutput:
+        states = found.hidden_states if hidden else None
+        if found.projected is not None:
+            return TextEmbedsOutput(found.projected, found.last, states)
+        return TextOutput(found.last, found.pooled, states)
 
 
 class _T5Encoder(_TextEncoder):
     embedding = "shared"
 
-    def __call__(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        return_dict: bool = True,
-        **_: Any,
-    ) -> Any:
-        """Of token ids (B, T). Without `return_dict` a tuple."""
-        output = TextOutput(self._read(input_ids, attention_mask))
-        return output if return_dict else output.to_tuple()
+    def _output(self, found: Any, hidden: bool) -> BaseOutput:
+        return TextOutput(found)
 
 
 def text_encoder(of: nn.Module | None) -> Any:
