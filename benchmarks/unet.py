@@ -6,7 +6,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from darkroom.engine import keep_freed_memory, place
-from darkroom.networks import UNet, UNetConfig
+from darkroom.networks import Conditioning, UNet, UNetConfig
 from interleave import arguments, interleave, report
 
 
@@ -33,7 +33,7 @@ def main() -> None:
 
     def ours() -> None:
         packed = x.to(placement.dtype, memory_format=torch.channels_last)
-        network(packed, time, context.to(placement.dtype))
+        network(packed, time, Conditioning(context.to(placement.dtype)))
         _wait(placement.device)
 
     def theirs(dtype: torch.dtype) -> None:

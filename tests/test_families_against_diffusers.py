@@ -44,7 +44,7 @@ class Undecoded:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.networks, name)
 
-    def decode(self, latent: torch.Tensor, tiled: bool = False) -> np.ndarray:
+    def decode(self, latent: torch.Tensor, note: Any = None) -> np.ndarray:
         self.latents.append(latent.clone())
         return np.zeros((8, 8, 3), np.uint8)
 

@@ -22,7 +22,10 @@ ORDER = {
         beta brownian philox points noise process schedule spacing run training
         guidance samplers multistep plusplus solvers catalogue registry
     """,
-    "networks": "roles configs parameters layers unfilled unet vae tiny clip t5 mmdit freeu precise altered",
+    "networks": """
+        roles configs parameters layers conditioning denoiser unfilled unet vae tiny clip t5 mmdit freeu
+        precise altered
+    """,
     "weights": """
         names hashes dtypes mapped ggml archives gguf safe_tensors scaled packed unpickled pickles torch_files
         opening writing
@@ -44,7 +47,9 @@ ORDER = {
         config images outputs faces texts vae schedulers prompts job call calls adapters placed autoencoders parts
         pipeline pipelines
     """,
-    "generation": "request wording work settle frames passes templates ensemble picture infotext job explain",
+    "generation": """
+        request wording work settle frames canvas passes templates ensemble path picture infotext job explain
+    """,
     "cli": """
         arguments files progress asked show train evaluate checkpoints models lora merge generate again prompt plan
     """,

@@ -25,7 +25,7 @@ from darkroom.checkpoint.source import Source
 from darkroom.engine import Engine, LatentDiffusion, Task, place
 from darkroom.engine.devices import SLOW_HERE
 from darkroom.engine.loading import networks_of
-from darkroom.engine.memory import MODES, memory_mode, parse_size
+from darkroom.engine.memory import memory_mode, parse_size
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Picture, Request
@@ -224,7 +224,6 @@ class Model:
                         return
                     before = {i: task.job.done for i, task in running.items()}
                     engine.tick()
-                    self.engine.rows = min(self.engine.rows, engine.rows)
                     for i, task in list(running.items()):
                         job = task.job
                         if job.done > before[i]:
@@ -265,7 +264,8 @@ class Model:
         pixels: np.ndarray[Any, Any] = task.result()
         request, extras = task.job.request, task.job.wording.extras
         hashes = {**self.weights(), **hashes_of(extras)}
-        metadata, text = self._described(request, asked, hashes, [*extras.notes, *task.notes])
+        numerics = self.numerics() | {"rows": task.rows}
+        metadata, text = self._described(request, asked, hashes, [*extras.notes, *task.notes], numerics)
         return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text)
 
     def foretold(self, request: Request) -> tuple[dict[str, Any], str]:
@@ -274,13 +274,18 @@ class Model:
         first = next(pictures(self.settle(request)))
         extras = hashes_of(self._extras(first))
         unread = dict.fromkeys([*self._files, *self._fused_hashes(), *extras], "0" * 64)
-        return self._described(first, request, unread, self.notes)
+        return self._described(first, request, unread, self.notes, self.numerics())
 
     def _described(
-        self, request: Request, asked: Request, hashes: Mapping[str, str], notes: Sequence[str]
+        self,
+        request: Request,
+        asked: Request,
+        hashes: Mapping[str, str],
+        notes: Sequence[str],
+        numerics: Mapping[str, Any],
     ) -> tuple[dict[str, Any], str]:
         model = {"name": self.name, "refiner": self.refiner, **self.asked, "weights": dict(hashes)}
-        return described(request, asked, model, self._denoiser, self.numerics(), notes)
+        return described(request, asked, model, self._denoiser, numerics, notes)
 
     def weights(self) -> dict[str, str]:
         """The SHA-256 of each component's file (of several: see `sha256_of`), a refiner's, those of fused adapters."""
@@ -350,11 +355,7 @@ def load(
             mode = memory_mode(memory)
         else:
             wanted = settle(expecting or Request(prompt=""), source.family, name, refining is not None)
-            if members:
-                raise InvalidRequest(
-                    f"memory is {memory!r}: with an ensemble, say which mode: {', '.join(MODES)}"
-                )
-            mode = memory_mode(Forecaster(source, placement, wanted, refining).fitting(limit).mode)
+            mode = memory_mode(Forecaster(source, placement, wanted, refining, members).fitting(limit).mode)
         networks = networks_of(source, placement, refining, mode, progress, [each for each, _ in members])
         paths = {
             "model": given_path(model),

@@ -19,7 +19,7 @@ from darkroom.adapters.dose import Dose
 from darkroom.adapters.merged import Merged
 from darkroom.checkpoint.components import UNET
 from darkroom.errors import ModelError
-from darkroom.networks import UNet
+from darkroom.networks import Conditioning, UNet
 
 pytestmark = [
     pytest.mark.peer,
@@ -81,6 +81,11 @@ def inputs(rows: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
+def told() -> tuple[Tensor, Tensor, Conditioning]:
+    x, time, context = inputs()
+    return x, time, Conditioning(context)
+
+
 def close(ours: Tensor, theirs: Tensor) -> None:
     assert float((ours - theirs).abs().max()) <= 2e-4 * float(theirs.abs().max())
 
@@ -102,14 +107,14 @@ def case(request: pytest.FixtureRequest, unet: UNet, tmp_path_factory: pytest.Te
 def test_applied(unet: UNet, case: tuple[Path, Tensor]) -> None:
     folder, theirs = case
     dose = Dose(read_adapter(folder, {"unet": unet}, "it"))
-    without = unet(*inputs())
+    without = unet(*told())
     with applied(unet, "unet", [[dose], [dose]]):
-        close(unet(*inputs()), theirs)
+        close(unet(*told()), theirs)
     with applied(unet, "unet", [[dose], []]):
-        mixed = unet(*inputs())
+        mixed = unet(*told())
     close(mixed[:1], theirs[:1])
     assert torch.equal(mixed[1], without[1])
-    assert torch.equal(unet(*inputs()), without)
+    assert torch.equal(unet(*told()), without)
     assert float((theirs - without).abs().max()) > 1e-3 * float(theirs.abs().max())
 
 
@@ -118,7 +123,7 @@ def test_merged(unet: UNet, case: tuple[Path, Tensor]) -> None:
     folder, theirs = case
     before = {name: value.clone() for name, value in unet.state_dict().items()}
     merged = Merged({"unet": unet}, {"unet": [Dose(read_adapter(folder, {"unet": unet}, "it"))]})
-    close(unet(*inputs()), theirs)
+    close(unet(*told()), theirs)
     merged.undo()
     assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
 
@@ -136,7 +141,9 @@ def test_a_row_is_what_it_is_alone(
     for rows in ([[one], [one, other]], [[one], []], [[], [one, other]], [[other], [other, one]]):
         with applied(unet, "unet", rows):
             x, _, context = inputs(1)
-            found.append(unet(x.repeat(2, 1, 1, 1), torch.tensor([7.0, 7.0]), context.repeat(2, 1, 1)))
+            found.append(
+                unet(x.repeat(2, 1, 1, 1), torch.tensor([7.0, 7.0]), Conditioning(context.repeat(2, 1, 1)))
+            )
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[2][1])
     assert torch.equal(found[0][1], found[3][1])

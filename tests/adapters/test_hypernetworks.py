@@ -15,7 +15,7 @@ from darkroom.adapters.dose import Dose
 from darkroom.adapters.hypernetwork import read_hypernetwork
 from darkroom.errors import ModelError
 from darkroom.library.kinds import identify
-from darkroom.networks import UNet, UNetConfig
+from darkroom.networks import Conditioning, UNet, UNetConfig
 from darkroom.networks.layers import Attention
 
 TEXT = 24
@@ -83,10 +83,10 @@ def test_rows(unet: UNet, case: str, tmp_path: Path) -> None:
     assert identify(tmp_path / "it.pt").kind == "hypernetwork"
     adapter = read_hypernetwork(tmp_path / "it.pt", {"unet": unet}, "the model")
     x, context = torch.randn(1, 4, 8, 8).repeat(2, 1, 1, 1), torch.randn(1, 5, TEXT).repeat(2, 1, 1)
-    times = torch.tensor([7.0, 7.0])
-    plain = unet(x, times, context)
+    times, told = torch.tensor([7.0, 7.0]), Conditioning(context)
+    plain = unet(x, times, told)
     with applied(unet, "unet", [[Dose(adapter, 0.6)], []]):
-        mixed = unet(x, times, context)
+        mixed = unet(x, times, told)
     hooks = []
     for module in unet.modules():
         if isinstance(module, Attention) and (pair := pairs.get(module.to_k.in_features)):
@@ -94,13 +94,13 @@ def test_rows(unet: UNet, case: str, tmp_path: Path) -> None:
                 hooks.append(
                     layer.register_forward_pre_hook(lambda _, args, own=own: args[0] + 0.6 * own(args[0]))
                 )
-    expected = unet(x, times, context)
+    expected = unet(x, times, told)
     for hook in hooks:
         hook.remove()
     torch.testing.assert_close(mixed[0], expected[0])
     assert torch.equal(mixed[1], plain[1])
     assert not torch.allclose(mixed[0], plain[0], atol=1e-3)
-    assert torch.equal(unet(x, times, context), plain)
+    assert torch.equal(unet(x, times, told), plain)
 
 
 def test_the_oldest_files(unet: UNet, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from darkroom.checkpoint.family import Family, Preferences
 from darkroom.diffusion import Discrete, FlowSchedule, process
 from darkroom.generation import Request
 from darkroom.generation.job import Job
-from darkroom.prompt import Conditioning, Prompt
+from darkroom.networks import Conditioning
+from darkroom.prompt import Prompt
 
 
 class ToyNetworks:
@@ -55,14 +56,12 @@ class ToyNetworks:
             y = y * float("nan")
         return list(y.split(1))
 
-    def prepare(self, pixels):
+    def prepare(self, pixels, note=None):
         image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
         small = torch.nn.functional.avg_pool2d(image, 8)
         return torch.cat([small, small.mean(1, keepdim=True)], 1)
 
-    def decode(self, latent, tiled=False):
-        if latent.shape[-1] * latent.shape[-2] > self.memory and not tiled:
-            raise torch.OutOfMemoryError("toy memory is full")
+    def decode(self, latent, note=None):
         big = torch.nn.functional.interpolate(latent[:, :3], scale_factor=8)
         return ((big[0] * 40 + 128).clamp(0, 255)).byte().permute(1, 2, 0).numpy().copy()
 

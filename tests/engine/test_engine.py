@@ -8,6 +8,7 @@ import pytest
 from darkroom.diffusion import SAMPLERS
 from darkroom.engine import Engine
 from darkroom.errors import Cancelled, GenerationError
+from darkroom.generation.work import Prepare
 
 
 def alone(networks, job):
@@ -145,10 +146,42 @@ def test_out_of_memory_halves_the_call_and_is_noted(networks, make_job):
     engine = Engine(networks)
     task = engine.submit(make_job())
     engine.run()
-    assert engine.rows == 1
-    assert any("rows" in note for note in task.notes)
-    assert any("tiles" in note for note in task.notes)
+    assert task.rows == 1
+    assert task.notes == ["memory did not suffice for 2 rows in a call: went on with 1"]
     assert task.result().shape == (32, 32, 3)
+
+
+def test_pictures_after_it_have_all_their_rows_again(networks, make_job):
+    expected = alone(networks, make_job(seed=2))
+    engine = Engine(networks)
+    first = engine.submit(make_job(seed=1))
+    networks.memory = 1
+    engine.tick()
+    engine.tick()
+    networks.memory = 1000
+    second = engine.submit(make_job(seed=2))
+    networks.calls.clear()
+    engine.run()
+    assert (first.rows, second.rows) == (1, 2)
+    assert set(networks.calls) == {1, 2}
+    assert not second.notes
+    np.testing.assert_array_equal(second.result(), expected)
+
+
+def test_a_job_that_makes_nothing_is_finished_too(networks):
+    class Nothing:
+        done = total = 0
+
+        def develop(self):
+            yield Prepare(np.zeros((8, 8, 3), np.uint8))
+
+    task = Engine(networks).submit(Nothing())
+    assert not task.finished
+    engine = Engine(networks)
+    task = engine.submit(Nothing())
+    engine.run()
+    assert task.finished
+    assert task.result() is None
 
 
 def test_hopeless_memory_is_an_error_in_words(networks, make_job):

@@ -18,7 +18,7 @@ from darkroom.forecast.cost import cost_of
 from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Request
 from darkroom.generation.settle import settle
-from darkroom.networks import UNet, UNetConfig, unfilled
+from darkroom.networks import Conditioning, UNet, UNetConfig, unfilled
 
 CPU = torch.device("cpu")
 
@@ -135,14 +135,18 @@ def test_a_cost_is_that_of_the_real_call():
     config = UNetConfig(block_out_channels=(32, 64), layers_per_block=1, transformer_layers_per_block=(0, 1))
     with unfilled():
         network = UNet(config).requires_grad_(False)
-    shapes = (2, 4, 16, 16), (2,), (2, 77, config.cross_attention_dim)
-    cost = cost_of(lambda: network(*(torch.zeros(shape) for shape in shapes)))
+
+    def call(network):
+        told = Conditioning(torch.zeros(2, 77, config.cross_attention_dim))
+        network(torch.zeros(2, 4, 16, 16), torch.zeros(2), told)
+
+    cost = cost_of(lambda: call(network))
 
     from torch.utils.flop_counter import FlopCounterMode
 
     real = UNet(config).requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
-        real(*(torch.zeros(shape) for shape in shapes))
+        call(real)
     # The counter knows no attention of CPUs.
     attention = sum(o.flops for o in cost.operations if o.kind == "attention")
     assert cost.flops - attention == pytest.approx(counter.get_total_flops(), rel=0.01)
@@ -196,6 +200,24 @@ def test_what_overflows_is_decoded_in_float32(overflowing, memory):
         assert any("decoded in float32" in note for note in picture.metadata["notes"])
         assert picture.image.getextrema() != ((0, 0),) * 3
     assert made[0].image.tobytes() == made[1].image.tobytes()
+
+
+def test_what_finds_no_memory_is_decoded_in_tiles(toy_folder, monkeypatch):
+    model = darkroom.load(toy_folder, device="cpu", precision="float32")
+    vae = model.engine.networks.vae
+    plain = type(vae).from_latent
+
+    def crowded(latent, tiled=False):
+        if not tiled:
+            raise torch.OutOfMemoryError("the memory is full")
+        return plain(vae, latent, tiled)
+
+    monkeypatch.setattr(vae, "from_latent", crowded)
+    (picture,) = model.generate("a boat", steps=1, seed=1, width=64, height=48)
+    assert picture.metadata["notes"] == ["decoded in tiles: memory did not suffice for the whole picture"]
+    monkeypatch.setattr(vae, "from_latent", lambda latent, tiled=False: crowded(latent))
+    with pytest.raises(darkroom.GenerationError, match="out of memory: ask for a smaller picture"):
+        model.generate("a boat", steps=1, seed=1, width=64, height=48)
 
 
 @pytest.mark.parametrize(

@@ -107,5 +107,3 @@ def test_models_that_do_not_fit(two: tuple[Path, Path], tmp_path: Path) -> None:
     other = write_model(tmp_path / "other", prediction="epsilon")
     with pytest.raises(ModelError, match=r"makes no picture with .* differ in noise schedule"):
         load(two[0], f"{other}:0.5")
-    with pytest.raises(InvalidRequest, match="with an ensemble, say which mode"):
-        darkroom.load(two[0], ensemble=[str(two[1])], memory="4GB")

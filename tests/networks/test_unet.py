@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from darkroom.checkpoint.components import UNET
 from darkroom.errors import ModelError
-from darkroom.networks import Added, Residuals, UNet, UNetConfig
+from darkroom.networks import Conditioning, Residuals, UNet, UNetConfig
 from darkroom.networks.layers import attend, guidance_embedding, timestep_embedding
 
 CROSS_DOWN, DOWN, CROSS_UP, UP = "CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"
@@ -83,24 +84,31 @@ def inputs(config: UNetConfig, batch: int = 2, height: int = 12, width: int = 8,
     x = torch.randn(batch, config.in_channels, height, width, generator=g)
     context = torch.randn(batch, tokens, config.cross_attention_dim, generator=g)
     time = torch.tensor([901.0, 3.0, 421.5])[:batch]
-    added, theirs = Added(), {}
+    told: dict[str, Any] = {}
+    theirs: dict[str, Any] = {}
     if config.addition_embed_type:
         count = (config.projection_class_embeddings_input_dim - 10) // 8
         pooled, ids = torch.randn(batch, 10, generator=g), torch.randint(0, 1024, (batch, count), generator=g)
-        added = Added(pooled=pooled, time_ids=ids)
+        told |= {"pooled": pooled, "sizes": ids}
         theirs["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": ids}
     if config.class_embed_type == "projection":
         labels = torch.randn(batch, config.projection_class_embeddings_input_dim, generator=g)
     else:
         labels = torch.tensor([20, 350, 7])[:batch]
     if config.class_embed_type or config.num_class_embeds:
-        added = Added(labels=labels)
+        told["labels"] = labels
         theirs["class_labels"] = labels
     if config.time_cond_proj_dim:
         scales = torch.tensor([7.5, 1.0, 3.0])[:batch]
-        added = Added(guidance=scales)
+        told["guidance"] = scales
         theirs["timestep_cond"] = guidance_embedding(scales, config.time_cond_proj_dim)
-    return (x, time, context, added), {"encoder_hidden_states": context, **theirs}
+    return (x, time, Conditioning(context, **told)), {"encoder_hidden_states": context, **theirs}
+
+
+def more(given: Any, **parts: Any) -> Any:
+    """The same, with the network told more."""
+    *others, told = given
+    return *others, dataclasses.replace(told, **parts)
 
 
 def pair(variant: str, randomise: Any) -> tuple[UNet, UNet2DConditionModel]:
@@ -165,7 +173,7 @@ def test_residuals_are_added_as_a_controlnet_s_are(variant, randomise, close, re
         **kwargs,
     ).sample
     assert relative_error(want, plain) > 0.1
-    close(ours(*mine, residuals=Residuals(down, mid)), want)
+    close(ours(*more(mine, residuals=Residuals(down, mid))), want)
 
 
 @pytest.mark.peer
@@ -232,11 +240,11 @@ def test_attention_argument_sees_every_layer_and_replaces_it(randomise, close, r
         return attend(q, k, v, name)
 
     plain = unet(*mine)
-    assert torch.equal(unet(*mine, attention=spy), plain)
+    assert torch.equal(unet(*more(mine, attention=spy)), plain)
     layers = {key.removesuffix(".to_q.weight") for key in unet.state_dict() if key.endswith(".to_q.weight")}
     assert set(names) == layers
     assert len(names) == len(layers)
-    values = unet(*mine, attention=lambda q, k, v, name: v[:, :, :1].expand_as(q))
+    values = unet(*more(mine, attention=lambda q, k, v, name: v[:, :, :1].expand_as(q)))
     assert relative_error(values, plain) > 0.01
 
 
@@ -272,8 +280,8 @@ def test_half_precision_channels_last_and_autocast(layout, randomise, relative_e
 def test_missing_conditioning_is_named(changes, needs):
     unet = small(**changes)
     x = torch.zeros(1, 4, 8, 8)
-    with pytest.raises(ModelError, match=f"added.{needs}"):
-        unet(x, torch.zeros(1), torch.zeros(1, 3, 12))
+    with pytest.raises(ModelError, match=f"Conditioning.{needs}"):
+        unet(x, torch.zeros(1), Conditioning(torch.zeros(1, 3, 12)))
 
 
 def test_tuples_of_the_wrong_length_are_named():
@@ -350,7 +358,7 @@ def test_full_width(name, randomise, relative_error):
     pooled, ids = torch.randn(1, 1280, generator=g), torch.tensor([[1024, 768, 16, 0, 512, 640][:count]])
     labels = torch.tensor([20]) if config.num_class_embeds else None
     with torch.inference_mode():
-        mine = ours(x, time, context, Added(pooled, ids, labels))
+        mine = ours(x, time, Conditioning(context, pooled, ids, labels))
         told = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids}, "class_labels": labels}
         error = relative_error(mine, theirs(x, time, context, **told).sample)
     print(f"{name}: relative error {error:.1e}")

@@ -218,7 +218,7 @@ def test_prompts_of_one_call_have_the_longest_ones_length(pair: tuple[TextCondit
         short, long = pair[0](["a boat", LONG])
         (blank,) = pair[0]([""])
         (alone,) = pair[0](["a boat"])
-    assert short.shape == long.shape == (1, 77 * 3, 32)
+    assert short.context.shape == long.context.shape == (1, 77 * 3, 32)
     assert torch.equal(short.context, torch.cat([alone.context, blank.context, blank.context], 1))
 
 

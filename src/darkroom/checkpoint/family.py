@@ -101,6 +101,11 @@ class Family:
         return self.factor * self.patch
 
     @property
+    def told(self) -> int:
+        """How many numbers its network is told beside the text."""
+        return {"": 0, "base": 6, "refiner": 5}[self.sizes]
+
+    @property
     def largest(self) -> int | None:
         """The longest side of a picture in pixels, where there is a limit."""
         return None if self.most_patches is None else self.most_patches * self.unit

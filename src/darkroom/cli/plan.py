@@ -53,10 +53,10 @@ def run(args: argparse.Namespace) -> int:
         memory_mode(asked)  # Raises for an unknown one.
     placement = place(options["device"], options["precision"])
     files = {name: options[name] for name in OPENING}
-    with open_model(options["model"], **files) as (name, source, refiner, _):
+    with open_model(options["model"], **files) as (name, source, refiner, members):
         asked_for = Request.from_dict({**settings, "prompt": args.prompt or ""})
         request = settle(asked_for, source.family, name, refiner is not None)
-        forecaster = Forecaster(source, placement, request, refiner)
+        forecaster = Forecaster(source, placement, request, refiner, members)
         speed = measure(placement)
         found = [forecaster.forecast(mode, speed) for mode in MODES]
         chosen = asked if limit is None else forecaster.fitting(limit).mode

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.generation.explain import explain
     from darkroom.generation.settle import settle
     from darkroom.generation.templates import completed, pictures
-    from darkroom.networks import MMDiT, UNet
+    from darkroom.networks import Denoiser
 
     options, settings = gather(args)
     (asked,) = requested(args, settings)
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         networks = source.build()
         text = conditioner_of(source, networks, torch.device("cpu"))
         denoiser = networks[source.denoiser.role]
-        assert isinstance(denoiser, UNet | MMDiT)
+        assert isinstance(denoiser, Denoiser)
         Expert(text, denoiser).check(settled)
         collection = Collection(networks, name)
         shown = list(islice(pictures(settled), settled.count if settled.dynamic != "off" else 1))

@@ -6,6 +6,7 @@ Nothing here knows a network; see docs/samplers.md.
 from darkroom.diffusion.catalogue import SAMPLERS, SamplerInfo
 from darkroom.diffusion.guidance import (
     GUIDES,
+    NEGATIVE,
     Ask,
     ClassifierFree,
     Guidance,
@@ -27,7 +28,7 @@ from darkroom.diffusion.registry import (
     sampler_info,
     schedule_for,
 )
-from darkroom.diffusion.run import Estimate, Run, Sampler, Snapshot, Steps, count_calls
+from darkroom.diffusion.run import Estimate, Noise, Run, Sampler, Snapshot, Steps, count_calls, dry_run
 from darkroom.diffusion.schedule import Discrete, FlowSchedule, betas, resolution_shift
 from darkroom.diffusion.spacing import (
     AUTOMATIC,
@@ -44,6 +45,7 @@ __all__ = [
     "AUTOMATIC",
     "CLEAN",
     "GUIDES",
+    "NEGATIVE",
     "SAMPLERS",
     "SCHEDULES",
     "SOURCES",
@@ -56,6 +58,7 @@ __all__ = [
     "FlowSchedule",
     "Guidance",
     "Guide",
+    "Noise",
     "NoiseSchedule",
     "Point",
     "Points",
@@ -75,6 +78,7 @@ __all__ = [
     "Without",
     "betas",
     "count_calls",
+    "dry_run",
     "estimate",
     "from_levels",
     "from_steps",

@@ -18,6 +18,7 @@ the same call, in whatever order, or let one go: all that has to be remembered i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -38,12 +39,14 @@ class Estimate(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """All that outlives a step, as plain data: arrays, numbers and tuples of them."""
+    """All that outlives a step, as plain data: arrays, numbers and tuples of them; `memory` is (whose, what, array)."""
 
     x: Array
     step: int
     history: tuple[Any, ...]
     draws: int
+    calls: int = 0
+    memory: tuple[tuple[str, str, Array], ...] = ()
 
 
 Noise: TypeAlias = Callable[[int], Array]
@@ -60,15 +63,18 @@ class Run:
     """The state of one picture being sampled.
 
     x: the latent; step: steps finished; history: what a multistep method remembers; draws: how many
-    noises were drawn (draw 0 is usually the one x began as). `source` gives the noise, `path` noise between two points
-    that belongs to one path; both are no state. `finished` is told after each step, and may put another x in the place
-    of what the step came to. No array in it is ever changed in place, so a snapshot costs nothing.
+    noises were drawn (draw 0 is usually the one x began as); calls: how many estimates were made; memory: what others
+    remember on the way, each under its name (a guidance, a canvas). `source` gives the noise, `path` noise between two
+    points that belongs to one path; both are no state. `finished` is told after each step, and may put another x in the
+    place of what the step came to. No array in it is ever changed in place, so a snapshot costs nothing.
     """
 
     x: Array
     step: int = 0
     history: list[Any] = field(default_factory=list)
     draws: int = 0
+    calls: int = 0
+    memory: dict[str, dict[str, Array]] = field(default_factory=dict)
     source: Noise | None = None
     saved: Snapshot | None = None
     finished: Callable[[Run], None] | None = None
@@ -83,10 +89,15 @@ class Run:
     @classmethod
     def restore(cls, snapshot: Snapshot, source: Noise | None = None) -> Run:
         """A run that goes on from a snapshot; a sampler built on it gives the very same bytes."""
-        return cls(snapshot.x, snapshot.step, list(snapshot.history), snapshot.draws, source)
+        x, step, history, draws, calls, remembered = snapshot
+        memory: dict[str, dict[str, Array]] = {}
+        for whose, what, array in remembered:
+            memory.setdefault(whose, {})[what] = array
+        return cls(x, step, list(history), draws, calls, memory, source)
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(self.x, self.step, tuple(self.history), self.draws)
+        memory = [(whose, *each) for whose, own in self.memory.items() for each in own.items()]
+        return Snapshot(self.x, self.step, tuple(self.history), self.draws, self.calls, tuple(memory))
 
     def noise(self, p: Point | None = None, q: Point | None = None) -> Array:
         """The next draw of the picture's own noise, shaped like x; on a path, that of the way from p to q."""
@@ -109,18 +120,21 @@ class Run:
                 self.finished(self)
 
 
-def count_calls(sampler: Sampler, points: Points, steps: int | None = None) -> int:
-    """How many estimates `sampler` asks for over all points, or in its first `steps` steps, by a dry
-    run on plain numbers."""
-    run = Run(0.0, source=lambda draw: 0.0)
-    last = len(points) - 1 if steps is None else steps
-    questions = sampler(run, points)
-    calls = 0
+def dry_run(sampler: Sampler, points: Points, x: Array = 0.0) -> Iterator[tuple[int, Point]]:
+    """Which estimates `sampler` asks for on its way over all points, each as the step that it is in (from 0) and the
+    point: a dry run, on a plain number or an array of zeros."""
+    run = Run(x, source=lambda draw: x)
+    asked = sampler(run, points)
     try:
-        next(questions)
-        while run.step < last:
-            calls += 1
-            questions.send(Estimate(0.0, 0.0))
+        _, point = next(asked)
+        while True:
+            yield run.step, point
+            _, point = asked.send(Estimate(x, x))
     except StopIteration:
-        pass
-    return calls
+        return
+
+
+def count_calls(sampler: Sampler, points: Points, steps: int | None = None) -> int:
+    """How many estimates `sampler` asks for over all points, or in its first `steps` steps."""
+    last = len(points) - 1 if steps is None else steps
+    return sum(1 for _ in itertools.takewhile(lambda call: call[0] < last, dry_run(sampler, points)))

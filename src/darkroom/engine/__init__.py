@@ -2,7 +2,8 @@
 
 from darkroom.engine.devices import Placement, describe, devices, keep_freed_memory, place
 from darkroom.engine.engine import Engine, Task
-from darkroom.engine.networks import Expert, LatentDiffusion, Networks
+from darkroom.engine.networks import Expert, LatentDiffusion
+from darkroom.generation.work import Networks
 
 __all__ = [
     "Engine",

@@ -171,6 +171,13 @@ def give_back_memory() -> None:
         trim(0)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a device or the machine running out of memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 @cache
 def _glibc(name: str) -> Any:
     """A function of glibc's allocator; None where there is another."""

@@ -28,16 +28,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from darkroom.engine.devices import give_back_memory
-from darkroom.engine.networks import Networks, NotNumbers, no_picture
+from darkroom.engine.devices import give_back_memory, out_of_memory
 from darkroom.errors import Cancelled, GenerationError
-from darkroom.generation.work import Decode, Denoise, Encode, Prepare, Render, Row, Work
+from darkroom.generation.work import Networks, Shared, Work
 
 log = logging.getLogger(__name__)
 
-_NO_NUMBER = (
-    "{what} is not a number: its weights are damaged or the precision is too low, try --precision float32"
-)
 ROWS = 2
 """How many rows a denoising call has: one picture with guidance."""
 
@@ -61,26 +57,31 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 
 @dataclass(eq=False)
 class Task(Generic[AnyJob]):
-    """A job in an engine: its work in hand, and in the end its result or its error."""
+    """A job in an engine: its `Work` in hand, and in the end its result or its error.
+
+    rows: how many rows its network calls have. notes: what was done otherwise than usual, in words.
+    """
 
     job: AnyJob
     number: int
     steps: Generator[Work, Any, Any]
-    work: Work | None = None
+    rows: int
+    work: Any = None
     value: Any = None
     error: BaseException | None = None
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def finished(self) -> bool:
-        return self.value is not None or self.error is not None
+    finished: bool = False
 
     def result(self) -> Any:
         """What the job made; raises what made it fail."""
         if self.error is not None:
             raise self.error
-        assert self.value is not None, "the task is still running"
+        assert self.finished, "the task is still running"
         return self.value
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
     def cancel(self) -> None:
         """Stop the job where it is. A finished one stays as it is."""
@@ -107,13 +108,13 @@ class Task(Generic[AnyJob]):
         self._resume(lambda: next(self.steps))
 
     def _end(self, value: Any = None, error: BaseException | None = None) -> None:
-        self.value, self.error, self.work = value, error, None
+        self.value, self.error, self.work, self.finished = value, error, None, True
 
 
 class Engine:
     """Runs jobs on one model's networks.
 
-    rows: the fixed number of rows of a denoising call (part of the numerics of a picture).
+    rows: the fixed number of rows of a shared network call (part of the numerics of a picture).
     calls: how many such calls one tick makes at most, when enough jobs wait.
     seconds: the time spent on each kind of work so far.
     """
@@ -134,7 +135,7 @@ class Engine:
 
     def submit(self, job: AnyJob) -> Task[AnyJob]:
         """Take a job in. Work starts with the next tick; earlier jobs come first."""
-        task = Task(job, next(self._numbers), job.develop())
+        task = Task(job, next(self._numbers), job.develop(), self.rows)
         task.start()
         if not task.finished:
             self.tasks.append(task)
@@ -148,11 +149,10 @@ class Engine:
         group = self._group()
         kind, began = type(group[0].work).__name__.lower(), time.perf_counter()
         with torch.inference_mode():
-            if isinstance(group[0].work, Denoise):
-                self._denoise(group)
+            if group[0].work.rows:
+                self._share(group)
             else:
-                for task in group:
-                    self._single(task)
+                self._single(group[0])
         self.seconds[kind] += time.perf_counter() - began
         self._sweep()
         return bool(self.tasks)
@@ -168,73 +168,74 @@ class Engine:
     def _group(self) -> list[Task[Any]]:
         """The work that is due, and what fits beside it, in the order the jobs came.
 
-        Short work goes first: it brings jobs to where they can share a call, or ends them. Then first
-        come, first finished: a picture that is nearly done is worth more than two half done.
+        Work that shares no calls is short and goes first: it brings jobs to where they can share one, or ends them.
+        Then first come, first finished: a picture that is nearly done is worth more than two half done.
         """
-        first = next((task for task in self.tasks if not isinstance(task.work, Denoise)), self.tasks[0])
-        if not isinstance(first.work, Denoise):
+        first = next((task for task in self.tasks if not task.work.rows), self.tasks[0])
+        if not first.work.rows:
             return [first]
-        group, room = [first], self.rows * self.calls - len(first.work.rows)
+        group, room = [first], first.rows * self.calls - len(first.work.rows)
         for task in self.tasks[1:]:
-            if (
-                isinstance(task.work, Denoise)
-                and task.work.key == first.work.key
-                and len(task.work.rows) <= room
-            ):
+            fits = task.rows == first.rows and len(task.work.rows) <= room
+            if fits and task.work.key == first.work.key:
                 group.append(task)
                 room -= len(task.work.rows)
         return group
 
-    def _denoise(self, group: Sequence[Task[Any]]) -> None:
-        works = [task.work for task in group]
-        rows = [row for work in works if isinstance(work, Denoise) for row in work.rows]
-        size = self.rows
+    def _single(self, task: Task[Any]) -> None:
         try:
-            outputs = self._call_in_batches(rows)
+            result = task.work.run(self.networks, task.note)
+        except Exception as error:
+            task.throw(explained(error))
+        else:
+            task.send(result)
+
+    def _share(self, group: Sequence[Task[Any]]) -> None:
+        work: Shared = group[0].work
+        size = group[0].rows
+        try:
+            outputs, fitting = self._call(work, [row for task in group for row in task.work.rows], size)
         except Exception as error:
             self._isolate(group, error)
             return
-        if self.rows != size:
-            for task in group:
-                task.notes.append(
-                    f"memory did not suffice for {size} rows in a call: went on with {self.rows}"
-                )
         at = 0
-        for task, work in zip(group, works, strict=True):
-            assert isinstance(work, Denoise)
-            self._deliver(task, work.rows, outputs[at : at + len(work.rows)])
-            at += len(work.rows)
+        for task in group:
+            count = len(task.work.rows)
+            if fitting != size:
+                task.rows = fitting
+                task.note(f"memory did not suffice for {size} rows in a call: went on with {fitting}")
+            self._deliver(task, outputs[at : at + count])
+            at += count
 
-    def _deliver(self, task: Task[Any], rows: Sequence[Row], outputs: Sequence[Tensor]) -> None:
-        if all(bool(output.isfinite().all()) for output in outputs):
-            task.send(list(outputs))
-            return
-        step = f"at step {task.job.done + 1} of {task.job.total}"
-        beyond = no_picture(
-            f"what the network is given {step}", max(float(row.x.abs().max()) for row in rows)
-        )
-        task.throw(beyond or GenerationError(_NO_NUMBER.format(what=f"the network's output {step}")))
-
-    def _call_in_batches(self, rows: Sequence[Row]) -> list[Tensor]:
-        outputs: list[Tensor] = []
-        for at in range(0, len(rows), self.rows):
-            batch = list(rows[at : at + self.rows])
-            padded = batch + [batch[-1]] * (self.rows - len(batch))
-            outputs += self._call(padded)[: len(batch)]
-        return outputs
-
-    def _call(self, rows: Sequence[Row]) -> list[Tensor]:
-        """One call; in two halves where memory does not suffice for it whole."""
+    def _deliver(self, task: Task[Any], outputs: Sequence[Tensor]) -> None:
         try:
-            return self.networks.denoise(rows)
-        except Exception as error:
-            if not out_of_memory(error) or len(rows) == 1:
-                raise
-        give_back_memory()
-        half = len(rows) // 2
-        log.warning("out of memory with %d rows in a call: going on with %d", len(rows), half)
-        self.rows = max(1, min(self.rows, half))
-        return self._call(rows[:half]) + self._call(rows[half:])
+            result = task.work.made(outputs, f" at step {task.job.done + 1} of {task.job.total}")
+        except GenerationError as error:
+            task.throw(error)
+        else:
+            task.send(result)
+
+    def _call(self, work: Shared, rows: Sequence[Any], size: int) -> tuple[list[Tensor], int]:
+        """The outputs of rows in calls of `size`, padded; in smaller ones from where memory does not suffice. And the
+        size that it came to."""
+        outputs: list[Tensor] = []
+        while len(outputs) < len(rows):
+            batch = list(rows[len(outputs) : len(outputs) + size])
+            padded = batch + [batch[-1]] * (size - len(batch))
+            try:
+                made = work.call(self.networks, padded)
+            except Exception as error:
+                if size == 1 or not out_of_memory(error):
+                    raise
+                made = []
+            if made:
+                outputs += made[: len(batch)]
+                continue
+            # Not where the error was caught: it still held what the call had made.
+            give_back_memory()
+            log.warning("out of memory with %d rows in a call: going on with %d", size, size // 2)
+            size //= 2
+        return outputs, size
 
     def _isolate(self, group: Sequence[Task[Any]], error: Exception) -> None:
         """A group failed: run its jobs one by one, so that only the guilty ones fail."""
@@ -242,62 +243,7 @@ class Engine:
             group[0].throw(explained(error))
             return
         for task in group:
-            self._denoise([task])
-
-    def _single(self, task: Task[Any]) -> None:
-        try:
-            result = self._perform(task)
-        except Exception as error:
-            task.throw(explained(error))
-        else:
-            task.send(result)
-
-    def _perform(self, task: Task[Any]) -> object:
-        match task.work:
-            case Encode(prompts, expert):
-                found = self.networks.encode(prompts, expert)
-                if not all(each.finite for each in found):
-                    raise GenerationError(_NO_NUMBER.format(what="the text encoder's output"))
-                return found
-            case Prepare(pixels):
-                return self._exact_if_must(task, "read", self.networks.prepare, pixels)
-            case Decode(latent):
-                return self._decoded(task, self.networks.decode, latent)
-            case Render(latent):
-                return self._decoded(task, self.networks.render, latent)
-        raise AssertionError(task.work)
-
-    def _decoded(self, task: Task[Any], decode: Callable[..., object], latent: Tensor) -> object:
-        return self._exact_if_must(task, "decoded", self._in_tiles_if_must(task, decode), latent)
-
-    def _exact_if_must(self, task: Task[Any], done: str, run: Callable[..., object], value: object) -> object:
-        """The autoencoder's work, once more in float32 where it overflows in the precision of its weights."""
-        try:
-            return run(value)
-        except NotNumbers:
-            found = run(value, exact=True)
-        task.notes.append(f"{done} in float32: the autoencoder overflows in a lower precision")
-        return found
-
-    def _in_tiles_if_must(self, task: Task[Any], decode: Callable[..., object]) -> Callable[..., object]:
-        def run(latent: Tensor, **options: bool) -> object:
-            try:
-                return decode(latent, **options)
-            except Exception as error:
-                if not out_of_memory(error):
-                    raise
-            give_back_memory()
-            task.notes.append("decoded in tiles: memory did not suffice for the whole picture")
-            return decode(latent, tiled=True, **options)
-
-        return run
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error is a device or the machine running out of memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+            self._share([task])
 
 
 def explained(error: Exception) -> Exception:

@@ -3,62 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from darkroom.adapters.applied import applied
 from darkroom.diffusion import parse_guides
-from darkroom.engine.devices import Placement
+from darkroom.engine.devices import Placement, give_back_memory, out_of_memory
 from darkroom.engine.memory import MODES, Memory
 from darkroom.errors import GenerationError, InvalidRequest
 from darkroom.generation.request import Request
-from darkroom.generation.work import Row
-from darkroom.networks import VAE, Added, MMDiT, TinyVAE, UNet
+from darkroom.generation.work import Note, Row, no_picture, unheard
+from darkroom.networks import VAE, Conditioning, Denoiser, TinyVAE
 from darkroom.networks.altered import altered, attention_layers, blocks
+from darkroom.networks.conditioning import together
 from darkroom.networks.freeu import places
 from darkroom.networks.precise import in_float32
 from darkroom.networks.roles import Role
 from darkroom.pixels import Pixels, to_images, to_pixels
-from darkroom.prompt.conditioning import Conditioning, Prompt, TextConditioner
-
-
-class NotNumbers(GenerationError):
-    """What an autoencoder made is no numbers: it overflows in this precision, or its weights are damaged."""
-
-
-def no_picture(what: str, most: float) -> GenerationError | None:
-    """What to say of a latent that goes so far from zero that no network can be blamed for what it makes of it; None of
-    one that does not. Those of pictures stay within about 15, noise and all."""
-    if most < 1e6:
-        return None
-    return GenerationError(
-        f"{what} is no picture's latent, it goes to {most:.0e}: ask for less guidance, or another sampler or schedule"
-    )
-
-
-class Networks(Protocol):
-    """What an engine needs of a model. Every method may be given any number of items.
-
-    The autoencoder computes in float32 if it is to be `exact`, and raises NotNumbers where what it makes is none.
-    """
-
-    def encode(self, prompts: Sequence[Prompt | None], expert: int = 0) -> list[Conditioning]: ...
-
-    def denoise(self, rows: Sequence[Row]) -> list[Tensor]:
-        """ONE network call on all rows, which have equal shapes and are for one expert; outputs (1, C, h, w)
-        float32."""
-        ...
-
-    def prepare(self, pixels: Pixels, exact: bool = False) -> Tensor: ...
-
-    def decode(self, latent: Tensor, tiled: bool = False, exact: bool = False) -> Pixels: ...
-
-    def render(self, latent: Tensor, tiled: bool = False, exact: bool = False) -> Tensor: ...
+from darkroom.prompt.conditioning import Prompt, TextConditioner
 
 
 @dataclass(frozen=True)
@@ -66,7 +31,7 @@ class Expert:
     """A network that denoises, and what turns texts into what it is told."""
 
     text: TextConditioner
-    denoiser: UNet | MMDiT
+    denoiser: Denoiser
 
     @property
     def networks(self) -> dict[Role, nn.Module]:
@@ -79,7 +44,7 @@ class Expert:
     @property
     def role(self) -> Role:
         """What the denoiser is in a model."""
-        return Role.TRANSFORMER if isinstance(self.denoiser, MMDiT) else Role.UNET
+        return self.denoiser.role
 
     def check(self, request: Request) -> None:
         """Raises InvalidRequest for a request that these networks cannot fulfil."""
@@ -96,7 +61,7 @@ class Expert:
             elif guide.name == "slg":
                 blocks(self.denoiser, guide.options["blocks"].split("+"))
             elif guide.name == "freeu":
-                list(places(self.denoiser))
+                places(self.denoiser)
 
 
 @dataclass(frozen=True)
@@ -125,67 +90,67 @@ class LatentDiffusion:
             return self.experts[expert].text(prompts)
 
     def denoise(self, rows: Sequence[Row]) -> list[Tensor]:
-        device, dtype = self.placement.device, self.placement.dtype
-        x = torch.cat([row.x for row in rows]).to(device, dtype, memory_format=torch.channels_last)
-        times = torch.tensor([row.time for row in rows], dtype=torch.float32, device=device)
-        context = torch.cat([row.conditioning.context for row in rows]).to(device, dtype)
-        whole = [row.conditioning.pooled for row in rows if row.conditioning.pooled is not None]
-        pooled = torch.cat(whole).to(device, dtype) if whole else None
-        numbers = [row.sizes for row in rows if row.sizes]
-        sizes = torch.tensor(numbers, dtype=torch.float32, device=device) if numbers else None
-        scales = [row.guidance - 1 for row in rows if row.guidance is not None]
-        guidance = torch.tensor(scales, dtype=torch.float32, device=device) if scales else None
-        expert = self.experts[rows[0].expert]
-        denoiser = expert.denoiser
-        without, freeu = [row.without for row in rows], [row.freeu for row in rows]
-        with (
-            self.lock,
-            applied(denoiser, expert.role, [row.doses for row in rows]),
-            altered(denoiser, without, freeu, _tokens(denoiser, x)) as attention,
-        ):
-            if isinstance(denoiser, MMDiT):
-                output = denoiser(x, times, context, pooled, attention=attention)
-            else:
-                added = Added(pooled, sizes, guidance=guidance)
-                output = denoiser(x, times, context, added, attention=attention)
-        return list(output.to("cpu", torch.float32).split(1))
+        with self.lock:
+            output = called(self.experts[rows[0].expert].denoiser, rows, self.placement)
+            return list(torch.split(output.to("cpu", torch.float32), 1))
 
-    def prepare(self, pixels: Pixels, exact: bool = False) -> Tensor:
+    def prepare(self, pixels: Pixels, note: Note = unheard) -> Tensor:
         image = to_images(pixels[None]).to(self.placement.device)
-        with self.lock, in_float32(self.vae) if exact else nullcontext():
-            return _numbers(self.vae.to_latent(image, self.memory.tiled))
+        return self._autoencoded(lambda: self.vae.to_latent(image, self.memory.tiled), "read", note)
 
-    def decode(self, latent: Tensor, tiled: bool = False, exact: bool = False) -> Pixels:
-        pixels: Pixels = to_pixels(self.render(latent, tiled, exact))[0]
+    def decode(self, latent: Tensor, note: Note = unheard) -> Pixels:
+        pixels: Pixels = to_pixels(self.render(latent, note))[0]
         return pixels
 
-    def render(self, latent: Tensor, tiled: bool = False, exact: bool = False) -> Tensor:
+    def render(self, latent: Tensor, note: Note = unheard) -> Tensor:
         if not bool(latent.isfinite().all()):
             raise GenerationError(
                 "the finished latent is not a number: ask for less guidance, or another sampler or schedule"
             )
-        latent = latent.to(self.placement.device)
-        with self.lock, in_float32(self.vae) if exact else nullcontext():
-            made = self.vae.from_latent(latent, tiled=tiled or self.memory.tiled)
-        beyond = no_picture("the finished latent", float(latent.abs().max())) if exact else None
-        if beyond is not None and not bool(made.isfinite().all()):
-            raise beyond
-        return _numbers(made)
+        there = latent.to(self.placement.device)
+        beyond = no_picture("the finished latent", float(latent.abs().max()))
+        return self._autoencoded(lambda: self._whole_or_in_tiles(there, note), "decoded", note, beyond)
+
+    def _whole_or_in_tiles(self, latent: Tensor, note: Note) -> Tensor:
+        try:
+            return self.vae.from_latent(latent, tiled=self.memory.tiled)
+        except Exception as error:
+            if self.memory.tiled or not out_of_memory(error):
+                raise
+        give_back_memory()
+        note("decoded in tiles: memory did not suffice for the whole picture")
+        return self.vae.from_latent(latent, tiled=True)
+
+    def _autoencoded(
+        self, run: Callable[[], Tensor], done: str, note: Note, beyond: GenerationError | None = None
+    ) -> Tensor:
+        """What the autoencoder makes, once more in float32 where it overflows in the precision of its weights. Raises
+        GenerationError where it makes no numbers even so: `beyond`, if that explains it."""
+        with self.lock:
+            made = run().to("cpu", torch.float32)
+            if bool(made.isfinite().all()):
+                return made
+            with in_float32(self.vae):
+                made = run().to("cpu", torch.float32)
+        if not bool(made.isfinite().all()):
+            raise beyond or GenerationError(
+                "the autoencoder's output is not a number, not even in float32: its weights are damaged, give another "
+                "one (--vae)"
+            )
+        note(f"{done} in float32: the autoencoder overflows in a lower precision")
+        return made
 
 
-def _numbers(output: Tensor) -> Tensor:
-    """What an autoencoder made, float32 on the CPU; NotNumbers where it is none."""
-    output = output.to("cpu", torch.float32)
-    if not bool(output.isfinite().all()):
-        raise NotNumbers(
-            "the autoencoder's output is not a number, not even in float32: its weights are damaged, give another "
-            "one (--vae)"
-        )
-    return output
-
-
-def _tokens(denoiser: nn.Module, x: Tensor) -> int:
-    """How many tokens a picture is in an MMDiT; 0 for other networks."""
-    if not isinstance(denoiser, MMDiT):
-        return 0
-    return x.shape[-2] * x.shape[-1] // denoiser.config.patch_size**2
+def called(denoiser: Denoiser, rows: Sequence[Row], placement: Placement) -> Tensor:
+    """One call of a network, where and in the precision in which it is: (B, C, h, w)."""
+    device, dtype = placement.device, placement.dtype
+    x = torch.cat([row.x for row in rows]).to(device, dtype, memory_format=torch.channels_last)
+    times = torch.tensor([row.time for row in rows], dtype=torch.float32, device=device)
+    told = together([row.conditioning for row in rows]).to(device, dtype)
+    without, freeu = [row.without for row in rows], [row.freeu for row in rows]
+    with (
+        applied(denoiser, denoiser.role, [row.doses for row in rows]),
+        altered(denoiser, without, freeu, denoiser.tokens(x), told.attention) as attention,
+    ):
+        output: Tensor = denoiser(x, times, replace(told, attention=attention))
+        return output

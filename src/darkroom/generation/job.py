@@ -9,7 +9,7 @@ ten lines:
     work = next(steps)
     try:
         while True:
-            work = steps.send(run_on_the_networks(work))
+            work = steps.send(work.run(networks))
     except StopIteration as finished:
         pixels = finished.value
 
@@ -20,46 +20,49 @@ on from the top of that step and ends with the same bytes.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import (
     SAMPLERS,
     Ask,
+    Estimate,
     Guidance,
     Point,
-    Question,
     Run,
     Sampler,
     SeededNoise,
     Seeding,
     Snapshot,
-    estimate,
     guidance_from,
     parse_guides,
     positives,
 )
-from darkroom.generation.ensemble import Member, averaged, shares
+from darkroom.generation.ensemble import Member, shares
 from darkroom.generation.frames import fitted
 from darkroom.generation.passes import Pass, passes
+from darkroom.generation.path import Turn, path
 from darkroom.generation.request import Request
 from darkroom.generation.wording import Extras, Wording
-from darkroom.generation.work import Decode, Denoise, Encode, Prepare, Row, Work
+from darkroom.generation.work import Encode, Row, Work
 from darkroom.language import Moment
+from darkroom.networks import Conditioning
 from darkroom.networks.freeu import FreeU
 from darkroom.pixels import Pixels
-from darkroom.prompt import Conditioning, Prompt
+from darkroom.prompt import Prompt
 
 
 class Saved(NamedTuple):
-    """Where a job can go on: the pass it is in, the sampler's state and each expert's guidance's memory at the top of a
-    step, and the calls that are behind it."""
+    """Where a job can go on: the pass it is in, the run's state at the top of a step, and the calls that are behind
+    it."""
 
     stage: int
     run: Snapshot
-    memory: Mapping[int, Mapping[str, Tensor]] = {}
     done: int = 0
 
 
@@ -109,15 +112,13 @@ class Job:
         self._resumed = saved
         self._stage = 0
         self._run: Run | None = None
-        self._memory: dict[int, dict[str, Tensor]] = {}
-        self._remembered: dict[int, dict[str, Tensor]] = {}
-        self._done = 0
 
     def snapshot(self) -> Saved | None:
         """Where to go on after a loss; None while no step has begun."""
         if self._run is None or self._run.saved is None:
             return self._resumed
-        return Saved(self._stage, self._run.saved, self._remembered, self._done)
+        within_the_step = self._run.calls - self._run.saved.calls
+        return Saved(self._stage, self._run.saved, self.done - within_the_step)
 
     def develop(self) -> Generator[Work, Any, Pixels]:
         """Make the picture: (height, width, 3) uint8."""
@@ -130,8 +131,9 @@ class Job:
                 continue
             run = yield from self._begin(stage, each, pixels)
             self._stage, self._run = stage, run
-            yield from self._denoise(run, each, told)
-            pixels = yield Decode(run.x)
+            turns = partial(self._turns, run, each, told)
+            yield from path(self.sampler, run, each.points, turns, self._answered)
+            pixels = yield from each.canvas.end(run)
         assert pixels is not None and self.request.width and self.request.height
         self.total = self.done
         return fitted(pixels, self.request.width, self.request.height)
@@ -152,28 +154,20 @@ class Job:
             return None
         return self.wording.prompt(row, moment, adapted=number != self._refiner)
 
-    def _begin(self, stage: int, each: Pass, smaller: Pixels | None) -> Generator[Work, Any, Run]:
-        family = self.family
-        shape = (1, family.latent_channels, each.height // family.factor, each.width // family.factor)
+    def _begin(self, stage: int, each: Pass, before: Pixels | None) -> Generator[Work, Any, Run]:
+        family, canvas, saved = self.family, each.canvas, self._resumed
         assert self.request.seed is not None
+        shape = (1, family.latent_channels, canvas.height // family.factor, canvas.width // family.factor)
         source = SeededNoise(self.request.seed, shape, seeding=seeding_of(self.request, family))
-        run = yield from self._started(stage, each, source, smaller)
+        if saved is not None and saved.stage == stage:
+            self.done = saved.done
+            run = Run.restore(saved.run, source)
+        else:
+            run = yield from canvas.begin(source, each.points[0], before)
+        run.finished = lambda run: canvas.stepped(run, each.points.end(run.step - 1))
         if SAMPLERS[str(self.request.sampler)].brownian:
             run.path = source.path(each.points)
         return run
-
-    def _started(
-        self, stage: int, each: Pass, source: SeededNoise, smaller: Pixels | None
-    ) -> Generator[Work, Any, Run]:
-        if self._resumed is not None and self._resumed.stage == stage:
-            self.done = self._resumed.done
-            self._memory = _copied(self._resumed.memory)
-            return Run.restore(self._resumed.run, source)
-        self._memory = {}
-        if smaller is None:
-            return Run.begin(source, each.points[0])
-        latent = yield Prepare(each.begun(smaller, each.width, each.height))
-        return Run.begin(source, each.points[0], latent)
 
     def shares(self, each: Pass, step: int) -> tuple[tuple[int, float], ...]:
         """The experts that make a step, and the share of each."""
@@ -190,54 +184,45 @@ class Job:
         count = schedule.last - schedule.first + 1
         return bool(point.time < round(count - switch * count))
 
-    def _denoise(self, run: Run, each: Pass, told: Mapping[int, Told]) -> Generator[Work, Any, None]:
-        steps = self.sampler(run, each.points)
-        step = -1
-        try:
-            x, point = next(steps)
-            while True:
-                if run.step != step:
-                    step, self._remembered, self._done = run.step, _copied(self._memory), self.done
-                moment = each.moment(step)
-                answers = []
-                # By the whole step, not by the point: a step of two calls is not torn in the middle.
-                for number, share in self.shares(each, step):
-                    process, guidance = self.experts[number].process, self.guidance[number]
-                    memory = self._memory.setdefault(number, {})
-                    question = Question(x, point, process, moment.step, moment.steps, memory)
-                    asked = guidance.rows(question)
-                    rows = tuple(
-                        self._row(row, question, number, each, moment, told[number]) for row in asked
-                    )
-                    outputs = yield Denoise(rows)
-                    answers.append((estimate(guidance, outputs, question), share))
-                answer = averaged(answers)
-                self.done += 1
-                # Adaptive samplers take more calls than they foretell, or fewer.
-                self.total = max(self.total, self.done)
-                self.denoised = answer.denoised
-                x, point = steps.send(answer)
-        except StopIteration:
-            return
+    def _turns(self, run: Run, each: Pass, told: Mapping[int, Told], x: Tensor, point: Point) -> list[Turn]:
+        """Who answers a question. By the whole step, not by the point: a step of two calls is not torn in the
+        middle."""
+        moment = each.moment(run.step)
+        return [
+            Turn(
+                self.experts[number].process,
+                self.guidance[number],
+                partial(self._rows, number, each, moment, told[number]),
+                moment.step,
+                moment.steps,
+                number,
+                share,
+            )
+            for number, share in self.shares(each, run.step)
+        ]
 
-    def _row(self, row: Ask, question: Question, number: int, each: Pass, moment: Moment, told: Told) -> Row:
+    def _rows(
+        self, number: int, each: Pass, moment: Moment, told: Told, ask: Ask, x: Tensor, time: float
+    ) -> list[Row]:
         family = self.experts[number]
-        x, time = question.process.network_input(question.x, question.point)
-        return Row(
-            x,
-            time,
-            told[self._prompt(row.prompt, number, moment)],
-            sizes(row.prompt, self.request, family, each),
-            self.request.guidance if family.embeds_guidance else None,
-            number,
-            row.without,
-            self.freeu,
-            () if number == self._refiner else self.wording.doses(moment),
+        text = told[self._prompt(ask.prompt, number, moment)]
+        numbers = sizes(ask.prompt, self.request, family, each)
+        conditioning = replace(
+            text,
+            sizes=torch.tensor([numbers], dtype=torch.float32) if numbers else None,
+            guidance=torch.tensor([float(self.request.guidance or 0) - 1])
+            if family.embeds_guidance
+            else None,
         )
+        doses = () if number == self._refiner else self.wording.doses(moment)
+        return [Row(x, time, conditioning, number, ask.without, self.freeu, doses)]
 
-
-def _copied(memory: Mapping[int, Mapping[str, Tensor]]) -> dict[int, dict[str, Tensor]]:
-    return {number: dict(own) for number, own in memory.items()}
+    def _answered(self, answer: Estimate) -> Estimate:
+        self.done += 1
+        # Adaptive samplers take more calls than they foretell, or fewer.
+        self.total = max(self.total, self.done)
+        self.denoised = answer.denoised
+        return answer
 
 
 def seeding_of(request: Request, family: Family) -> Seeding:
@@ -265,9 +250,10 @@ def sizes(name: str, request: Request, family: Family, each: Pass) -> tuple[floa
     https://arxiv.org/abs/2307.01952, section 2.2): height before width."""
     if not family.sizes:
         return ()
-    original = request.original_height or each.height, request.original_width or each.width
+    canvas = each.canvas
+    original = request.original_height or canvas.height, request.original_width or canvas.width
     crop = request.crop_top, request.crop_left
     if family.sizes == "refiner":
         score = request.negative_aesthetic if name == "negative" else request.aesthetic
         return (*original, *crop, score)
-    return (*original, *crop, each.height, each.width)
+    return (*original, *crop, canvas.height, canvas.width)

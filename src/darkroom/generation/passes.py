@@ -4,15 +4,14 @@ at."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import SAMPLERS, Points, count_calls, points_for, tail
+from darkroom.generation.canvas import Canvas, FromPicture
 from darkroom.generation.frames import continued, fitted, stretched
 from darkroom.generation.request import Request
 from darkroom.language import Moment
-from darkroom.pixels import Pixels
 
 # Above this many times the native area a model repeats itself: draw small first, then refine.
 _SECOND_PASS_AREA = 2.0
@@ -28,18 +27,15 @@ _LONGEST = 8.0
 
 @dataclass(frozen=True)
 class Pass:
-    """One way to a latent of width x height pixels, from noise or from the picture of the pass before, which `begun`
-    brings to its size.
+    """One way of a canvas over `points`, in so many network calls.
 
     `before` is the steps of the pass that this one is counted on from, `skipped` those that it leaves out at its
     beginning.
     """
 
-    width: int
-    height: int
+    canvas: Canvas
     points: Points
     calls: int
-    begun: Callable[[Pixels, int, int], Pixels] = stretched
     before: int = 0
     skipped: int = 0
 
@@ -68,7 +64,7 @@ def _natively(own: tuple[int, int], request: Request, family: Family) -> list[Pa
     if frame != square:
         found.append(_continuing(frame, request, family))
     if request.second_pass == "on" and own != square and math.prod(own) >= math.prod(frame):
-        found.append(_refining(own, request, family, fitted))
+        found.append(_refining(FromPicture(*own, fitted), request, family))
     return found
 
 
@@ -78,7 +74,7 @@ def _in_proportion(own: tuple[int, int], request: Request, family: Family) -> li
     larger = math.prod(own) > _SECOND_PASS_AREA * family.native**2
     if small == own or not (request.second_pass == "on" or larger):
         return [_from_noise(own, request, family)]
-    return [_from_noise(small, request, family), _refining(own, request, family, stretched)]
+    return [_from_noise(small, request, family), _refining(FromPicture(*own, stretched), request, family)]
 
 
 def native_size(width: int, height: int, family: Family) -> tuple[int, int]:
@@ -100,7 +96,7 @@ def framed(width: int, height: int, family: Family) -> tuple[int, int]:
 
 def _from_noise(size: tuple[int, int], request: Request, family: Family) -> Pass:
     points = _points(request, family)
-    return Pass(*size, points, _calls(points, request))
+    return Pass(Canvas(*size), points, _calls(points, request))
 
 
 def _continuing(size: tuple[int, int], request: Request, family: Family) -> Pass:
@@ -110,16 +106,14 @@ def _continuing(size: tuple[int, int], request: Request, family: Family) -> Pass
     time = family.schedule.first + _CONTINUING * (family.schedule.last - family.schedule.first)
     skipped = min(range(len(points) - 1), key=lambda at: abs(points[at].time - time))
     again = points[skipped:]
-    return Pass(*size, again, _calls(again, request), continued, skipped=skipped)
+    return Pass(FromPicture(*size, continued), again, _calls(again, request), skipped=skipped)
 
 
-def _refining(
-    size: tuple[int, int], request: Request, family: Family, begun: Callable[[Pixels, int, int], Pixels]
-) -> Pass:
+def _refining(canvas: Canvas, request: Request, family: Family) -> Pass:
     assert request.second_strength
     points = _points(request, family)
     refining = tail(points, request.second_strength, convention="a1111")
-    return Pass(*size, refining, _calls(refining, request), begun, before=len(points) - 1)
+    return Pass(canvas, refining, _calls(refining, request), before=len(points) - 1)
 
 
 def _points(request: Request, family: Family, steps: int | None = None) -> Points:

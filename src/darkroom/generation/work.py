@@ -1,25 +1,100 @@
-"""The kinds of work a job asks its engine for.
+"""The kinds of work that a job asks for.
 
-A job is a generator: it yields one of these and is sent the result. The engine is free to run the
-work of many jobs in one network call, because equal `key`s mean equal shapes.
+A job is a generator: it yields one of these and is sent what came of it. Each kind is a class that knows how it is done
+(`run`) and what it may be done together with: works of one `key`, where it is of a kind that shares network calls.
+Whoever adds a kind adds a class.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
 
 from darkroom.adapters.dose import Dose
 from darkroom.diffusion import Without
+from darkroom.errors import GenerationError
+from darkroom.networks import Conditioning
 from darkroom.networks.freeu import FreeU
 from darkroom.pixels import Pixels
-from darkroom.prompt.conditioning import Conditioning, Prompt
+from darkroom.prompt import Prompt
+
+Note: TypeAlias = Callable[[str], object]
+"""Is told, in words, how something was done otherwise than usual."""
+
+
+def unheard(note: str) -> None:
+    """A `Note` that nobody reads."""
+
+
+class Networks(Protocol):
+    """What a model's networks can do."""
+
+    def encode(self, prompts: Sequence[Prompt | None], expert: int = 0) -> list[Conditioning]: ...
+
+    def denoise(self, rows: Sequence[Row]) -> list[Tensor]:
+        """ONE network call on any number of rows of one expert, whose shapes are equal; outputs (1, C, h, w)
+        float32."""
+        ...
+
+    def prepare(self, pixels: Pixels, note: Note = unheard) -> Tensor: ...
+
+    def decode(self, latent: Tensor, note: Note = unheard) -> Pixels: ...
+
+    def render(self, latent: Tensor, note: Note = unheard) -> Tensor: ...
+
+
+class Work(Protocol):
+    """What a job asks for."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for works that may share network calls."""
+        ...
+
+    @property
+    def rows(self) -> Sequence[Any]:
+        """What it has in network calls that it may share; nothing where it has calls of its own."""
+        ...
+
+    def run(self, networks: Networks, note: Note = unheard) -> Any:
+        """Do it alone. Raises GenerationError where nothing comes of it."""
+        ...
+
+
+class Shared(Work, Protocol):
+    """Work that may share network calls with others' of its key."""
+
+    def call(self, networks: Networks, rows: Sequence[Any]) -> list[Tensor]:
+        """ONE network call on rows of any works of its key; an output for each."""
+        ...
+
+    def made(self, outputs: Sequence[Tensor], when: str = "") -> Any:
+        """What came of it, given its own rows' outputs. Raises GenerationError where that is nothing, and says when it
+        was."""
+        ...
+
+
+def alone(job: Generator[Work, Any, Any], networks: Networks, note: Note = unheard) -> Any:
+    """What comes of a job whose works are done one by one."""
+    try:
+        work = next(job)
+        while True:
+            work = job.send(work.run(networks, note))
+    except StopIteration as finished:
+        return finished.value
+
+
+class _Single:
+    """A kind of work that has network calls of its own."""
+
+    rows: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
-class Encode:
+class Encode(_Single):
     """Prompts to conditionings for an expert (see `Row`), one `Conditioning` each, all of one context length. None says
     nothing at all."""
 
@@ -30,22 +105,25 @@ class Encode:
     def key(self) -> tuple[object, ...]:
         return ("encode", self.expert)
 
+    def run(self, networks: Networks, note: Note = unheard) -> list[Conditioning]:
+        found = networks.encode(self.prompts, self.expert)
+        if not all(each.finite for each in found):
+            raise _no_number("the text encoder's output")
+        return found
+
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a network call: x (1, C, h, w) float32 as the network wants it, its time, its text, and what some
-    networks are told beside it: numbers (see `Family.sizes`), the guidance scale (`Family.embeds_guidance`).
+    """One row of a network call: x (1, C, h, w) float32 as the network wants it, its time, and what it is told.
 
     `expert` is the network it is for: 0 the model's own, then those of an ensemble, last its refiner's. `without` and
     `freeu` say how that network is another one for this row (see `darkroom.networks.altered`), `doses` which adapters
-    it has.
+    it has. In these the rows of a call may differ.
     """
 
     x: Tensor
     time: float
     conditioning: Conditioning
-    sizes: tuple[float, ...] = ()
-    guidance: float | None = None
     expert: int = 0
     without: Without | None = None
     freeu: FreeU | None = None
@@ -61,11 +139,25 @@ class Denoise:
     @property
     def key(self) -> tuple[object, ...]:
         row = self.rows[0]
-        return ("denoise", row.expert, tuple(row.x.shape), *row.conditioning.shape)
+        return ("denoise", row.expert, tuple(row.x.shape), row.conditioning.key)
+
+    def run(self, networks: Networks, note: Note = unheard) -> list[Tensor]:
+        return self.made(self.call(networks, self.rows))
+
+    def call(self, networks: Networks, rows: Sequence[Row]) -> list[Tensor]:
+        return networks.denoise(rows)
+
+    def made(self, outputs: Sequence[Tensor], when: str = "") -> list[Tensor]:
+        if all(bool(output.isfinite().all()) for output in outputs):
+            return list(outputs)
+        most = max(float(row.x.abs().max()) for row in self.rows)
+        raise no_picture(f"what the network is given{when}", most) or _no_number(
+            f"the network's output{when}"
+        )
 
 
 @dataclass(frozen=True)
-class Prepare:
+class Prepare(_Single):
     """A picture (height, width, 3) uint8 to its latent (1, C, h, w) float32."""
 
     pixels: Pixels
@@ -74,9 +166,12 @@ class Prepare:
     def key(self) -> tuple[object, ...]:
         return ("prepare", self.pixels.shape)
 
+    def run(self, networks: Networks, note: Note = unheard) -> Tensor:
+        return networks.prepare(self.pixels, note)
+
 
 @dataclass(frozen=True)
-class Decode:
+class Decode(_Single):
     """A latent (1, C, h, w) float32 to its picture (height, width, 3) uint8."""
 
     latent: Tensor
@@ -85,9 +180,12 @@ class Decode:
     def key(self) -> tuple[object, ...]:
         return ("decode", tuple(self.latent.shape))
 
+    def run(self, networks: Networks, note: Note = unheard) -> Pixels:
+        return networks.decode(self.latent, note)
+
 
 @dataclass(frozen=True)
-class Render:
+class Render(_Single):
     """A latent (1, C, h, w) float32 to its picture as the autoencoder gives it: (1, 3, height, width) float32, in
     [-1, 1] or slightly beyond."""
 
@@ -97,5 +195,21 @@ class Render:
     def key(self) -> tuple[object, ...]:
         return ("render", tuple(self.latent.shape))
 
+    def run(self, networks: Networks, note: Note = unheard) -> Tensor:
+        return networks.render(self.latent, note)
 
-Work: TypeAlias = Encode | Prepare | Denoise | Decode | Render
+
+def no_picture(what: str, most: float) -> GenerationError | None:
+    """What to say of a latent that goes so far from zero that no network can be blamed for what it makes of it; None of
+    one that does not. Those of pictures stay within about 15, noise and all."""
+    if most < 1e6:
+        return None
+    return GenerationError(
+        f"{what} is no picture's latent, it goes to {most:.0e}: ask for less guidance, or another sampler or schedule"
+    )
+
+
+def _no_number(what: str) -> GenerationError:
+    return GenerationError(
+        f"{what} is not a number: its weights are damaged or the precision is too low, try --precision float32"
+    )

@@ -9,6 +9,7 @@ from darkroom.lazy import lazily
 
 if TYPE_CHECKING:
     from darkroom.networks.clip import CLIPOutput, CLIPText, CLIPVision
+    from darkroom.networks.conditioning import Conditioning, Residuals
     from darkroom.networks.configs import (
         CLIPTextConfig,
         CLIPVisionConfig,
@@ -18,23 +19,25 @@ if TYPE_CHECKING:
         UNetConfig,
         VAEConfig,
     )
+    from darkroom.networks.denoiser import Denoiser
     from darkroom.networks.layers import Attend, attend
     from darkroom.networks.mmdit import MMDiT
     from darkroom.networks.t5 import T5Encoder
     from darkroom.networks.tiny import TinyVAE
-    from darkroom.networks.unet import Added, Residuals, UNet
+    from darkroom.networks.unet import UNet
     from darkroom.networks.unfilled import unfilled
     from darkroom.networks.vae import VAE
 
 __all__ = [
     "VAE",
-    "Added",
     "Attend",
     "CLIPOutput",
     "CLIPText",
     "CLIPTextConfig",
     "CLIPVision",
     "CLIPVisionConfig",
+    "Conditioning",
+    "Denoiser",
     "MMDiT",
     "MMDiTConfig",
     "Residuals",
@@ -53,12 +56,14 @@ __getattr__, __dir__ = lazily(
     __name__,
     {
         "clip": "CLIPOutput CLIPText CLIPVision",
+        "conditioning": "Conditioning Residuals",
         "configs": "CLIPTextConfig CLIPVisionConfig MMDiTConfig T5Config TinyVAEConfig UNetConfig VAEConfig",
+        "denoiser": "Denoiser",
         "layers": "Attend attend",
         "mmdit": "MMDiT",
         "t5": "T5Encoder",
         "tiny": "TinyVAE",
-        "unet": "Added Residuals UNet",
+        "unet": "UNet",
         "unfilled": "unfilled",
         "vae": "VAE",
     },

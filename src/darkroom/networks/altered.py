@@ -16,16 +16,17 @@ from torch import Tensor, nn
 
 from darkroom.diffusion import Without
 from darkroom.errors import InvalidRequest
+from darkroom.networks.conditioning import beside
+from darkroom.networks.denoiser import Denoiser
 from darkroom.networks.freeu import FreeU, places
-from darkroom.networks.layers import Attend, Attention, attend
-from darkroom.networks.mmdit import MMDiT
+from darkroom.networks.layers import Attend, attend
 
 MIDDLE = "mid"
 
 
 @contextmanager
 def altered(
-    network: nn.Module,
+    network: Denoiser,
     without: Sequence[Without | None],
     freeu: Sequence[FreeU | None] = (),
     tokens: int = 0,
@@ -34,8 +35,8 @@ def altered(
     """A network for one call: `without` and `freeu` have an entry for each of the call's rows. Gives the attention to
     call it with, which goes on to `attention`.
 
-    tokens: how many of an MMDiT's tokens are the picture's. Raises InvalidRequest where the network has not what is to
-    be left out.
+    tokens: how many of the tokens are the picture's (`Denoiser.tokens`). Raises InvalidRequest where the network has
+    not what is to be left out.
     """
     hooks = []
     for each in dict.fromkeys(filter(None, without)):
@@ -57,18 +58,13 @@ def altered(
             hook.remove()
 
 
-def attention_layers(network: nn.Module, where: Iterable[object]) -> frozenset[str]:
+def attention_layers(network: Denoiser, where: Iterable[object]) -> frozenset[str]:
     """The names of the self-attention layers whose names begin with one of `where`; "mid" is the middle of the network.
     Raises InvalidRequest where one of them is the beginning of none."""
-    known = [
-        module.name
-        for module in network.modules()
-        if isinstance(module, Attention) and module.to_k.in_features == module.to_q.in_features
-        if isinstance(network, MMDiT) or module.name.endswith("attn1")
-    ]
+    known = network.self_attentions()
     found: set[str] = set()
     for beginning in map(str, where):
-        start = _middle(network) if beginning == MIDDLE else beginning
+        start = network.middle if beginning == MIDDLE else beginning
         own = {name for name in known if name == start or name.startswith(f"{start}.")}
         if not own:
             some = ", ".join(
@@ -81,22 +77,16 @@ def attention_layers(network: nn.Module, where: Iterable[object]) -> frozenset[s
     return frozenset(found)
 
 
-def _middle(network: nn.Module) -> str:
-    if isinstance(network, MMDiT):
-        return f"transformer_blocks.{network.config.num_layers // 2}"
-    return "mid_block"
-
-
-def blocks(network: nn.Module, where: Iterable[object]) -> list[nn.Module]:
+def blocks(network: Denoiser, where: Iterable[object]) -> list[nn.Module]:
     """An MMDiT's blocks of those numbers. Raises InvalidRequest for another network, and for numbers it has not."""
-    if not isinstance(network, MMDiT):
+    count = len(network.blocks)
+    if not count:
         raise InvalidRequest("skip-layer guidance (slg) is for Stable Diffusion 3: use pag with this model")
-    count = len(network.transformer_blocks)
     numbers = [int(str(each)) for each in where]
     for number in numbers:
         if not 0 <= number < count:
             raise InvalidRequest(f"slg leaves out block {number}: this model has 0 to {count - 1}")
-    return [network.transformer_blocks[number] for number in numbers]
+    return [network.blocks[number] for number in numbers]
 
 
 def _selfish(inner: Attend, layers: frozenset[str], rows: Tensor, tokens: int) -> Attend:
@@ -109,7 +99,7 @@ def _selfish(inner: Attend, layers: frozenset[str], rows: Tensor, tokens: int) -
         # Where text is in the sequence it comes after the picture, and sees what it always sees.
         count = min(tokens, v.shape[2]) if tokens else v.shape[2]
         own = torch.cat([v[:, :, :count], gathered[:, :, count:]], dim=2)
-        return torch.where(_beside(rows, own), own, gathered)
+        return torch.where(beside(rows, own), own, gathered)
 
     return attention
 
@@ -117,7 +107,7 @@ def _selfish(inner: Attend, layers: frozenset[str], rows: Tensor, tokens: int) -
 def _passed(rows: Tensor, block: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Any:
     """What a block gives, in those rows what it was given."""
     return tuple(
-        torch.where(_beside(rows, given), given, made)
+        torch.where(beside(rows, given), given, made)
         for given, made in zip(inputs[: len(outputs)], outputs, strict=True)
     )
 
@@ -126,8 +116,4 @@ def _changed(
     rows: Tensor, change: Callable[[Tensor], Tensor], module: nn.Module, inputs: tuple[Any, ...]
 ) -> Any:
     x, *others = inputs
-    return (torch.where(_beside(rows, x), change(x), x), *others)
-
-
-def _beside(rows: Tensor, x: Tensor) -> Tensor:
-    return rows.to(x.device).view(-1, *(1,) * (x.ndim - 1))
+    return (torch.where(beside(rows, x), change(x), x), *others)

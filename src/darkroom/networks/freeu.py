@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from darkroom.errors import InvalidRequest
-from darkroom.networks.unet import UNet, UpBlock
+from darkroom.networks.denoiser import Denoiser
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,10 @@ def lowest_scaled(x: Tensor, scale: float) -> Tensor:
     return torch.fft.ifftn(spectrum, dim=(-2, -1)).real.to(x.dtype)
 
 
-def places(network: nn.Module) -> Iterator[tuple[nn.Module, int, int]]:
+def places(network: Denoiser) -> list[tuple[nn.Module, int, int]]:
     """(ResNet block, its backbone's channels, its way-up block's number) of all that FreeU changes in a network. Raises
     InvalidRequest where it is no U-Net."""
-    if not isinstance(network, UNet):
+    found = list(network.merging())
+    if not found:
         raise InvalidRequest("freeu is for U-Nets: this model has none, leave it out")
-    widths = network.config.block_out_channels[::-1]
-    for number, block in enumerate(network.up_blocks[:2]):
-        assert isinstance(block, UpBlock)
-        for index, resnet in enumerate(block.resnets):
-            yield resnet, widths[number if index else max(number - 1, 0)], number
+    return [place for place in found if place[2] < 2]

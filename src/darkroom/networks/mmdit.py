@@ -7,15 +7,17 @@ block. A vector made of time and pooled text shifts, scales and gates each layer
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from darkroom.errors import ModelError
+from darkroom.networks.conditioning import Conditioning
 from darkroom.networks.configs import TIME_WIDTH, MMDiTConfig
+from darkroom.networks.denoiser import Denoiser
 from darkroom.networks.layers import (
     Attend,
     Attention,
@@ -27,6 +29,7 @@ from darkroom.networks.layers import (
     to_image,
     zeroed,
 )
+from darkroom.networks.roles import Role
 
 EPS = 1e-6  # Of every norm.
 
@@ -230,17 +233,16 @@ class JointBlock(nn.Module):
         return x, context
 
 
-class MMDiT(nn.Module):
+class MMDiT(Denoiser):
     """The denoising network: x (B, in_channels, h, w) to (B, out_channels, h, w).
 
-    h and w are multiples of `patch_size`, at most `pos_embed_max_size` patches, else ModelError. `time`
-    (B,) is 0 to 1000, the flow's noise level times 1000; `context` is (B, T, joint_attention_dim),
-    `pooled` (B, pooled_projection_dim). Inputs are cast to the weights' dtype, in which the result is.
-
-    `residuals` comes from a ControlNet: (B, N, width) each, spread evenly over the blocks and added after
-    every block but the last. `attention` replaces the attention of every layer. Blocks whose index is in
-    `skip` are left out (skip-layer guidance).
+    h and w are multiples of `patch_size`, at most `pos_embed_max_size` patches, else ModelError. `time` (B,) is 0 to
+    1000, the flow's noise level times 1000. It is told a context (B, T, joint_attention_dim) and `pooled`
+    (B, pooled_projection_dim). Inputs are cast to the weights' dtype, in which the result is.
     """
+
+    role: ClassVar[Role] = Role.TRANSFORMER
+    joint: ClassVar[bool] = True
 
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__()
@@ -251,27 +253,37 @@ class MMDiT(nn.Module):
         self.transformer_blocks = nn.ModuleList(JointBlock(config, i) for i in range(config.num_layers))
         self.norm_out = Modulation(config.width, 2)
         self.proj_out = zeroed(nn.Linear(config.width, config.patch_size**2 * config.out_channels))
-        for name, module in self.named_modules():
-            if isinstance(module, Attention):
-                module.name = name
+        self.name_layers()
 
-    def forward(
-        self,
-        x: Tensor,
-        time: Tensor,
-        context: Tensor,
-        pooled: Tensor,
-        residuals: tuple[Tensor, ...] | None = None,
-        attention: Attend | None = None,
-        skip: Collection[int] = (),
-    ) -> Tensor:
-        attention, dtype, layers = attention or attend, self.proj_out.weight.dtype, self.config.num_layers
+    @property
+    def middle(self) -> str:
+        return f"transformer_blocks.{self.config.num_layers // 2}"
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.transformer_blocks)
+
+    def tokens(self, x: Tensor) -> int:
+        return int(x.shape[-2] * x.shape[-1] // self.config.patch_size**2)
+
+    def blank(self, tokens: int, sizes: int = 0) -> Conditioning:
+        config = self.config
+        return Conditioning(
+            torch.zeros(1, tokens, config.joint_attention_dim), torch.zeros(1, config.pooled_projection_dim)
+        )
+
+    def forward(self, x: Tensor, time: Tensor, told: Conditioning) -> Tensor:
+        attention, dtype, layers = (
+            told.attention or attend,
+            self.proj_out.weight.dtype,
+            self.config.num_layers,
+        )
+        residuals = None if told.residuals is None else told.residuals.blocks
         tokens = self.pos_embed(x.to(dtype))
-        vector = F.silu(self.time_text_embed(time, pooled.to(dtype)))
-        context = self.context_embedder(context.to(dtype))
+        vector = F.silu(self.time_text_embed(time, told.needed("pooled").to(dtype)))
+        context = self.context_embedder(told.context.to(dtype))
         for index, block in enumerate(self.transformer_blocks):
-            if index not in skip:
-                tokens, context = block(tokens, context, vector, attention)
+            tokens, context = block(tokens, context, vector, attention)
             if residuals and index < layers - 1:
                 # Not `index * len(residuals) // layers`: for some counts diffusers' rounding differs.
                 tokens += residuals[int(index / (layers / len(residuals)))].to(dtype)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from darkroom.errors import ModelError
+from darkroom.networks.conditioning import Conditioning
 from darkroom.networks.configs import Depths, Level, UNetConfig
+from darkroom.networks.denoiser import Denoiser
 from darkroom.networks.layers import (
     Attend,
-    Attention,
     Downsample,
     ResnetBlock,
     TimestepEmbedding,
@@ -24,27 +26,7 @@ from darkroom.networks.layers import (
     timestep_embedding,
     zeroed,
 )
-
-
-class Added(NamedTuple):
-    """What some U-Nets are told besides time and text.
-
-    pooled: the projected text, (B, P), and time_ids: sizes, crops or scores, (B, N): SDXL.
-    labels: class numbers or noise levels (B,), or an image embedding (B, E): upscaler, unCLIP.
-    guidance: the guidance scale less one, (B,): networks distilled to take it (LCM).
-    """
-
-    pooled: Tensor | None = None
-    time_ids: Tensor | None = None
-    labels: Tensor | None = None
-    guidance: Tensor | None = None
-
-
-class Residuals(NamedTuple):
-    """What a ControlNet adds: to every skip connection in the order they are made, and to the middle."""
-
-    down: tuple[Tensor, ...]
-    mid: Tensor
+from darkroom.networks.roles import Role
 
 
 def _transformers(config: UNetConfig, level: Level, depths: Depths, only_cross: bool) -> nn.ModuleList:
@@ -140,13 +122,16 @@ class UpBlock(nn.Module):
         return x
 
 
-class UNet(nn.Module):
+class UNet(Denoiser):
     """The denoising network: x (B, in_channels, h, w), of any h and w, to (B, out_channels, h, w).
 
-    `time` (B,) is what the network was trained on (0 to 999 for most), whole or not; `context` is
-    (B, T, cross_attention_dim). Inputs are cast to the weights' dtype, in which the result is.
-    `residuals` comes from a ControlNet; `attention` replaces the attention of every layer.
+    `time` (B,) is what the network was trained on (0 to 999 for most), whole or not. It is told a context (B, T,
+    cross_attention_dim), and what its config says it was trained with besides. Inputs are cast to the weights' dtype,
+    in which the result is.
     """
+
+    role: ClassVar[Role] = Role.UNET
+    joint: ClassVar[bool] = False
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -163,23 +148,35 @@ class UNet(nn.Module):
         self.up_blocks = nn.ModuleList(UpBlock(config, i) for i in reversed(range(len(widths))))
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
         self.conv_out = zeroed(nn.Conv2d(widths[0], config.out_channels, 3, padding=1))
-        for name, module in self.named_modules():
-            if isinstance(module, Attention):
-                module.name = name
+        self.name_layers()
 
-    def forward(
-        self,
-        x: Tensor,
-        time: Tensor,
-        context: Tensor,
-        added: Added | None = None,
-        residuals: Residuals | None = None,
-        attention: Attend | None = None,
-    ) -> Tensor:
-        attention = attention or attend
+    @property
+    def middle(self) -> str:
+        return "mid_block"
+
+    def tokens(self, x: Tensor) -> int:
+        return x.shape[-2] * x.shape[-1]
+
+    def merging(self) -> Iterator[tuple[nn.Module, int, int]]:
+        widths = self.config.block_out_channels[::-1]
+        for number, block in enumerate(self.up_blocks):
+            for index, resnet in enumerate(block.resnets):  # type: ignore[arg-type]
+                yield resnet, widths[number if index else max(number - 1, 0)], number
+
+    def blank(self, tokens: int, sizes: int = 0) -> Conditioning:
+        config = self.config
+        context = torch.zeros(1, tokens, config.cross_attention_dim)
+        guidance = None if config.time_cond_proj_dim is None else torch.zeros(1)
+        if config.addition_embed_type != "text_time":
+            return Conditioning(context, guidance=guidance)
+        pooled = _projection_width(config) - sizes * (config.addition_time_embed_dim or 256)
+        return Conditioning(context, torch.zeros(1, pooled), torch.zeros(1, sizes), guidance=guidance)
+
+    def forward(self, x: Tensor, time: Tensor, told: Conditioning) -> Tensor:
+        attention, residuals = told.attention or attend, told.residuals
         x = x.to(self.conv_in.weight.dtype, memory_format=torch.channels_last)
-        context = context.to(x.dtype)
-        vector = F.silu(self.time_vector(time, added or Added()))
+        context = told.context.to(x.dtype)
+        vector = F.silu(self.time_vector(time, told))
         skips = [self.conv_in(x)]
         for block in self.down_blocks:
             skips += block(skips[-1], vector, context, attention)
@@ -187,31 +184,31 @@ class UNet(nn.Module):
         if self.mid_block is not None:
             x = self.mid_block(x, vector, context, attention)
         if residuals is not None:
-            skips = [skip + residual for skip, residual in zip(skips, residuals.down, strict=True)]
-            x = x + residuals.mid
+            skips = [skip + residual for skip, residual in zip(skips, residuals.blocks, strict=True)]
+            x = x if residuals.mid is None else x + residuals.mid
         for block in self.up_blocks:
             x = block(x, skips, vector, context, attention)
         return self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
 
-    def time_vector(self, time: Tensor, added: Added) -> Tensor:
+    def time_vector(self, time: Tensor, told: Conditioning) -> Tensor:
         """All that is known of a row besides its text, as one vector: (B, 4 * block_out_channels[0])."""
         config, dtype = self.config, self.conv_in.weight.dtype
-        guidance = added.guidance
+        guidance = told.guidance
         if guidance is not None and config.time_cond_proj_dim is not None:
             guidance = guidance_embedding(guidance, config.time_cond_proj_dim).to(dtype)
         width = config.block_out_channels[0]
         vector: Tensor = self.time_embedding(timestep_embedding(time, width).to(dtype), guidance)
         if self.class_embedding is not None:
-            labels = _given(added.labels, "labels")
+            labels = told.needed("labels")
             if config.class_embed_type == "timestep":
                 labels = timestep_embedding(labels, width)
             vector = vector + self.class_embedding(
                 labels if isinstance(self.class_embedding, nn.Embedding) else labels.to(dtype)
             )
         if config.addition_embed_type == "text_time":
-            pooled, ids = _given(added.pooled, "pooled"), _given(added.time_ids, "time_ids")
-            sizes = timestep_embedding(ids.flatten(), config.addition_time_embed_dim or 256)
-            facts = torch.cat([pooled.to(dtype), sizes.to(dtype).view(len(ids), -1)], dim=1)
+            pooled, numbers = told.needed("pooled"), told.needed("sizes")
+            sizes = timestep_embedding(numbers.flatten(), config.addition_time_embed_dim or 256)
+            facts = torch.cat([pooled.to(dtype), sizes.to(dtype).view(len(numbers), -1)], dim=1)
             vector = vector + self.add_embedding(facts)
         return vector
 
@@ -230,9 +227,3 @@ def _projection_width(config: UNetConfig) -> int:
             "U-Net config: projection_class_embeddings_input_dim is missing; its embedding needs it"
         )
     return config.projection_class_embeddings_input_dim
-
-
-def _given(value: Tensor | None, name: str) -> Tensor:
-    if value is None:
-        raise ModelError(f"this U-Net is conditioned on more than text: it needs added.{name}")
-    return value

@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING
 from darkroom.lazy import lazily
 
 if TYPE_CHECKING:
-    from darkroom.prompt.conditioning import ClipText, Conditioning, Prompt, T5Text, TextConditioner
+    from darkroom.prompt.conditioning import ClipText, Prompt, T5Text, TextConditioner
     from darkroom.prompt.t5_tokenizer import T5Tokenizer
     from darkroom.prompt.tokenizer import Tokenizer
     from darkroom.prompt.use import TextUse
 
 __all__ = [
     "ClipText",
-    "Conditioning",
     "Prompt",
     "T5Text",
     "T5Tokenizer",
@@ -24,7 +23,7 @@ __all__ = [
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "conditioning": "ClipText Conditioning Prompt T5Text TextConditioner",
+        "conditioning": "ClipText Prompt T5Text TextConditioner",
         "t5_tokenizer": "T5Tokenizer",
         "tokenizer": "Tokenizer",
         "use": "TextUse",

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from darkroom.errors import InvalidRequest
 from darkroom.language import IGNORE, ORIGINAL, Mixture, Span, dialect_of
 from darkroom.language.mixture import in_one
-from darkroom.networks import CLIPOutput, CLIPText, T5Encoder
+from darkroom.networks import CLIPOutput, CLIPText, Conditioning, T5Encoder
 from darkroom.networks.roles import Role
 from darkroom.prompt.chunks import Chunk, Token, chunks, framed
 from darkroom.prompt.emphasis import emphasised
@@ -62,24 +62,6 @@ class Prompt:
     def mixture(self, encoder: int) -> Mixture:
         """What the encoder of that number, from 0, is to read."""
         return dialect_of(self.dialect).mixture(self.texts[min(encoder, len(self.texts) - 1)])
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """What cross-attention sees, `context` (1, tokens, width), and what the whole text comes to, `pooled` (1, P), for
-    networks that are told it."""
-
-    context: Tensor
-    pooled: Tensor | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.context.shape)
-
-    @property
-    def finite(self) -> bool:
-        """Whether all of it is numbers."""
-        return all(bool(each.isfinite().all()) for each in (self.context, self.pooled) if each is not None)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from darkroom.errors import ModelError
-from darkroom.networks import UNet, UNetConfig
+from darkroom.networks import Conditioning, UNet, UNetConfig
 from darkroom.train.pocket.grow import grown
 
 SMALL = UNetConfig(
@@ -35,7 +35,7 @@ def inputs(size):
         torch.randn(2, 4, size, size, generator=generator),
         torch.randn(2, 5, 12, generator=generator),
     )
-    return x, torch.tensor([0.3, 0.9]), context
+    return x, torch.tensor([0.3, 0.9]), Conditioning(context)
 
 
 def test_one_of_as_many_levels_is_the_trained_one(trained):
@@ -60,10 +60,10 @@ def test_finer_levels_begin_as_a_mean_and_an_enlargement(trained, finer):
     )
     unet = UNet(config).eval()
     grown(unet, small)
-    x, time, context = inputs(8)
+    x, time, told = inputs(8)
     with torch.no_grad():
-        enlarged = unet(F.interpolate(x, scale_factor=2**finer), time, context)
-        wanted = F.interpolate(small(x, time, context), scale_factor=2**finer)
+        enlarged = unet(F.interpolate(x, scale_factor=2**finer), time, told)
+        wanted = F.interpolate(small(x, time, told), scale_factor=2**finer)
     assert (enlarged - wanted).norm() < 1e-5 * wanted.norm()
     assert wanted.std() > 0.01
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from darkroom.adapters.dose import Dose
 from darkroom.compat.diffusers.schedulers.base import Way
-from darkroom.diffusion import Estimate, Point, Question, Run, estimate, guidance_from
-from darkroom.generation.work import Decode, Denoise, Render, Row, Work
-from darkroom.prompt import Conditioning
+from darkroom.diffusion import NEGATIVE, Ask, Estimate, Point, Run, guidance_from
+from darkroom.generation.path import Turn, path
+from darkroom.generation.work import Decode, Render, Row, Work
+from darkroom.networks import Conditioning
 
 log = logging.getLogger(__name__)
 
@@ -41,24 +42,22 @@ class Told:
     def guided(self) -> bool:
         return self.scale > 1 and self.embedded is None
 
-    def rows(self, x: Tensor, time: float) -> list[Row]:
-        """The rows for pictures x (n, C, h, w), each one's beside one another: with guidance that of the negative
-        prompt, then that of the prompt."""
-        each = [x[number : number + 1] for number in range(len(x)) for _ in range(1 + self.guided)]
-        return [self._row(number, one, time) for number, one in zip(self._numbers(len(x)), each, strict=True)]
+    def rows(self, ask: Ask, x: Tensor, time: float) -> list[Row]:
+        """The rows of the prompt, or of the negative one, for pictures x (n, C, h, w).
 
-    def _numbers(self, count: int) -> list[int]:
-        """Counted from the end, so that tensors which still have the negative prompt's rows may do so unguided."""
-        if not self.guided:
-            return list(range(-count, 0))
-        return [number - half for number in range(-count, 0) for half in (count, 0)]
+        Counted from the end, so that tensors which still have the negative prompt's rows may do so unguided.
+        """
+        first = -(1 + (ask == NEGATIVE)) * len(x)
+        return [self._row(number, each, time) for number, each in enumerate(torch.split(x, 1), first)]
 
     def _row(self, number: int, x: Tensor, time: float) -> Row:
         conditioning = Conditioning(
-            self.prompt_embeds[number][None], None if self.pooled is None else self.pooled[number][None]
+            self.prompt_embeds[number][None],
+            None if self.pooled is None else self.pooled[number][None],
+            None if self.time_ids is None else self.time_ids[number][None].to("cpu", torch.float32),
+            guidance=None if self.embedded is None else torch.tensor([self.embedded - 1]),
         )
-        sizes = () if self.time_ids is None else tuple(self.time_ids[number].tolist())
-        return Row(x, time, conditioning, sizes, self.embedded, doses=self.doses)
+        return Row(x, time, conditioning, doses=self.doses)
 
 
 class Raised(Exception):
@@ -87,6 +86,7 @@ class Batch:
         self.total = len(way.times)
         self.done = 0
         self._time = 0.0
+        self._untold = False  # Whether a call was made of which nobody was told yet.
         self._stopped = False
 
     def develop(self) -> Generator[Work, Any, list[Any]]:
@@ -103,29 +103,21 @@ class Batch:
     def _denoise(self) -> Generator[Work, Any, None]:
         way = self.way
         run = Run(way.begin(self.latents), source=lambda draw: self._noise(), finished=self._finished)
-        steps = way.sampler(run, way.points)
-        try:
-            x, point = next(steps)
-            while not self._stopped:
-                answer = yield from self._ask(x, point)
-                before, self._time = run.step, point.time
-                x, point = steps.send(answer)
-                if run.step == before and self._tell(x / way.scale(point)):
-                    log.warning(
-                        "latents changed between two calls of one step are as they were: change them after"
-                    )
-        except StopIteration:
-            return
+        yield from path(way.sampler, run, way.points, self._turns, self._limited)
 
-    def _ask(self, x: Tensor, point: Point) -> Generator[Work, Any, Estimate]:
-        way, told, process = self.way, self.told, self.way.process
-        outputs = yield Denoise(tuple(told.rows(*process.network_input(x, point))))
-        parts = [torch.cat(outputs[half :: 1 + told.guided]) for half in range(1 + told.guided)]
+    def _turns(self, x: Tensor, point: Point) -> list[Turn]:
+        told, way = self.told, self.way
+        if self._untold and self._tell(x / way.scale(point)):
+            log.warning("latents changed between two calls of one step are as they were: change them after")
+        if self._stopped:
+            return []
+        self._untold, self._time = True, point.time
         guidance = guidance_from(told.scale if told.guided else 1.0, told.rescale)
-        answer = estimate(guidance, parts, Question(x, point, process))
-        if way.limit is not None:
-            answer = answer._replace(denoised=way.limit(answer.denoised))
-        return answer
+        return [Turn(way.process, guidance, told.rows)]
+
+    def _limited(self, answer: Estimate) -> Estimate:
+        limit = self.way.limit
+        return answer if limit is None else answer._replace(denoised=limit(answer.denoised))
 
     def _finished(self, run: Run) -> None:
         scale = self.way.scale(self.way.points.end(run.step - 1))
@@ -136,6 +128,7 @@ class Batch:
         """Tell of a call; whether the latents are others now, be it in their place or by a change of these."""
         before = latents.clone()
         self.done += 1
+        self._untold = False
         try:
             self.latents, goes_on = self._stepped(self.done - 1, self._time, latents)
         except StopIteration as error:  # Would end the generators around, as if the picture were finished.

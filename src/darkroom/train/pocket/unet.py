@@ -23,14 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from darkroom.diffusion import (
+    Ask,
     ClassifierFree,
     Discrete,
     FlowSchedule,
     NoiseSchedule,
-    Question,
     Run,
     SeededNoise,
-    estimate,
     logit_normal,
     min_snr,
     points_for,
@@ -39,10 +38,13 @@ from darkroom.diffusion import (
     sampler,
     spread,
 )
+from darkroom.engine import Expert, LatentDiffusion, Placement
 from darkroom.files import write_json
-from darkroom.networks import VAE, CLIPText, UNet, UNetConfig
-from darkroom.pixels import sheet, to_images, to_pixels
-from darkroom.prompt.tokenizer import Tokenizer
+from darkroom.generation.path import Turn, path
+from darkroom.generation.work import Row, alone
+from darkroom.networks import VAE, CLIPText, Conditioning, UNet, UNetConfig
+from darkroom.pixels import sheet, to_images
+from darkroom.prompt import ClipText, TextConditioner, Tokenizer
 from darkroom.train.config import LoopConfig, require
 from darkroom.train.feed import Source
 from darkroom.train.folders import load_network, save_network, weights_hash
@@ -193,7 +195,7 @@ class UNetStage:
         at = rows(points, x0)
         x, time = self.process.network_input(at.alpha * x0 + at.sigma * noise, at)
         self._middle.clear()
-        output = self.unet(x, time, self._context(ids)).float()
+        output = self.unet(x, time, Conditioning(self._context(ids))).float()
         error = (output - self.process.target(x0, noise, at)).square().mean((1, 2, 3))
         if weights.min_snr:
             error = error * error.new_tensor([min_snr(self.process, p, weights.min_snr) for p in points])
@@ -214,27 +216,28 @@ class UNetStage:
         pictures = self.draw(PROMPTS, range(1, len(PROMPTS) + 1))
         return sheet(list(pictures), columns=4, gap=2)
 
+    @torch.no_grad()
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """Pictures (N, H, W, 3) uint8 of prompts, by the settings' sampler and guidance."""
+        """Pictures (N, H, W, 3) uint8 of prompts, by the settings' sampler and guidance, on the way that everybody's
+        pictures take."""
         settings, device = self.settings, self._device
-        points = points_for(self.schedule, settings.steps, settings.sampler)
-        texts = [*([""] * len(prompts)), *prompts]
-        context = self._context(torch.tensor([self.tokenizer(text) for text in texts], device=device))
+        text = TextConditioner([ClipText(self.tokenizer, self.text)], device=device)
+        placement = Placement(device, torch.float32, "where it is trained")
+        networks = LatentDiffusion((Expert(text, self.unet),), self.vae.to(device), placement)
+        told = {"negative": text([""] * len(prompts)), "positive": text(prompts)}
+
+        def asked(ask: Ask, x: Tensor, time: float) -> list[Row]:
+            self._middle.clear()
+            return [
+                Row(own, time, each) for own, each in zip(torch.split(x, 1), told[ask.prompt], strict=True)
+            ]
+
         shape = self._unseen[0].shape[1:]
-        noise = torch.stack([SeededNoise(seed, shape)(0) for seed in seeds]).to(device)
-        run = Run(points[0].sigma * noise)
-        guidance = ClassifierFree(settings.guidance)
-        steps = sampler(settings.sampler)(run, points)
-        x, point = next(steps)
-        try:
-            while True:
-                given, time = self.process.network_input(x, point)
-                times = torch.full((2 * len(x),), float(time), device=device)
-                output = self.unet(torch.cat([given, given]), times, context).float()
-                self._middle.clear()
-                x, point = steps.send(estimate(guidance, output.chunk(2), Question(x, point, self.process)))
-        except StopIteration:
-            return to_pixels(self.vae.to(device).from_latent(run.x))
+        points = points_for(self.schedule, settings.steps, settings.sampler)
+        run = Run(points[0].sigma * torch.stack([SeededNoise(seed, shape)(0) for seed in seeds]))
+        turn = Turn(self.process, ClassifierFree(settings.guidance), asked)
+        alone(path(sampler(settings.sampler), run, points, lambda x, point: [turn]), networks)
+        return np.stack([networks.decode(latent) for latent in torch.split(run.x, 1)])
 
     def export(self, folder: Path) -> None:
         save_network(folder / "unet", self.unet)

@@ -20,14 +20,13 @@ from darkroom.compat.diffusers.config import Configured, Defaults
 from darkroom.compat.diffusers.schedulers import solvers
 from darkroom.diffusion import (
     Discrete,
-    Estimate,
     NoiseSchedule,
     Point,
     Points,
     Process,
-    Run,
     Sampler,
     betas,
+    dry_run,
     process,
 )
 from darkroom.diffusion.beta import beta_quantile
@@ -56,15 +55,8 @@ class Way:
 
     @cached_property
     def times(self) -> tuple[float, ...]:
-        asked, run = [], Run(torch.zeros(1, 1, 1, 1), source=lambda draw: torch.zeros(1, 1, 1, 1))
-        steps = self.sampler(run, self.points)
-        try:
-            x, point = next(steps)
-            while True:
-                asked.append(point.time)
-                x, point = steps.send(Estimate(x))
-        except StopIteration:
-            return tuple(asked)
+        zeros = torch.zeros(1, 1, 1, 1)
+        return tuple(point.time for _, point in dry_run(self.sampler, self.points, zeros))
 
     def begin(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents of unit noise as the sampler begins with them."""

@@ -1,0 +1,181 @@
+"""What making a picture comes to: its very job, on networks that make nothing and keep account of what is asked of
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from darkroom.checkpoint.family import Family
+from darkroom.engine.devices import Placement
+from darkroom.engine.engine import ROWS
+from darkroom.engine.networks import called
+from darkroom.forecast.cost import Cost, cost_of
+from darkroom.generation.ensemble import Member
+from darkroom.generation.job import Job
+from darkroom.generation.request import Request
+from darkroom.generation.templates import completed, pictures
+from darkroom.generation.wording import Extras
+from darkroom.generation.work import Note, Row, alone, unheard
+from darkroom.networks import Conditioning, Denoiser, T5Encoder
+from darkroom.networks.roles import Role
+from darkroom.pixels import Pixels
+from darkroom.prompt import Prompt
+from darkroom.prompt.conditioning import T5_LENGTH
+
+CLIP_LENGTH = 77
+
+
+class Seat(NamedTuple):
+    """A network's place in what makes a picture: its role, in the model of that name ("" the first one)."""
+
+    role: Role
+    model: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.role}".lstrip()
+
+
+@dataclass
+class Phase:
+    """One kind of work: how often it is done for a picture, by which network, and what one call costs. tiled: whether
+    that is in tiles; None where it does not matter."""
+
+    name: str
+    calls: int
+    seat: Seat
+    cost: Cost
+    tiled: bool | None = None
+
+
+@dataclass(frozen=True)
+class Blank:
+    """A model of that name without numbers: its networks are on the meta device."""
+
+    name: str
+    family: Family
+    networks: Mapping[Role, Any]
+
+    @property
+    def denoiser(self) -> tuple[Role, Denoiser]:
+        return next((role, network) for role, network in self.networks.items() if role.denoises)
+
+
+def phases_of(
+    experts: Sequence[Blank], request: Request, members: Sequence[Member] = (), refined: bool = False
+) -> list[Phase]:
+    """What the first picture of a settled request takes, from text to pixels. `experts` are the model, those of an
+    ensemble with their parts as `members`, and a refiner if it is to be `refined`."""
+    single = replace(next(pictures(completed(request))), noise_source="cpu")
+    others = [(each.family, member) for each, member in zip(experts[1:], members, strict=False)]
+    refiner = experts[-1].family if refined else None
+    walked = _Walked(experts)
+    alone(Job(single, experts[0].family, None, refiner, Extras(_Unread()), others).develop(), walked)
+    return list(walked.phases.values())
+
+
+class _Unread(dict[Any, Any]):
+    """Adapters of any name: what they take beside a model is little."""
+
+    def __missing__(self, name: object) -> None:
+        return None
+
+
+class _Walked:
+    """Networks (`darkroom.generation.work.Networks`) that keep account. A phase's cost is that of its dearest call."""
+
+    def __init__(self, experts: Sequence[Blank]) -> None:
+        self.experts = experts
+        self.phases: dict[tuple[str, bool | None], Phase] = {}
+        self._costs: dict[object, Cost] = {}
+
+    def encode(self, prompts: Sequence[Prompt | None], expert: int = 0) -> list[Conditioning]:
+        model = self.experts[expert]
+        for role, network in model.networks.items():
+            if role.reads_text:
+                self._add(
+                    "encode", Seat(role, model.name), str(role), partial(_encode, network), len(prompts)
+                )
+        _, denoiser = model.denoiser
+        return [denoiser.blank(CLIP_LENGTH + T5_LENGTH * denoiser.joint, model.family.told)] * len(prompts)
+
+    def denoise(self, rows: Sequence[Row]) -> list[Tensor]:
+        model = self.experts[rows[0].expert]
+        role, denoiser = model.denoiser
+        for at in range(0, len(rows), ROWS):
+            batch = [replace(row, doses=()) for row in rows[at : at + ROWS]]
+            batch += [batch[-1]] * (ROWS - len(batch))
+            size = self._size(batch[0].x)
+            self._add("denoise", Seat(role, model.name), size, partial(_denoise, denoiser, batch), kind=batch)
+        # Not zeros, of which some guidances and samplers cannot tell a direction.
+        channels = denoiser.config.out_channels
+        return [row.x[:, :channels] * (1 + number / 100) for number, row in enumerate(rows)]
+
+    def prepare(self, pixels: Pixels, note: Note = unheard) -> Tensor:
+        height, width = pixels.shape[:2]
+        for tiled in (False, True):
+            run = partial(_prepare, self._vae, (3, height, width), tiled)
+            self._add("prepare", Seat(Role.VAE), f"{width}x{height}", run, tiled=tiled)
+        family = self.experts[0].family
+        return torch.zeros(1, family.latent_channels, height // family.factor, width // family.factor)
+
+    def decode(self, latent: Tensor, note: Note = unheard) -> Pixels:
+        for tiled in (False, True):
+            run = partial(_decode, self._vae, tuple(latent.shape[1:]), tiled)
+            self._add("decode", Seat(Role.VAE), self._size(latent), run, tiled=tiled)
+        factor = self.experts[0].family.factor
+        return np.zeros((latent.shape[-2] * factor, latent.shape[-1] * factor, 3), np.uint8)
+
+    def render(self, latent: Tensor, note: Note = unheard) -> Tensor:
+        return torch.from_numpy(self.decode(latent)).permute(2, 0, 1)[None].float()
+
+    @property
+    def _vae(self) -> Any:
+        return self.experts[0].networks[Role.VAE]
+
+    def _size(self, latent: Tensor) -> str:
+        factor = self.experts[0].family.factor
+        return f"{latent.shape[-1] * factor}x{latent.shape[-2] * factor}"
+
+    def _add(
+        self,
+        what: str,
+        seat: Seat,
+        of: str,
+        call: Callable[[], object],
+        count: int = 1,
+        tiled: bool | None = None,
+        kind: Sequence[Row] = (),
+    ) -> None:
+        name = f"{seat.model} {what} {of}".lstrip()
+        altered = tuple((row.without, row.freeu, row.conditioning.key) for row in kind)
+        if (cost := self._costs.get((name, tiled, altered))) is None:
+            cost = self._costs[name, tiled, altered] = cost_of(call)
+        phase = self.phases.setdefault((name, tiled), Phase(name, 0, seat, cost, tiled))
+        phase.calls += count
+        phase.cost = max(phase.cost, cost, key=lambda each: each.peak)
+
+
+def _encode(network: nn.Module) -> object:
+    length = T5_LENGTH if isinstance(network, T5Encoder) else CLIP_LENGTH
+    return network(torch.zeros(1, length, dtype=torch.long))
+
+
+def _denoise(network: Denoiser, rows: Sequence[Row]) -> object:
+    dtype = next(network.parameters()).dtype
+    return called(network, rows, Placement(torch.device("meta"), dtype, "no numbers"))
+
+
+def _prepare(vae: Any, picture: Sequence[int], tiled: bool) -> object:
+    return vae.to_latent(torch.zeros(1, *picture), tiled)
+
+
+def _decode(vae: Any, latent: Sequence[int], tiled: bool) -> object:
+    # The picture leaves as float32 on its way to bytes.
+    return vae.from_latent(torch.zeros(1, *latent), tiled).float()

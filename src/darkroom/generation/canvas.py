@@ -1,0 +1,51 @@
+"""Canvases: where a latent begins, what becomes of it after each step, and of what comes out at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from darkroom.diffusion import Noise, Point, Run
+from darkroom.generation.work import Decode, Prepare, Work
+from darkroom.pixels import Pixels
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A picture of width x height, from noise alone.
+
+    It has no state: what a canvas must remember from one step to the next is
+    in `run.memory`, so that a run that is restored goes on as it was.
+    """
+
+    width: int
+    height: int
+
+    def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
+        """A run that starts at `point`. before: the picture of the canvas before this one, if there is one."""
+        yield from ()
+        return Run.begin(source, point)
+
+    def stepped(self, run: Run, point: Point) -> None:
+        """What becomes of run.x, which is at `point` now."""
+
+    def end(self, run: Run) -> Generator[Work, Any, Pixels]:
+        """The picture, (height, width, 3) uint8."""
+        pixels: Pixels = yield Decode(run.x)
+        return pixels
+
+
+@dataclass(frozen=True)
+class FromPicture(Canvas):
+    """The picture of the canvas before, brought to this one's size and drawn over from the noise of the first point.
+
+    brought: what makes (height, width, 3) of a picture, given width and height (see `darkroom.generation.frames`).
+    """
+
+    brought: Callable[[Pixels, int, int], Pixels]
+
+    def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
+        assert before is not None, "there is no picture to begin with"
+        latent = yield Prepare(self.brought(before, self.width, self.height))
+        return Run.begin(source, point, latent)

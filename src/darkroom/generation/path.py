@@ -1,0 +1,84 @@
+"""The way from noise to a picture: what a sampler asks becomes network calls, and their outputs its answers.
+
+The only place where a sampler is driven. What is asked of whom at a step is a function of that step (`Turn`), so that
+prompts, adapters, guidance and experts may come and go on the way.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darkroom.diffusion import (
+    Ask,
+    Estimate,
+    Guidance,
+    Point,
+    Points,
+    Process,
+    Question,
+    Run,
+    Sampler,
+    estimate,
+)
+from darkroom.generation.ensemble import averaged
+from darkroom.generation.work import Denoise, Row, Work
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An expert's turn in answering a question of a sampler: by which guidance, and its share of the answer.
+
+    rows: the rows that one of the guidance's asks comes to, given the network's input x (n, C, h, w) and its time: one
+    for each picture. step, of steps: where the question stands for what goes by steps. expert: whose memory it is.
+    """
+
+    process: Process
+    guidance: Guidance
+    rows: Callable[[Ask, Tensor, float], Sequence[Row]]
+    step: int = 0
+    steps: int = 1
+    expert: int = 0
+    share: float = 1.0
+
+
+def path(
+    sampler: Sampler,
+    run: Run,
+    points: Points,
+    turns: Callable[[Tensor, Point], Sequence[Turn]],
+    answered: Callable[[Estimate], Estimate] = lambda answer: answer,
+) -> Generator[Work, Any, None]:
+    """Go from the run's x, pictures (n, C, h, w) at the first of the points that are left, to the last, in run.x.
+
+    `turns` says who answers a sampler's question (x, point); where nobody does, the way ends there. What is `answered`
+    may be changed before the sampler is told.
+    """
+    asked = sampler(run, points)
+    try:
+        x, point = next(asked)
+        while shared := turns(x, point):
+            answers = []
+            for turn in shared:
+                answers.append(((yield from _taken(turn, x, point, run)), turn.share))
+            run.calls += 1
+            x, point = asked.send(answered(averaged(answers)))
+    except StopIteration:
+        return
+
+
+def _taken(turn: Turn, x: Tensor, point: Point, run: Run) -> Generator[Work, Any, Estimate]:
+    """An expert's answer."""
+    memory = run.memory.setdefault(f"guidance {turn.expert}", {})
+    question = Question(x, point, turn.process, turn.step, turn.steps, memory)
+    given, time = turn.process.network_input(x, point)
+    by_ask = [turn.rows(ask, given, time) for ask in turn.guidance.rows(question)]
+    # The rows of a picture side by side: where calls are small, they are in one.
+    outputs = yield Denoise(tuple(itertools.chain(*zip(*by_ask, strict=True))))
+    parts = [torch.cat(outputs[number :: len(by_ask)]) for number in range(len(by_ask))]
+    return estimate(turn.guidance, parts, question)

@@ -1,0 +1,152 @@
+"""What is foretold of a picture is what is then done for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+
+import pytest
+from tests import families
+
+import darkroom
+from darkroom.assembly import open_model
+from darkroom.diffusion import SAMPLERS
+from darkroom.engine.devices import place
+from darkroom.forecast.forecast import Forecaster
+from darkroom.generation import Request
+from darkroom.generation.settle import settle
+
+SETTINGS = {"prompt": "a red boat", "steps": 5, "seed": 1, "width": 64, "height": 48}
+SIMPLE = {name for name, info in SAMPLERS.items() if not info.adaptive}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    parent = tmp_path_factory.mktemp("models")
+    writers = {**families.WRITERS, "refiner": families.write_refiner}
+    return lru_cache(lambda name: writers[name](parent / name))
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    """A model of one of the families, and how often its networks were asked for what since one looked last."""
+
+    @lru_cache
+    def loaded(name, **options):
+        made = darkroom.load(folder(name), device="cpu", precision="float32", **dict(options))
+        return made, watched(made)
+
+    return loaded
+
+
+def watched(model):
+    asked = Counter()
+    networks = model.engine.networks
+
+    class Watched:
+        def __getattr__(self, name):
+            return getattr(networks, name)
+
+        def encode(self, prompts, expert=0):
+            asked["encode"] += len(prompts) * len(networks.experts[expert].text.encoders)
+            return networks.encode(prompts, expert)
+
+        def denoise(self, rows):
+            asked["denoise"] += 1
+            asked[f"expert {rows[0].expert}"] += 1
+            return networks.denoise(rows)
+
+        def prepare(self, pixels, note):
+            asked["prepare"] += 1
+            return networks.prepare(pixels, note)
+
+        def decode(self, latent, note):
+            asked["decode"] += 1
+            return networks.decode(latent, note)
+
+    model.engine.networks = Watched()
+    return asked
+
+
+def foretold(path, settings, **options):
+    with open_model(path, **options) as (name, source, refiner, members):
+        request = settle(Request.from_dict(settings), source.family, name, refiner is not None)
+        found = Forecaster(source, place("cpu", "float32"), request, refiner, members)
+    calls = Counter()
+    for phase in found._phases:
+        if not phase.tiled:
+            calls[phase.name.removeprefix(f"{phase.seat.model} ").split()[0]] += phase.calls
+            if phase.seat.role.denoises:
+                calls[phase.seat.model] += phase.calls
+    return found, calls
+
+
+def agree(model, asked, calls, settings):
+    asked.clear()
+    model.generate(Request.from_dict(settings))
+    for kind in ("encode", "denoise", "prepare", "decode"):
+        assert calls[kind] == asked[kind], kind
+    assert calls["denoise"]
+
+
+@pytest.mark.parametrize("name", families.WRITERS)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"guidance": 1.0},
+        {"prompt": "a boat AND a [cat:dog:0.5]", "negative": "rain"},
+        {"guides": ("pag:scale=2",)},
+        {"guides": ("interval:start=0.5",), "sampler": "heun"},
+        {"width": 128, "height": 96, "second_pass": "on"},
+        {"compose": "native", "width": 128, "height": 64},
+    ],
+)
+def test_every_family(name, more, folder, model):
+    settings = SETTINGS | more
+    _, calls = foretold(folder(name), settings)
+    agree(*model(name), calls, settings)
+
+
+@pytest.mark.parametrize("sampler", sorted(SIMPLE))
+def test_every_sampler(sampler, folder, model):
+    settings = SETTINGS | {"sampler": sampler}
+    _, calls = foretold(folder("sd1"), settings)
+    agree(*model("sd1"), calls, settings)
+
+
+def test_adaptive_ones_are_guessed(folder):
+    _, calls = foretold(folder("sd1"), SETTINGS | {"sampler": "dpm_adaptive"})
+    assert 5 < calls["denoise"] < 200
+
+
+@pytest.mark.parametrize("switch", [0.3, 0.8])
+def test_a_refiner(switch, folder):
+    settings = SETTINGS | {"refiner_switch": switch, "steps": 10}
+    found, calls = foretold(folder("sdxl"), settings, refiner=folder("refiner"))
+    model = darkroom.load(folder("sdxl"), device="cpu", precision="float32", refiner=folder("refiner"))
+    asked = watched(model)
+    agree(model, asked, calls, settings)
+    assert (calls[""], calls["refiner"]) == (asked["expert 0"], asked["expert 1"])
+    assert {"unet", "refiner unet", "refiner text_encoder_2"} <= set(found.weights)
+
+
+def test_an_ensemble(folder, tmp_path):
+    other = families.write_sd1(tmp_path / "other", seed=5)
+    options = {"ensemble": [f"{other}:1:every=2"]}
+    found, calls = foretold(folder("sd1"), SETTINGS, **options)
+    model = darkroom.load(folder("sd1"), device="cpu", precision="float32", **options)
+    asked = watched(model)
+    agree(model, asked, calls, SETTINGS)
+    assert calls[""] == asked["expert 0"] == 3
+    assert found.forecast("full").peak > foretold(folder("sd1"), SETTINGS)[0].forecast("full").peak
+
+
+def test_what_a_request_names_is_not_read(folder):
+    _, calls = foretold(folder("sd1"), SETTINGS | {"prompt": "a boat <lora:nowhere:0.5>"})
+    assert calls == foretold(folder("sd1"), SETTINGS)[1]
+
+
+def test_memory_for_an_ensemble(folder, tmp_path):
+    other = families.write_sd1(tmp_path / "other", seed=5)
+    assert darkroom.load(folder("sd1"), ensemble=[str(other)], memory="4GB").asked["ensemble"]

@@ -1,0 +1,89 @@
+"""A job on a canvas of its own: what must be remembered from one step to the next survives a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from tests.engine.conftest import make_job, networks  # noqa: F401
+
+from darkroom.diffusion import SAMPLERS
+from darkroom.engine import Engine
+from darkroom.generation.canvas import Canvas
+from darkroom.generation.work import Decode, Prepare, alone
+
+GROUND = np.random.default_rng(1).integers(0, 255, (32, 48, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class HalfKept(Canvas):
+    """What is on the left of a picture stays: put back after each step, as noisy as the rest."""
+
+    def begin(self, source, point, before):
+        assert before is None
+        ground = yield Prepare(GROUND)
+        run = yield from super().begin(source, point, before)
+        run.memory["canvas"] = {"ground": ground}
+        return run
+
+    def stepped(self, run, point):
+        kept = point.alpha * run.memory["canvas"]["ground"] + point.sigma * run.source(0)
+        left = torch.arange(run.x.shape[-1]) < run.x.shape[-1] // 2
+        run.x = torch.where(left, kept, run.x)
+
+    def end(self, run):
+        pixels = yield Decode(run.x)
+        pixels[:, :24] = GROUND[:, :24]
+        return pixels
+
+
+@pytest.fixture
+def make(make_job):  # noqa: F811
+    def made(**settings):
+        job = make_job(seed=3, steps=4, width=48, height=32, **settings)
+        job.passes[0] = replace(job.passes[0], canvas=HalfKept(48, 32))
+        return job
+
+    return made
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_a_job_killed_at_any_step_has_its_canvas_again(sampler, make, networks):  # noqa: F811
+    expected = alone(make(sampler=sampler).develop(), networks)
+    assert np.array_equal(expected[:, :24], GROUND[:, :24])
+    for ticks in range(2, 40):
+        engine = Engine(networks)
+        task = engine.submit(make(sampler=sampler))
+        for _ in range(ticks):
+            engine.tick()
+        if task.finished:
+            break
+        saved = task.job.snapshot()
+        task.cancel()
+        again = engine.submit(make(sampler=sampler, saved=saved))
+        engine.run()
+        np.testing.assert_array_equal(again.result(), expected)
+    assert ticks > 4
+
+
+def test_what_was_kept_is_there_at_the_end(make, networks):  # noqa: F811
+    job = make(sampler="euler")
+    seen = []
+    for work in _works(job, networks):
+        seen.append(work)
+    assert [type(work).__name__ for work in seen] == ["Encode", "Prepare", *["Denoise"] * 4, "Decode"]
+    ground = networks.prepare(GROUND)
+    torch.testing.assert_close(seen[-1].latent[..., :3], ground[..., :3])
+
+
+def _works(job, networks):  # noqa: F811
+    steps = job.develop()
+    work = next(steps)
+    while True:
+        yield work
+        try:
+            work = steps.send(work.run(networks))
+        except StopIteration:
+            return
