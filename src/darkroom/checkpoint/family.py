@@ -101,7 +101,7 @@ class Family:
         return self.factor * self.patch
 
     @property
-    def told(self) -> int:
+    def numbers(self) -> int:
         """How many numbers its network is told beside the text."""
         return {"": 0, "base": 6, "refiner": 5}[self.sizes]
 

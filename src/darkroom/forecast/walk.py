@@ -103,7 +103,7 @@ class _Walked:
                     "encode", Seat(role, model.name), str(role), partial(_encode, network), len(prompts)
                 )
         _, denoiser = model.denoiser
-        return [denoiser.blank(CLIP_LENGTH + T5_LENGTH * denoiser.joint, model.family.told)] * len(prompts)
+        return [denoiser.blank(CLIP_LENGTH + T5_LENGTH * denoiser.joint, model.family.numbers)] * len(prompts)
 
     def denoise(self, rows: Sequence[Row]) -> list[Tensor]:
         model = self.experts[rows[0].expert]

@@ -60,16 +60,22 @@ def path(
     may be changed before the sampler is told.
     """
     asked = sampler(run, points)
+    question = _sent(asked, None)
+    while question is not None and (shared := turns(*question)):
+        answers = []
+        for turn in shared:
+            answers.append(((yield from _taken(turn, *question, run)), turn.share))
+        run.calls += 1
+        question = _sent(asked, answered(averaged(answers)))
+
+
+def _sent(asked: Generator[Any, Any, None], answer: Estimate | None) -> tuple[Tensor, Point] | None:
+    """A sampler's next question; None where it has none left."""
     try:
-        x, point = next(asked)
-        while shared := turns(x, point):
-            answers = []
-            for turn in shared:
-                answers.append(((yield from _taken(turn, x, point, run)), turn.share))
-            run.calls += 1
-            x, point = asked.send(answered(averaged(answers)))
+        question: tuple[Tensor, Point] = asked.send(answer)
+        return question
     except StopIteration:
-        return
+        return None
 
 
 def _taken(turn: Turn, x: Tensor, point: Point, run: Run) -> Generator[Work, Any, Estimate]:
