@@ -10,14 +10,12 @@ from tests import families
 
 import darkroom
 from darkroom.assembly import open_model
-from darkroom.diffusion import SAMPLERS
 from darkroom.engine.devices import place
 from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Request
 from darkroom.generation.settle import settle
 
 SETTINGS = {"prompt": "a red boat", "steps": 5, "seed": 1, "width": 64, "height": 48}
-SIMPLE = {name for name, info in SAMPLERS.items() if not info.adaptive}
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +87,12 @@ def agree(model, asked, calls, settings):
     assert calls["denoise"]
 
 
-@pytest.mark.parametrize("name", families.WRITERS)
 @pytest.mark.parametrize(
-    "more",
+    ("name", "more"),
     [
-        {},
-        {"guidance": 1.0},
-        {"prompt": "a boat AND a [cat:dog:0.5]", "negative": "rain"},
-        {"guides": ("pag:scale=2",)},
-        {"guides": ("interval:start=0.5",), "sampler": "heun"},
-        {"width": 128, "height": 96, "second_pass": "on"},
-        {"compose": "native", "width": 128, "height": 64},
+        *((name, {}) for name in ("sd1", "sdxl", "refiner", "sd3", "lcm")),
+        ("sdxl", {"negative": "rain", "second_pass": "on", "width": 128, "height": 96}),
+        ("sd3", {"guides": ("slg:blocks=1,stop=1",)}),
     ],
 )
 def test_every_family(name, more, folder, model):
@@ -108,9 +101,19 @@ def test_every_family(name, more, folder, model):
     agree(*model(name), calls, settings)
 
 
-@pytest.mark.parametrize("sampler", sorted(SIMPLE))
-def test_every_sampler(sampler, folder, model):
-    settings = SETTINGS | {"sampler": sampler}
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"guidance": 1.0},
+        {"prompt": "a boat AND a [cat:dog:0.5]", "negative": "rain"},
+        {"guides": ("pag:scale=2",)},
+        {"guides": ("interval:start=0.5",), "sampler": "heun"},
+        {"compose": "native", "width": 128, "height": 64},
+        *({"sampler": name} for name in ("dpm_2", "pndm", "plms", "restart", "dpmpp_2m_cfgpp")),
+    ],
+)
+def test_every_kind_of_request(more, folder, model):
+    settings = SETTINGS | more
     _, calls = foretold(folder("sd1"), settings)
     agree(*model("sd1"), calls, settings)
 
