@@ -10,6 +10,7 @@ import torch
 
 from darkroom.checkpoint.family import Family, Preferences
 from darkroom.diffusion import Discrete, FlowSchedule, process
+from darkroom.engine import Engine
 from darkroom.generation import Request
 from darkroom.generation.job import Job
 from darkroom.networks import Conditioning
@@ -76,6 +77,28 @@ FAMILIES = {
 def settled(**settings) -> Request:
     preferences = vars(Preferences(steps=5, guidance=3.0)) | {"width": 32, "height": 32}
     return Request.from_dict({"prompt": "a toy", "seed": 1, **settings}).settled(**preferences)
+
+
+def kill_at_every_step(networks, make_job, settings, expected, calls=1):
+    """A job killed after any number of ticks, beside another one, goes on to the picture that is expected."""
+    ticks = 0
+    while True:
+        ticks += 1
+        engine = Engine(networks, calls=calls)
+        task = engine.submit(make_job(**settings))
+        bystander = engine.submit(make_job(seed=99, sampler="euler", steps=3, family=settings["family"]))
+        for _ in range(ticks):
+            engine.tick()
+        if task.finished:
+            break
+        saved = task.job.snapshot()
+        task.cancel()
+        again = engine.submit(make_job(saved=saved, **settings))
+        engine.run()
+        np.testing.assert_array_equal(again.result(), expected)
+        assert again.job.done == again.job.total
+        assert bystander.result() is not None
+    assert ticks > 4
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.engine.conftest import kill_at_every_step
 
 from darkroom.diffusion import SAMPLERS
 from darkroom.engine import Engine
@@ -65,27 +66,6 @@ def test_unguided_jobs_share_calls(networks, make_job):
 def test_a_job_killed_at_any_step_resumes_to_the_same_picture(networks, make_job, sampler, family):
     settings = {"family": family, "sampler": sampler, "steps": 4, "width": 64, "height": 64, "seed": 11}
     kill_at_every_step(networks, make_job, settings, alone(networks, make_job(**settings)))
-
-
-def kill_at_every_step(networks, make_job, settings, expected, calls=1):
-    ticks = 0
-    while True:
-        ticks += 1
-        engine = Engine(networks, calls=calls)
-        task = engine.submit(make_job(**settings))
-        bystander = engine.submit(make_job(seed=99, sampler="euler", steps=3, family=settings["family"]))
-        for _ in range(ticks):
-            engine.tick()
-        if task.finished:
-            break
-        saved = task.job.snapshot()
-        task.cancel()
-        again = engine.submit(make_job(saved=saved, **settings))
-        engine.run()
-        np.testing.assert_array_equal(again.result(), expected)
-        assert again.job.done == again.job.total
-        assert bystander.result() is not None
-    assert ticks > 4
 
 
 REFINED = {"family": "epsilon", "refiner": "velocity", "refiner_switch": 0.5}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from tests.engine.conftest import make_job, networks  # noqa: F401
+from tests.engine.conftest import kill_at_every_step, make_job, networks  # noqa: F401
 
 from darkroom.diffusion import SAMPLERS
 from darkroom.engine import Engine
@@ -42,7 +42,7 @@ class HalfKept(Canvas):
 @pytest.fixture
 def make(make_job):  # noqa: F811
     def made(**settings):
-        job = make_job(seed=3, steps=4, width=48, height=32, **settings)
+        job = make_job(**{"seed": 3, "steps": 4} | settings, width=48, height=32)
         job.passes[0] = replace(job.passes[0], canvas=HalfKept(48, 32))
         return job
 
@@ -53,37 +53,16 @@ def make(make_job):  # noqa: F811
 def test_a_job_killed_at_any_step_has_its_canvas_again(sampler, make, networks):  # noqa: F811
     expected = alone(make(sampler=sampler).develop(), networks)
     assert np.array_equal(expected[:, :24], GROUND[:, :24])
-    for ticks in range(2, 40):
-        engine = Engine(networks)
-        task = engine.submit(make(sampler=sampler))
-        for _ in range(ticks):
-            engine.tick()
-        if task.finished:
-            break
-        saved = task.job.snapshot()
-        task.cancel()
-        again = engine.submit(make(sampler=sampler, saved=saved))
-        engine.run()
-        np.testing.assert_array_equal(again.result(), expected)
-    assert ticks > 4
+    kill_at_every_step(networks, make, {"sampler": sampler, "family": "flow"}, expected)
 
 
 def test_what_was_kept_is_there_at_the_end(make, networks):  # noqa: F811
     job = make(sampler="euler")
-    seen = []
-    for work in _works(job, networks):
-        seen.append(work)
+    engine, seen = Engine(networks), []
+    task = engine.submit(job)
+    while not task.finished:
+        seen.append(task.work)
+        engine.tick()
     assert [type(work).__name__ for work in seen] == ["Encode", "Prepare", *["Denoise"] * 4, "Decode"]
     ground = networks.prepare(GROUND)
     torch.testing.assert_close(seen[-1].latent[..., :3], ground[..., :3])
-
-
-def _works(job, networks):  # noqa: F811
-    steps = job.develop()
-    work = next(steps)
-    while True:
-        yield work
-        try:
-            work = steps.send(work.run(networks))
-        except StopIteration:
-            return

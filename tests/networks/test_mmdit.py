@@ -178,7 +178,7 @@ def test_blocks_are_skipped_as_the_peer_skips_them(skip, controlled, randomise):
     residuals = residuals if controlled else None
     want = ask(theirs, given, skip_layers=list(skip), block_controlnet_hidden_states=residuals)
     told = more(given, residuals)
-    with altered(ours, [Without("blocks", tuple(skip))]):
+    with altered(ours, given[0], [Without("blocks", tuple(skip))]):
         assert error(ours(*told), want) <= 1e-4
     assert error(want, ours(*more(given, residuals))) > 0.01
 

@@ -23,6 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -107,6 +108,15 @@ class Task(Generic[AnyJob]):
     def start(self) -> None:
         self._resume(lambda: next(self.steps))
 
+    def answer(self, result: Callable[[], object]) -> None:
+        """Send the job what comes of its work, or throw what comes in its way."""
+        try:
+            value = result()
+        except Exception as error:
+            self.throw(explained(error))
+        else:
+            self.send(value)
+
     def _end(self, value: Any = None, error: BaseException | None = None) -> None:
         self.value, self.error, self.work, self.finished = value, error, None, True
 
@@ -152,7 +162,8 @@ class Engine:
             if group[0].work.rows:
                 self._share(group)
             else:
-                self._single(group[0])
+                (task,) = group
+                task.answer(partial(task.work.run, self.networks, task.note))
         self.seconds[kind] += time.perf_counter() - began
         self._sweep()
         return bool(self.tasks)
@@ -182,14 +193,6 @@ class Engine:
                 room -= len(task.work.rows)
         return group
 
-    def _single(self, task: Task[Any]) -> None:
-        try:
-            result = task.work.run(self.networks, task.note)
-        except Exception as error:
-            task.throw(explained(error))
-        else:
-            task.send(result)
-
     def _share(self, group: Sequence[Task[Any]]) -> None:
         work: Shared = group[0].work
         size = group[0].rows
@@ -204,16 +207,9 @@ class Engine:
             if fitting != size:
                 task.rows = fitting
                 task.note(f"memory did not suffice for {size} rows in a call: went on with {fitting}")
-            self._deliver(task, outputs[at : at + count])
+            when = f" at step {task.job.done + 1} of {task.job.total}"
+            task.answer(partial(task.work.made, outputs[at : at + count], when))
             at += count
-
-    def _deliver(self, task: Task[Any], outputs: Sequence[Tensor]) -> None:
-        try:
-            result = task.work.made(outputs, f" at step {task.job.done + 1} of {task.job.total}")
-        except GenerationError as error:
-            task.throw(error)
-        else:
-            task.send(result)
 
     def _call(self, work: Shared, rows: Sequence[Any], size: int) -> tuple[list[Tensor], int]:
         """The outputs of rows in calls of `size`, padded; in smaller ones from where memory does not suffice. And the

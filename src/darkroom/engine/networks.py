@@ -150,7 +150,7 @@ def called(denoiser: Denoiser, rows: Sequence[Row], placement: Placement) -> Ten
     without, freeu = [row.without for row in rows], [row.freeu for row in rows]
     with (
         applied(denoiser, denoiser.role, [row.doses for row in rows]),
-        altered(denoiser, without, freeu, denoiser.tokens(x), told.attention) as attention,
+        altered(denoiser, x, without, freeu, told.attention) as attention,
     ):
         output: Tensor = denoiser(x, times, replace(told, attention=attention))
         return output

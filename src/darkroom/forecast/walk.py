@@ -63,8 +63,9 @@ class Blank:
     networks: Mapping[Role, Any]
 
     @property
-    def denoiser(self) -> tuple[Role, Denoiser]:
-        return next((role, network) for role, network in self.networks.items() if role.denoises)
+    def denoiser(self) -> Denoiser:
+        network: Denoiser = next(network for role, network in self.networks.items() if role.denoises)
+        return network
 
 
 def phases_of(
@@ -102,17 +103,17 @@ class _Walked:
                 self._add(
                     "encode", Seat(role, model.name), str(role), partial(_encode, network), len(prompts)
                 )
-        _, denoiser = model.denoiser
+        denoiser = model.denoiser
         return [denoiser.blank(CLIP_LENGTH + T5_LENGTH * denoiser.joint, model.family.numbers)] * len(prompts)
 
     def denoise(self, rows: Sequence[Row]) -> list[Tensor]:
         model = self.experts[rows[0].expert]
-        role, denoiser = model.denoiser
+        denoiser, seat = model.denoiser, Seat(model.denoiser.role, model.name)
         for at in range(0, len(rows), ROWS):
             batch = [replace(row, doses=()) for row in rows[at : at + ROWS]]
             batch += [batch[-1]] * (ROWS - len(batch))
             size = self._size(batch[0].x)
-            self._add("denoise", Seat(role, model.name), size, partial(_denoise, denoiser, batch), kind=batch)
+            self._add("denoise", seat, size, partial(_denoise, denoiser, batch), kind=batch)
         # Not zeros, of which some guidances and samplers cannot tell a direction.
         channels = denoiser.config.out_channels
         return [row.x[:, :channels] * (1 + number / 100) for number, row in enumerate(rows)]

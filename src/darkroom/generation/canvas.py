@@ -15,8 +15,8 @@ from darkroom.pixels import Pixels
 class Canvas:
     """A picture of width x height, from noise alone.
 
-    It has no state: what a canvas must remember from one step to the next is
-    in `run.memory`, so that a run that is restored goes on as it was.
+    It has no state: what a canvas must remember from one step to the next is in `run.memory`, so that a run that is
+    restored goes on as it was.
     """
 
     width: int

@@ -204,15 +204,14 @@ class Job:
     def _rows(
         self, number: int, each: Pass, moment: Moment, told: Told, ask: Ask, x: Tensor, time: float
     ) -> list[Row]:
-        family = self.experts[number]
+        family, scale = self.experts[number], self.request.guidance
+        assert scale is not None
         text = told[self._prompt(ask.prompt, number, moment)]
         numbers = sizes(ask.prompt, self.request, family, each)
         conditioning = replace(
             text,
             sizes=torch.tensor([numbers], dtype=torch.float32) if numbers else None,
-            guidance=torch.tensor([float(self.request.guidance or 0) - 1])
-            if family.embeds_guidance
-            else None,
+            guidance=torch.tensor([float(scale) - 1]) if family.embeds_guidance else None,
         )
         doses = () if number == self._refiner else self.wording.doses(moment)
         return [Row(x, time, conditioning, number, ask.without, self.freeu, doses)]

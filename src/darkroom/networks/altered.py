@@ -27,22 +27,20 @@ MIDDLE = "mid"
 @contextmanager
 def altered(
     network: Denoiser,
+    x: Tensor,
     without: Sequence[Without | None],
     freeu: Sequence[FreeU | None] = (),
-    tokens: int = 0,
     attention: Attend | None = None,
 ) -> Iterator[Attend | None]:
-    """A network for one call: `without` and `freeu` have an entry for each of the call's rows. Gives the attention to
-    call it with, which goes on to `attention`.
-
-    tokens: how many of the tokens are the picture's (`Denoiser.tokens`). Raises InvalidRequest where the network has
-    not what is to be left out.
+    """A network for one call on x: `without` and `freeu` have an entry for each of its rows. Gives the attention to
+    call it with, which goes on to `attention`. Raises InvalidRequest where the network has not what is to be left out.
     """
     hooks = []
     for each in dict.fromkeys(filter(None, without)):
         rows = torch.tensor([own == each for own in without])
         if each.what == "attention":
-            attention = _selfish(attention or attend, attention_layers(network, each.where), rows, tokens)
+            layers = attention_layers(network, each.where)
+            attention = _selfish(attention or attend, layers, rows, network.tokens(x))
         else:
             for block in blocks(network, each.where):
                 hooks.append(block.register_forward_hook(partial(_passed, rows)))
@@ -97,7 +95,7 @@ def _selfish(inner: Attend, layers: frozenset[str], rows: Tensor, tokens: int) -
         if name not in layers:
             return gathered
         # Where text is in the sequence it comes after the picture, and sees what it always sees.
-        count = min(tokens, v.shape[2]) if tokens else v.shape[2]
+        count = min(tokens, v.shape[2])
         own = torch.cat([v[:, :, :count], gathered[:, :, count:]], dim=2)
         return torch.where(beside(rows, own), own, gathered)
 

@@ -273,11 +273,8 @@ class MMDiT(Denoiser):
         )
 
     def forward(self, x: Tensor, time: Tensor, told: Conditioning) -> Tensor:
-        attention, dtype, layers = (
-            told.attention or attend,
-            self.proj_out.weight.dtype,
-            self.config.num_layers,
-        )
+        dtype, layers = self.proj_out.weight.dtype, self.config.num_layers
+        attention = told.attention or attend
         residuals = None if told.residuals is None else told.residuals.blocks
         tokens = self.pos_embed(x.to(dtype))
         vector = F.silu(self.time_text_embed(time, told.needed("pooled").to(dtype)))
