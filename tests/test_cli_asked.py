@@ -54,6 +54,47 @@ def test_settings_and_jsonl_with_a_byte_order_mark(run, tmp_path):  # noqa: F811
     assert prompts_in(tmp_path / "out") == ["a red boat"]
 
 
+def test_parts_and_options_come_in_everywhere(run, tmp_path):  # noqa: F811
+    """What is nearest to the picture goes before: its own line, the command line, the settings file."""
+    (tmp_path / "darkroom.toml").write_text(
+        "[generate]\nheight = 64\n[generate.sampling]\nsampler = 'heun'\nsteps = 3\n[generate.guidance]\nscale = 2\n"
+    )
+    lines = [
+        {"prompt": "a", "sampling": {"sampler": "ddim:eta=0.5", "steps": 2}, "seed": 1},
+        {"prompt": "b", "width": 40, "seed": 2},
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    command = ["generate", "--prompts", "p.jsonl", "--model", "toy", "--device", "cpu", "--quiet"]
+    status, _, err = run(*command, "--schedule", "Karras:rho=5", "--width", "32")
+    assert status == 0, err
+    made = [open_picture(path)[1]["request"] for path in sorted((tmp_path / "out").iterdir())]
+    assert [each["canvas"]["width"] for each in made] == [32, 40]
+    assert {each["canvas"]["height"] for each in made} == {64}
+    assert made[0]["sampling"] == {"sampler": "ddim:eta=0.5", "schedule": "karras:rho=5", "steps": 2}
+    assert made[1]["sampling"] == {"sampler": "heun", "schedule": "karras:rho=5", "steps": 3}
+    assert {each["guidance"]["scale"] for each in made} == {2}
+    assert run("again", str(min((tmp_path / "out").iterdir())), "--model", "toy")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            '{"prompt": "a", "sampling": {"setps": 2}}',
+            "unknown setting 'setps' in sampling: did you mean 'steps'?",
+        ),
+        ('{"prompt": "a", "sampling": {"steps": 2}, "steps": 3}', "steps is given twice"),
+        ('{"prompt": "a", "canvas": [64, 64]}', "canvas is [64, 64]: give an object of settings"),
+        ('{"prompt": "a", "sampler": "euler:eta=1"}', "sampler euler has no option 'eta'"),
+    ],
+)
+def test_mistakes_in_parts_are_told_with_their_line(run, tmp_path, line, words):  # noqa: F811
+    (tmp_path / "p.jsonl").write_text(line)
+    status, _, err = run("generate", "--prompts", "p.jsonl", *QUICK)
+    assert status == 2
+    assert f"item 1: {words}" in err
+
+
 @pytest.mark.parametrize("text", ["", "\n\n", "#1 dad mug on a table\n"])
 def test_a_file_without_prompts_is_refused(run, tmp_path, text):  # noqa: F811
     (tmp_path / "p.txt").write_text(text)

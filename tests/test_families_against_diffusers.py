@@ -406,7 +406,7 @@ def test_a_refined_picture_is_made_again(folder, tmp_path, monkeypatch, capsys):
     assert main(["generate", "a boat", "--model", str(base), "--refiner", str(refiner), *given]) == 0
     picture = tmp_path / "out/7-a-boat.png"
     image, metadata = open_picture(picture)
-    assert metadata["request"]["refiner_switch"] == 0.8
+    assert metadata["request"]["xl"]["refiner_switch"] == 0.8
     assert metadata["model"]["refiner"] == "refiner"
     assert set(metadata["model"]["weights"]) == {
         *("unet", "text_encoder", "text_encoder_2", "vae"),

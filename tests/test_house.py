@@ -19,7 +19,7 @@ ORDER = {
         world evaluation train serve compat cli
     """,
     "diffusion": """
-        beta brownian philox points noise process schedule spacing run training
+        options beta brownian philox points noise process schedule spacing run training
         guidance samplers multistep plusplus solvers catalogue registry
     """,
     "networks": """
@@ -48,7 +48,8 @@ ORDER = {
         pipeline pipelines
     """,
     "generation": """
-        request wording work settle frames canvas passes templates ensemble path picture infotext job explain
+        checks parts request wording work settle frames canvas passes templates ensemble path picture infotext
+        job explain
     """,
     "cli": """
         arguments files progress asked show train evaluate checkpoints models lora merge generate again prompt plan

@@ -125,9 +125,9 @@ def test_a_latent_beyond_all_pictures_is_told_as_such(model):
 
 def test_metadata_says_everything(model, toy_folder):
     (picture,) = model.generate("a red boat", seed=7, **SETTINGS)
-    request = picture.metadata["request"]
-    assert request["seed"] == 7
-    assert {name for name, value in request.items() if value is None} <= {
+    request = darkroom.Request.from_dict(picture.metadata["request"])
+    assert request.seed == 7
+    assert {name for name, value in request.flat().items() if value is None} <= {
         "original_width",
         "original_height",
         "refiner_switch",
@@ -162,10 +162,10 @@ def test_large_pictures_take_a_second_pass(model):
 
 
 def test_a_sampler_of_ones_own_brings_its_schedule(model):
-    assert model.settle(darkroom.Request("a")).schedule == model.family.preferences.schedule
-    assert model.settle(darkroom.Request("a", sampler="euler")).schedule == "simple"
-    assert model.settle(darkroom.Request("a", sampler="euler", schedule="beta")).schedule == "beta"
-    assert model.settle(darkroom.Request("a", sampler="DPM++ 2M Karras")).schedule == "karras"
+    assert model.settle(darkroom.Request("a")).sampling.schedule == model.family.preferences.schedule
+    assert model.settle(darkroom.Request("a", sampler="euler")).sampling.schedule == "simple"
+    assert model.settle(darkroom.Request("a", sampler="euler", schedule="beta")).sampling.schedule == "beta"
+    assert model.settle(darkroom.Request("a", sampler="DPM++ 2M Karras")).sampling.schedule == "karras"
 
 
 def test_settings_that_are_no_settings_are_named(model):
@@ -212,11 +212,45 @@ def test_a_variant_that_is_not_there_is_said(toy_folder, tmp_path):
     )
 
 
-def test_a_request_is_given_alone(model):
+def test_settings_beside_a_request_change_it(model):
     request = darkroom.Request(prompt="a", steps=1, seed=1, width=32, height=32)
-    with pytest.raises(InvalidRequest, match="a Request was given and seed, count besides"):
-        model.generate(request, seed=5, count=3)
     assert model.generate(request)[0].seed == 1
+    pictures = model.generate(request, seed=5, count=2)
+    assert [picture.seed for picture in pictures] == [5, 6]
+    assert request == darkroom.Request(prompt="a", steps=1, seed=1, width=32, height=32)
+
+
+def test_several_prompts_are_several_pictures(model):
+    """Each with its own settings and steps, the settings beside them those of all."""
+    asked = ["a", darkroom.Request("b", seed=9), "c"]
+    steps, pictures = [], []
+    for event in model.stream(asked, **{**SETTINGS, "seed": 3, "count": 2}):
+        (pictures if isinstance(event, darkroom.Picture) else steps).append(event)
+    told = [picture.metadata["request"] for picture in pictures]
+    assert [(each["prompt"], each["seed"]) for each in told] == [
+        (prompt, seed) for prompt in "abc" for seed in (3, 4)
+    ]
+    assert {step.index for step in steps} == set(range(6))
+    (alone,) = model.generate("c", **{**SETTINGS, "seed": 4})
+    assert alone.image.tobytes() == pictures[5].image.tobytes()
+    assert model.generate([], **SETTINGS) == []
+    with pytest.raises(InvalidRequest, match="prompt is 3: give text"):
+        model.generate(["a", 3], **SETTINGS)
+
+
+def test_options_of_samplers_and_schedules_reach_the_picture(model):
+    def made(**settings):
+        return model.generate("a", **{**SETTINGS, "seed": 1, **settings})[0]
+
+    noisy = made(sampler="ddim:eta=1")
+    assert noisy.image.tobytes() == made(sampler="ddpm").image.tobytes()
+    assert noisy.image.tobytes() != made(sampler="ddim").image.tobytes()
+    bent = made(sampler="DDIM", schedule="Karras:rho=3")
+    assert bent.image.tobytes() != made(sampler="ddim", schedule="karras").image.tobytes()
+    assert bent.metadata["request"]["sampling"]["schedule"] == "karras:rho=3"
+    assert "Sampler: DDIM, Schedule type: Karras" in bent.parameters
+    assert "Schedule rho: 3" in bent.parameters
+    assert "Eta DDIM: 1" in noisy.parameters
 
 
 def test_steps_that_are_kept_show_what_they_showed(toy_folder, tmp_path):

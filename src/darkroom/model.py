@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Picture, Request
 from darkroom.generation.ensemble import Member
 from darkroom.generation.job import Job
+from darkroom.generation.request import Settings, takes_settings
 from darkroom.generation.settle import settle
 from darkroom.generation.templates import completed, pictures
 from darkroom.generation.wording import Extras, Wording, anchored_files
@@ -146,19 +147,20 @@ class Model:
         """Have these files open until `close`, or until nobody has the model any more."""
         self._release = weakref.finalize(self, opened.close)
 
+    @takes_settings
     def generate(
         self,
-        prompt: str | Request,
+        prompt: str | Request | Sequence[str | Request],
         *,
         callback: Callable[[Step], bool | None] | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> list[Picture]:
-        """Make pictures of a prompt.
+        """Make pictures of a prompt, or of several.
 
-        Settings are the fields of `Request`: negative, width, height, steps, guidance, sampler, schedule,
-        seed, count and so on. `callback` sees every step; when it returns False, work stops and
-        the pictures finished so far are returned. Raises InvalidRequest for settings that cannot be
-        honoured, GenerationError where the work fails.
+        Settings are those of `Request`: negative, width, height, steps, guidance, sampler, schedule, seed, count and so
+        on; of a `Request` they are changed. `callback` sees every step; when it returns False, work stops and the
+        pictures finished so far are returned. Raises InvalidRequest for settings that cannot be honoured,
+        GenerationError where the work fails.
         """
         pictures = []
         for event in self.stream(prompt, **settings):
@@ -168,17 +170,20 @@ class Model:
                 break
         return pictures
 
-    def stream(self, prompt: str | Request, **settings: Any) -> Iterator[Step | Picture]:
+    @takes_settings
+    def stream(
+        self, prompt: str | Request | Sequence[str | Request], **settings: Unpack[Settings]
+    ) -> Iterator[Step | Picture]:
         """`generate` as an iterator: a `Step` after each network call, each `Picture` as it is finished.
 
         Closing the iterator cancels what is left.
         """
-        if isinstance(prompt, Request) and settings:
-            raise InvalidRequest(
-                f"a Request was given and {', '.join(settings)} besides: set that in the Request (dataclasses.replace)"
-            )
-        request = prompt if isinstance(prompt, Request) else Request.from_dict({"prompt": prompt, **settings})
-        return self._develop(self.settle(request), request)
+        several = prompt if isinstance(prompt, list | tuple) else [prompt]
+        requests = [
+            each.replace(**settings) if isinstance(each, Request) else Request(cast(str, each), **settings)
+            for each in several
+        ]
+        return self._develop([(self.settle(each), each) for each in requests])
 
     def settle(self, request: Request) -> Request:
         """The request with everything it leaves open filled in: exactly what will be made.
@@ -188,13 +193,13 @@ class Model:
         """
         request = anchored_files(request.checked())
         settled = completed(settle(request, self.family, self.name, self.refiner is not None))
-        if settled.noise_source == "gpu" and self.placement.device.type != "cuda":
+        if settled.noise.source == "gpu" and self.placement.device.type != "cuda":
             raise InvalidRequest(
                 f"noise_source is gpu, but {self.name} is on {self.placement.device}: nv gives an NVIDIA GPU's numbers"
             )
         for expert in self._networks.experts[: 1 + len(self._members)]:
             expert.check(settled)
-        drawn = 1 if settled.dynamic == "off" else _MOST_CHECKED
+        drawn = 1 if settled.text.dynamic == "off" else _MOST_CHECKED
         for single in itertools.islice(pictures(settled), drawn):
             self._job(single)
         return settled
@@ -206,25 +211,30 @@ class Model:
         """What a request names beside the model."""
         wording = Wording(request)
         adapters = self._collection.adapters(wording.tags)
-        embeddings, notes = self._collection.embeddings(wording.texts, request.embeddings, adapters.values())
+        embeddings, notes = self._collection.embeddings(
+            wording.texts, request.text.embeddings, adapters.values()
+        )
         notes += [note for adapter in adapters.values() for note in adapter.notes]
         return Extras(adapters, tuple(embeddings.items()), tuple(dict.fromkeys(notes)))
 
-    def _develop(self, request: Request, asked: Request) -> Iterator[Step | Picture]:
-        waiting = ((i, self._job(each)) for i, each in enumerate(pictures(request)))
-        running: dict[int, Task[Job]] = {}
+    def _develop(self, requests: Sequence[tuple[Request, Request]]) -> Iterator[Step | Picture]:
+        """`requests`: each settled, and as it was asked."""
+        singles = ((single, asked) for settled, asked in requests for single in pictures(settled))
+        waiting = ((i, self._job(single), asked) for i, (single, asked) in enumerate(singles))
+        running: dict[int, tuple[Task[Job], Request]] = {}
         # Streams side by side go at the pace of whoever asks for their next step.
         engine = self.engine.beside()
         with self._drawing():
             try:
                 while True:
                     free = engine.rows * engine.calls - len(running)
-                    running |= {i: engine.submit(job) for i, job in itertools.islice(waiting, free)}
+                    for i, job, asked in itertools.islice(waiting, free):
+                        running[i] = engine.submit(job), asked
                     if not running:
                         return
-                    before = {i: task.job.done for i, task in running.items()}
+                    before = {i: task.job.done for i, (task, _) in running.items()}
                     engine.tick()
-                    for i, task in list(running.items()):
+                    for i, (task, asked) in list(running.items()):
                         job = task.job
                         if job.done > before[i]:
                             yield Step(
@@ -234,7 +244,7 @@ class Model:
                             del running[i]
                             yield self._picture(task, asked)
             finally:
-                for task in running.values():
+                for task, _ in running.values():
                     task.cancel()
 
     @contextmanager

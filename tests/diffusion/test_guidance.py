@@ -236,10 +236,7 @@ def test_dynamic_thresholding(
 @pytest.mark.parametrize("name", GUIDES)
 def test_every_way_of_guiding_takes_its_defaults_written_out(name: str) -> None:
     options = GUIDES[name].options
-    written = ",".join(
-        f"{option}={('yes' if value else 'no') if isinstance(value, bool) else value}"
-        for option, value in options.items()
-    )
+    written = ",".join(f"{option}={each.written()}" for option, each in options.items())
     assert parse_guide(f"{name}:{written}") == parse_guide(name)
 
 
@@ -249,7 +246,7 @@ def test_every_way_of_guiding_takes_its_defaults_written_out(name: str) -> None:
         ("pagg", "pag"),
         ("pag:scael=3", "scale"),
         ("pag:scale=big", "number"),
-        ("pag:scale", "pag:scale=1"),
+        ("pag:scale", "scale=3"),
         ("pag:stop=2", "0 to 1"),
         ("slg:blocks=a", "7\\+8\\+9"),
         ("off_steps:every=maybe", "yes or no"),

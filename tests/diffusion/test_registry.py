@@ -145,7 +145,7 @@ def test_points_for_a_strength() -> None:
         (5, "simple", {"rho": 7.0}, "it has none"),
         (5, "karras", {"rho": math.nan}, "rho is nan"),
         (5, "karras", {"sigma_min": math.nan}, "sigma_min is nan"),
-        (5, "align_your_steps", {"table": "sd3"}, "unknown align-your-steps table"),
+        (5, "align_your_steps", {"table": "sd3"}, "table is 'sd3': did you mean 'sd1'"),
     ],
 )
 def test_bad_schedules(steps: int, schedule: str | None, options: dict[str, Any], message: str) -> None:

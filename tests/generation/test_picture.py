@@ -16,7 +16,8 @@ from darkroom.generation import Picture, open_picture
 @pytest.fixture
 def picture() -> Picture:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    metadata = {"darkroom": "1", "request": {"prompt": "a «boat» 🌊", "seed": 5}, "model": {"name": "toy"}}
+    request = {"version": 2, "prompt": "a «boat» 🌊", "seed": 5}
+    metadata = {"darkroom": "1", "request": request, "model": {"name": "toy"}}
     text = "a «boat» 🌊\nSteps: 5, Sampler: Euler, Seed: 5, Size: 32x24"
     return Picture(Image.fromarray(pixels), 5, metadata, text)
 

@@ -43,12 +43,12 @@ def test_variations_count_up(model: Model) -> None:
     settings = {**SETTINGS, "count": 3, "variation_seed": 9, "variation_strength": 0.3}
     several = model.generate("a red boat", **settings)
     asked = [each.metadata["request"] for each in several]
-    assert [(each["seed"], each["variation_seed"]) for each in asked] == [(3, 9), (3, 10), (3, 11)]
+    assert [(each["seed"], each["noise"]["variation_seed"]) for each in asked] == [(3, 9), (3, 10), (3, 11)]
     alone = pixels(model, variation_seed=11, variation_strength=0.3)
     np.testing.assert_array_equal(np.asarray(several[2].image), alone)
     drawn = model.settle(Request(prompt="", variation_strength=0.2))
-    assert drawn.variation_seed is not None
-    assert model.settle(Request(prompt="")).variation_seed is None
+    assert drawn.noise.variation_seed is not None
+    assert model.settle(Request(prompt="")).noise.variation_seed is None
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde"])

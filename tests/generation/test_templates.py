@@ -38,7 +38,11 @@ def made(prompt: str, **settings: Any) -> list[Request]:
 
 def test_styles(shelf: Path) -> None:
     (one,) = made("a boat", negative="rain", styles=["Ink"])
-    assert (one.prompt, one.negative, one.styles) == ("a boat, ink drawing, fine lines", "rain, colour", ())
+    assert (one.prompt, one.negative, one.text.styles) == (
+        "a boat, ink drawing, fine lines",
+        "rain, colour",
+        (),
+    )
     (one,) = made("a boat", styles=["Old, photo", "Ink"])
     assert one.prompt == "an old photo of a boat, faded, ink drawing, fine lines"
     assert one.negative == "modern,  today, colour"
@@ -64,7 +68,7 @@ def test_by_lot(shelf: Path) -> None:
     several = made(prompt, negative="{a|b}", count=20, dynamic="random")
     assert len({each.prompt for each in several}) > 3
     assert {each.negative for each in several} == {"a", "b"}
-    assert {each.dynamic for each in several} == {"off"}
+    assert {each.text.dynamic for each in several} == {"off"}
     alone = made(prompt, negative="{a|b}", count=1, dynamic="random", seed=12)[0]
     assert alone == several[7]
 

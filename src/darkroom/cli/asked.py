@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import tomllib
@@ -15,7 +14,7 @@ from typing import Any
 
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
 from darkroom.files import as_text, read_text
-from darkroom.generation.request import Request, unknown_setting
+from darkroom.generation.request import PARTS, SETTINGS, Request, flattened, unknown_setting
 
 SETTINGS_FILE = "darkroom.toml"
 
@@ -68,18 +67,14 @@ class Asked:
 
 def area(request: Request) -> int:
     """The pixels that a request asks for; 0 where it leaves that to the model."""
-    return (request.width or 0) * (request.height or 0)
+    return (request.canvas.width or 0) * (request.canvas.height or 0)
 
 
 def gather(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """(options, request settings) from the command line over the settings file over the defaults."""
-    fields = {field.name for field in dataclasses.fields(Request)} - {"prompt"}
-    merged = {**_DEFAULTS, **settings_file(args.settings, fields | set(_DEFAULTS))}
-    merged |= {
-        name: value
-        for name, value in vars(args).items()
-        if value is not None and name in fields | set(_DEFAULTS)
-    }
+    known = (SETTINGS.keys() | _DEFAULTS.keys()) - {"prompt"}
+    merged = {**_DEFAULTS, **settings_file(args.settings, known)}
+    merged |= {name: value for name, value in vars(args).items() if value is not None and name in known}
     options = {name: merged.pop(name) for name in _DEFAULTS}
     for name, value in options.items():
         if any(isinstance(each, str) and not each.strip() for each in (value if name in _LISTS else [value])):
@@ -115,6 +110,8 @@ def settings_file(path: Path | None, known: set[str]) -> dict[str, Any]:
         raise InvalidRequest(
             f"{chosen}: generate is {table!r}: write [generate], and a setting a line below it"
         )
+    parts = {name: value for name, value in table.items() if name in PARTS and isinstance(value, dict)}
+    table = {**{name: value for name, value in table.items() if name not in parts}, **flattened(parts)}
     for name, value in table.items():
         if name not in known:
             raise InvalidRequest(f"unknown setting {name!r} in {chosen}: {_hint(name, known)}")
@@ -159,7 +156,7 @@ def requested(args: argparse.Namespace, settings: dict[str, Any]) -> list[Asked]
     rows, read = _rows_of(args.prompts)
 
     def asked(where: str, row: Any) -> Asked:
-        return Asked(Request.from_dict({**settings, **read(row)}).checked(), where)
+        return Asked(Request.from_dict({**settings, **flattened(read(row))}).checked(), where)
 
     return found + each(asked, rows)
 

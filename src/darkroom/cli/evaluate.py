@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.cli.arguments import a_number, a_path, a_size
-from darkroom.generation.request import COMPOSE, SECOND_PASS
+from darkroom.generation.parts import COMPOSE, SECOND_PASS
 
 if TYPE_CHECKING:
     from darkroom.evaluation.oracle import Oracle

@@ -20,6 +20,7 @@ from PIL import Image
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.files import expanded, shortened, write_numbered
 from darkroom.generation.picture import FORMATS, LONGEST_SIDE, Picture, canonical_format, format_of
+from darkroom.generation.request import Request
 from darkroom.pixels import sheet
 
 _FIELDS = (
@@ -43,15 +44,7 @@ _LONGEST = 180
 _LONGEST_PATH = 3500  # Of 4096 bytes.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
 """Names that are devices on Windows, whatever suffix follows."""
-_SAMPLE = {
-    "seed": 1,
-    "prompt": "a",
-    "sampler": "euler",
-    "steps": 1,
-    "width": 64,
-    "height": 64,
-    "guidance": 1.0,
-}
+_SAMPLE = Request("a", seed=1, sampler="euler", steps=1, width=64, height=64, guidance=1.0)
 
 
 class Files:
@@ -110,16 +103,17 @@ class Files:
 
     def save(self, picture: Picture, index: int, model: str) -> Path:
         """Write a picture under the first of its names that is free, also of other processes."""
-        name = self.template.format_map(self._known(picture.metadata["request"], index, model))
+        name = self.template.format_map(
+            self._known(Request.from_dict(picture.metadata["request"]), index, model)
+        )
         return self._write(picture, name, self.metadata)
 
     def save_grid(self, images: list[Image.Image], seed: int) -> Path:
         whole = Picture(sheet(images, gap=_GAP, ground=(24, 24, 27)), seed, {}, "")
         return self._write(whole, f"{seed}-grid", metadata=False)
 
-    def _known(self, request: Mapping[str, Any], index: int, model: str) -> dict[str, Any]:
-        known: dict[str, Any] = {name: request.get(name, "") for name in _FIELDS}
-        known |= {"index": index, "model": _plain(model), "prompt": slug(str(request.get("prompt", "")))}
+    def _known(self, request: Request, index: int, model: str) -> dict[str, Any]:
+        known = request.flat() | {"index": index, "model": _plain(model), "prompt": slug(request.prompt)}
         return known | {"date": time.strftime("%Y-%m-%d"), "time": time.strftime("%H%M%S")}
 
     def _write(self, picture: Picture, name: str, metadata: bool) -> Path:
@@ -157,7 +151,7 @@ class Files:
                 f"name template {self.template!r}: {error}; numbers take forms such as {{index:03}}"
             ) from error
 
-    def check_place(self, request: Mapping[str, Any], model: str) -> None:
+    def check_place(self, request: Request, model: str) -> None:
         """Find out now that the folder which the template makes for a request's first picture cannot be written to."""
         path = self._path(self.template.format_map(self._known(request, 0, model)))
         there = next(folder for folder in path.parents if os.path.lexists(folder))

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from darkroom.cli.arguments import a_number, a_path
 from darkroom.cli.asked import LOADING, SETTINGS_FILE, area, each, gather, requested
 from darkroom.cli.progress import loading_bar
 from darkroom.errors import DarkroomError
-from darkroom.generation.request import Request
+from darkroom.generation.checks import called
+from darkroom.generation.request import PARTS, Request
 
 if TYPE_CHECKING:
     from darkroom.generation import Picture
@@ -78,25 +79,32 @@ _TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
 
 
 def add_picture_options(command: argparse.ArgumentParser) -> None:
-    """The options that are fields of a request."""
-    pictures = command.add_argument_group("the picture")
-    for field in dataclasses.fields(Request):
-        if "each" in field.metadata:
-            pictures.add_argument(
-                f"--{field.metadata['each']}",
-                dest=field.name,
+    """The options that are settings of a request, those of each part together."""
+    own = [each for each in dataclasses.fields(Request) if each.metadata.get("help")]
+    _add_settings(command.add_argument_group("the picture"), own)
+    for part in PARTS.values():
+        _add_settings(command.add_argument_group(part.title), dataclasses.fields(part))
+
+
+def _add_settings(group: argparse._ArgumentGroup, fields: Iterable[dataclasses.Field[Any]]) -> None:
+    for field in fields:
+        help, each, choices = (field.metadata[name] for name in ("help", "each", "choices"))
+        if each:
+            group.add_argument(
+                f"--{each}",
+                dest=called(field),
                 action="append",
                 metavar="NAME[:...]",
-                help=f"{field.metadata['help']}; may be repeated",
+                help=f"{help}; may be repeated",
             )
-        elif "help" in field.metadata:
+        else:
             kind, sign = _TYPES[str(field.type).split(" ")[0]]
-            pictures.add_argument(
-                f"--{field.name.replace('_', '-')}",
-                type=str.lower if "choices" in field.metadata else kind,
-                choices=field.metadata.get("choices"),
-                metavar=None if "choices" in field.metadata else sign,
-                help=field.metadata["help"],
+            group.add_argument(
+                f"--{called(field).replace('_', '-')}",
+                type=str.lower if choices else kind,
+                choices=choices or None,
+                metavar=None if choices else sign,
+                help=help,
             )
 
 
@@ -183,14 +191,14 @@ def run(args: argparse.Namespace) -> int:
     rows = [(one.where, one.request) for one in asked]
     settled = each(lambda _, request: model.settle(request), rows)
     for one in settled:
-        files.check_place(one.single(0).to_dict(), model.name)
+        files.check_place(one.single(0), model.name)
     if files.limited:
         each(lambda _, request: files.check(*model.foretold(request)), rows)
     if options["grid"]:
         files.check_grid(
             sum(one.count for one in settled),
-            max(one.width or 0 for one in settled),
-            max(one.height or 0 for one in settled),
+            max(one.canvas.width or 0 for one in settled),
+            max(one.canvas.height or 0 for one in settled),
         )
     loaded = time.perf_counter()
     requests = [one.request for one in asked]

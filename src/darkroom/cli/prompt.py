@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         assert isinstance(denoiser, Denoiser)
         Expert(text, denoiser).check(settled)
         collection = Collection(networks, name)
-        shown = list(islice(pictures(settled), settled.count if settled.dynamic != "off" else 1))
+        shown = list(islice(pictures(settled), settled.count if settled.text.dynamic != "off" else 1))
         found = [explain(each, text, collection, name) for each in shown]
     if args.json:
         print(as_json([each.to_dict() for each in found]))

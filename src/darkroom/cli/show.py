@@ -6,10 +6,15 @@ import argparse
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from darkroom.cli.arguments import a_path
 from darkroom.files import as_json
+
+if TYPE_CHECKING:
+    from darkroom.diffusion import Option
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,13 +32,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def show_samplers(args: argparse.Namespace) -> int:
     from darkroom.diffusion import SAMPLERS, SCHEDULES
 
-    print("samplers (--sampler); those marked ~ draw new noise at every step")
+    print("samplers (--sampler NAME:option=value,...); those marked ~ draw new noise at every step")
     for name, sampler in SAMPLERS.items():
         mark = "~" if sampler.stochastic else " "
         print(f"  {name:24}{mark} {sampler.label:22} {sampler.description}")
-    print("\nnoise schedules (--schedule)")
+        _print_options(name, sampler.options)
+    print("\nnoise schedules (--schedule NAME:option=value,...)")
     for name, schedule in SCHEDULES.items():
         print(f"  {name:24}  {schedule.label:22} {schedule.description}")
+        _print_options(name, schedule.options)
     return 0
 
 
@@ -43,15 +50,15 @@ def show_guides(args: argparse.Namespace) -> int:
     print("ways of guiding (--guide NAME:option=value,...), beside --guidance and --guidance-rescale")
     for name, guide in GUIDES.items():
         print(f"  {name:10} {guide.label}: {guide.description}")
-        options = (f"{option}={_said(value)}" for option, value in guide.options.items())
-        print(f"  {'':10} {name}:{','.join(options)}")
+        _print_options(name, guide.options, 10)
     return 0
 
 
-def _said(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _print_options(name: str, options: Mapping[str, Option], indent: int = 25) -> None:
+    """What may be written behind a name, each option as it is anyhow."""
+    if options:
+        pairs = ",".join(f"{option}={each.written()}" for option, each in options.items())
+        print(f"  {'':{indent}} {name}:{pairs}")
 
 
 def show_info(args: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from darkroom.diffusion.guidance import (
     positives,
 )
 from darkroom.diffusion.noise import SOURCES, SeededNoise, Seeding
+from darkroom.diffusion.options import Option, Within
 from darkroom.diffusion.points import CLEAN, NoiseSchedule, Point, Points
 from darkroom.diffusion.process import Epsilon, Flow, Process, Sample, Velocity, process
 from darkroom.diffusion.registry import (
@@ -26,23 +27,24 @@ from darkroom.diffusion.registry import (
     points_for,
     sampler,
     sampler_info,
+    sampler_options,
     schedule_for,
 )
 from darkroom.diffusion.run import Estimate, Noise, Run, Sampler, Snapshot, Steps, count_calls, dry_run
 from darkroom.diffusion.schedule import Discrete, FlowSchedule, betas, resolution_shift
 from darkroom.diffusion.spacing import (
-    AUTOMATIC,
     SCHEDULES,
     ScheduleInfo,
     from_levels,
     from_steps,
+    parse_schedule,
     schedule_info,
+    schedule_options,
     tail,
 )
 from darkroom.diffusion.training import Rows, logit_normal, min_snr, rows, snr, spread
 
 __all__ = [
-    "AUTOMATIC",
     "CLEAN",
     "GUIDES",
     "NEGATIVE",
@@ -60,6 +62,7 @@ __all__ = [
     "Guide",
     "Noise",
     "NoiseSchedule",
+    "Option",
     "Point",
     "Points",
     "Process",
@@ -75,6 +78,7 @@ __all__ = [
     "Snapshot",
     "Steps",
     "Velocity",
+    "Within",
     "Without",
     "betas",
     "count_calls",
@@ -87,6 +91,7 @@ __all__ = [
     "min_snr",
     "parse_guides",
     "parse_sampler",
+    "parse_schedule",
     "points_for",
     "positives",
     "process",
@@ -94,8 +99,10 @@ __all__ = [
     "rows",
     "sampler",
     "sampler_info",
+    "sampler_options",
     "schedule_for",
     "schedule_info",
+    "schedule_options",
     "snr",
     "spread",
     "tail",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args, get_type_hints
 
 from darkroom.diffusion import multistep, plusplus, samplers, solvers
+from darkroom.diffusion.options import Option, options_of
 from darkroom.diffusion.run import Steps
 
 
@@ -38,19 +37,8 @@ class SamplerInfo:
     adaptive: bool = False
 
     @property
-    def options(self) -> dict[str, Any]:
-        """Its options and their defaults."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
-
-    @property
-    def choices(self) -> dict[str, tuple[str, ...]]:
-        """The words that its options of words take."""
-        function = self.function.func if isinstance(self.function, partial) else self.function
-        hints = get_type_hints(function)
-        return {
-            name: get_args(hints[name]) for name, default in self.options.items() if isinstance(default, str)
-        }
+    def options(self) -> Mapping[str, Option]:
+        return options_of(self.function)
 
 
 PLUS_PLUS = 1 / 12.5

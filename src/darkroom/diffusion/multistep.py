@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
+from darkroom.diffusion.options import Amount, Within
 from darkroom.diffusion.points import Point, Points
 from darkroom.diffusion.process import Array
 from darkroom.diffusion.run import Run, Steps
@@ -44,7 +45,7 @@ def blend(factors: Sequence[float], arrays: Sequence[Array]) -> Array:
     return total
 
 
-def lms(run: Run, points: Points, *, order: int = 4) -> Steps:
+def lms(run: Run, points: Points, *, order: Annotated[int, Within(1, 8)] = 4) -> Steps:
     """Linear multistep: the polynomial in the level through the last slopes, integrated
     (Adams-Bashforth with uneven steps; k-diffusion)."""
     schedule = points.schedule
@@ -62,7 +63,9 @@ def lms(run: Run, points: Points, *, order: int = 4) -> Steps:
         run.history = past
 
 
-def deis(run: Run, points: Points, *, order: int = 3, lower_order_final: bool = True) -> Steps:
+def deis(
+    run: Run, points: Points, *, order: Annotated[int, Within(1, 8)] = 3, lower_order_final: bool = True
+) -> Steps:
     """Diffusion exponential integrator sampler: the polynomial in the *logarithm* of the level through
     the last slopes, integrated over the level (Zhang and Chen 2022, https://arxiv.org/abs/2204.13902;
     diffusers' "logrho"). The last of few steps are of lower order, as in diffusers."""
@@ -128,7 +131,7 @@ def ipndm(run: Run, points: Points) -> Steps:
         run.history = past
 
 
-def res_multistep(run: Run, points: Points, *, eta: float = 0.0, s_noise: float = 1.0) -> Steps:
+def res_multistep(run: Run, points: Points, *, eta: Amount = 0.0, s_noise: Amount = 1.0) -> Steps:
     """Refined exponential solver, from the last two estimates: its second-order conditions are all met
     (Zhang et al. 2023, https://arxiv.org/abs/2308.02157, section 3.3; ComfyUI)."""
     for p, q in run.steps(points):
@@ -144,7 +147,7 @@ def res_multistep(run: Run, points: Points, *, eta: float = 0.0, s_noise: float 
         run.history = [(d, p.lam, below.lam)]
 
 
-def res_multistep_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
+def res_multistep_ancestral(run: Run, points: Points, *, eta: Amount = 1.0, s_noise: Amount = 1.0) -> Steps:
     """The same with fresh noise at every step."""
     return res_multistep(run, points, eta=eta, s_noise=s_noise)
 
@@ -198,8 +201,8 @@ def dpmpp_2m_sde(
     run: Run,
     points: Points,
     *,
-    eta: float = 1.0,
-    s_noise: float = 1.0,
+    eta: Amount = 1.0,
+    s_noise: Amount = 1.0,
     solver_type: Literal["midpoint", "heun"] = "midpoint",
 ) -> Steps:
     """DPM-Solver++(2M) on the reverse SDE (Lu et al. 2022, https://arxiv.org/abs/2211.01095;
@@ -218,7 +221,7 @@ def dpmpp_2m_sde(
         run.history = [(d, p.lam)]
 
 
-def dpmpp_3m_sde(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
+def dpmpp_3m_sde(run: Run, points: Points, *, eta: Amount = 1.0, s_noise: Amount = 1.0) -> Steps:
     """DPM-Solver++(3M) on the reverse SDE: first and second differences of the estimate, the second with
     k-diffusion's weight, half of what the third order would take."""
     for p, q in run.steps(points):
@@ -245,7 +248,7 @@ def unipc(
     run: Run,
     points: Points,
     *,
-    order: int = 2,
+    order: Annotated[int, Within(1, 8)] = 2,
     variant: Literal["bh1", "bh2"] = "bh2",
     lower_order_final: bool = True,
 ) -> Steps:

@@ -7,6 +7,7 @@ that is right for them lies between 0 and 1: `SamplerInfo.guidance_share` makes 
 
 from __future__ import annotations
 
+from darkroom.diffusion.options import Amount
 from darkroom.diffusion.points import Point, Points
 from darkroom.diffusion.process import Array
 from darkroom.diffusion.run import Estimate, Run, Steps
@@ -23,7 +24,7 @@ def aside(x: Array, d: Array, u: Array, p: Point, q: Point) -> Array:
     return q.alpha * d + (q.sigma / p.sigma) * (x - p.alpha * u)
 
 
-def ddim_cfgpp(run: Run, points: Points, *, eta: float = 0.0, s_noise: float = 1.0) -> Steps:
+def ddim_cfgpp(run: Run, points: Points, *, eta: Amount = 0.0, s_noise: Amount = 1.0) -> Steps:
     """DDIM's step, and Euler's, with noise at eta > 0."""
     for p, q in run.steps(points):
         answer = yield run.x, p
@@ -37,12 +38,12 @@ def euler_cfgpp(run: Run, points: Points) -> Steps:
     return ddim_cfgpp(run, points)
 
 
-def euler_ancestral_cfgpp(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
+def euler_ancestral_cfgpp(run: Run, points: Points, *, eta: Amount = 1.0, s_noise: Amount = 1.0) -> Steps:
     """The same with as much noise as the learned chain, as ComfyUI calls it."""
     return ddim_cfgpp(run, points, eta=eta, s_noise=s_noise)
 
 
-def dpmpp_2s_ancestral_cfgpp(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
+def dpmpp_2s_ancestral_cfgpp(run: Run, points: Points, *, eta: Amount = 1.0, s_noise: Amount = 1.0) -> Steps:
     """DPM-Solver++(2S) with fresh noise at every step (ComfyUI)."""
     for p, q in run.steps(points):
         answer = yield run.x, p

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
+from typing import Annotated
 
+from darkroom.diffusion.options import Amount, Share, Unbounded, Within
 from darkroom.diffusion.points import NoiseSchedule, Point, Points
 from darkroom.diffusion.process import Array
 from darkroom.diffusion.run import Estimate, Run, Steps
@@ -77,15 +79,17 @@ def churned(
 
 # The samplers.
 
+Middle = Annotated[float, Within(0, 1, above=True)]
+
 
 def euler(
     run: Run,
     points: Points,
     *,
-    s_churn: float = 0.0,
-    s_tmin: float = 0.0,
-    s_tmax: float = math.inf,
-    s_noise: float = 1.0,
+    s_churn: Amount = 0.0,
+    s_tmin: Amount = 0.0,
+    s_tmax: Unbounded = math.inf,
+    s_noise: Amount = 1.0,
 ) -> Steps:
     """Straight to where the estimate points (Karras et al. 2022, https://arxiv.org/abs/2206.00364,
     algorithm 2 without its second half)."""
@@ -95,7 +99,7 @@ def euler(
         run.x = along(x, d, p, q)
 
 
-def euler_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
+def euler_ancestral(run: Run, points: Points, *, eta: Amount = 1.0, s_noise: Amount = 1.0) -> Steps:
     """Euler further down than asked, then fresh noise up to where it was asked (k-diffusion)."""
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
@@ -103,7 +107,7 @@ def euler_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: floa
         run.x = noised(run, along(run.x, d, p, below), below, q, s_noise)
 
 
-def ddim(run: Run, points: Points, *, eta: float = 0.0) -> Steps:
+def ddim(run: Run, points: Points, *, eta: Amount = 0.0) -> Steps:
     """Denoising diffusion implicit models (Song et al. 2020, https://arxiv.org/abs/2010.02502, eq. 12).
     Without noise (eta 0) it is Euler's step; with eta 1 it is DDPM."""
     for p, q in run.steps(points):
@@ -122,10 +126,10 @@ def heun(
     run: Run,
     points: Points,
     *,
-    s_churn: float = 0.0,
-    s_tmin: float = 0.0,
-    s_tmax: float = math.inf,
-    s_noise: float = 1.0,
+    s_churn: Amount = 0.0,
+    s_tmin: Amount = 0.0,
+    s_tmax: Unbounded = math.inf,
+    s_noise: Amount = 1.0,
 ) -> Steps:
     """Euler's step again with the mean of the slopes at both its ends (Karras et al. 2022,
     https://arxiv.org/abs/2206.00364, algorithm 2)."""
@@ -145,10 +149,10 @@ def heunpp2(
     run: Run,
     points: Points,
     *,
-    s_churn: float = 0.0,
-    s_tmin: float = 0.0,
-    s_tmax: float = math.inf,
-    s_noise: float = 1.0,
+    s_churn: Amount = 0.0,
+    s_tmin: Amount = 0.0,
+    s_tmax: Unbounded = math.inf,
+    s_noise: Amount = 1.0,
 ) -> Steps:
     """Heun's step with the slope two points ahead as well, each weighed by its level: the more noise there is, the more
     the first counts alone (Heun++2, from sd-webui-samplers-scheduler; ComfyUI)."""
@@ -181,10 +185,10 @@ def dpm_2(
     run: Run,
     points: Points,
     *,
-    s_churn: float = 0.0,
-    s_tmin: float = 0.0,
-    s_tmax: float = math.inf,
-    s_noise: float = 1.0,
+    s_churn: Amount = 0.0,
+    s_tmin: Amount = 0.0,
+    s_tmax: Unbounded = math.inf,
+    s_noise: Amount = 1.0,
 ) -> Steps:
     """The whole step with the slope at its geometric middle (k-diffusion, after DPM-Solver-2)."""
     for p, q in run.steps(points):
@@ -192,7 +196,7 @@ def dpm_2(
         run.x = yield from _midpoint(points.schedule, x, p, q)
 
 
-def dpm_2_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
+def dpm_2_ancestral(run: Run, points: Points, *, eta: Amount = 1.0, s_noise: Amount = 1.0) -> Steps:
     """DPM2 further down than asked, then fresh noise up to where it was asked (k-diffusion)."""
     for p, q in run.steps(points):
         below = points.schedule.below(p, q, eta)
@@ -212,7 +216,7 @@ def _midpoint(
     return moved(schedule, x, slope(schedule, half, d2, middle), p, q)
 
 
-def dpmpp_2s_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
+def dpmpp_2s_ancestral(run: Run, points: Points, *, eta: Amount = 1.0, s_noise: Amount = 1.0) -> Steps:
     """DPM-Solver++(2S): the whole step with the estimate at its middle in lambda, then fresh noise
     (Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 1 with r = 1/2; k-diffusion)."""
     for p, q in run.steps(points):
@@ -224,7 +228,14 @@ def dpmpp_2s_ancestral(run: Run, points: Points, *, eta: float = 1.0, s_noise: f
         run.x = noised(run, along(run.x, d, p, below), below, q, s_noise)
 
 
-def dpmpp_sde(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0, r: float = 1 / 2) -> Steps:
+def dpmpp_sde(
+    run: Run,
+    points: Points,
+    *,
+    eta: Amount = 1.0,
+    s_noise: Amount = 1.0,
+    r: Middle = 1 / 2,
+) -> Steps:
     """DPM-Solver++ on the reverse SDE, one middle point a step, with noise at both (k-diffusion)."""
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
@@ -238,7 +249,7 @@ def dpmpp_sde(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.
         run.x = noised(run, along(run.x, d, p, below), below, q, s_noise, p)
 
 
-def tcd(run: Run, points: Points, *, eta: float = 0.3) -> Steps:
+def tcd(run: Run, points: Points, *, eta: Share = 0.3) -> Steps:
     """Past the next point to a share 1 - eta of its time, then back up with fresh noise (Zheng et al. 2024,
     https://arxiv.org/abs/2402.19159, algorithm 4, whose gamma is eta). It ends at the first training step, as these
     models were distilled to."""
@@ -252,7 +263,7 @@ def tcd(run: Run, points: Points, *, eta: float = 0.3) -> Steps:
         run.x = x
 
 
-def lcm(run: Run, points: Points, *, timestep_scaling: float = 10.0) -> Steps:
+def lcm(run: Run, points: Points, *, timestep_scaling: Unbounded = 10.0) -> Steps:
     """To the estimate at once, then back up with fresh noise (Song et al. 2023,
     https://arxiv.org/abs/2303.01469, algorithm 1; Luo et al. 2023, https://arxiv.org/abs/2310.04378).
 

@@ -217,7 +217,7 @@ class FlowSchedule:
         """Down to t * (1 - eta * (1 - t / t_from)) on the line, then scaled to target's alpha
         (the rectified-flow ancestral step of ComfyUI and LTX-Video)."""
         t = self.level(target)
-        down = t * (1 - eta * (1 - t / self.level(point)))
+        down = t * max(0.0, 1 - eta * (1 - t / self.level(point)))
         return Point(target.alpha, target.alpha * down / (1 - down), target.time)
 
 

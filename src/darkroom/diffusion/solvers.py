@@ -10,10 +10,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Generator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
+from darkroom.diffusion.options import Amount, Share, Within
 from darkroom.diffusion.points import NoiseSchedule, Point, Points
 from darkroom.diffusion.process import Array
 from darkroom.diffusion.run import Estimate, Run, Steps
@@ -100,7 +101,7 @@ def _ends(points: Points) -> tuple[int, float, float]:
     return skipped, points.end(0).lam if skipped else points[0].lam, schedule.at(schedule.lowest).lam
 
 
-def dpm_fast(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
+def dpm_fast(run: Run, points: Points, *, eta: Share = 1.0, s_noise: Amount = 1.0) -> Steps:
     """DPM-Solver of orders three, two and one, in as many calls as there are steps, evenly in the logarithm of the
     level; with noise at eta > 0 (k-diffusion)."""
     skipped, start, end = _ends(points)
@@ -133,17 +134,20 @@ def dpm_fast(run: Run, points: Points, *, eta: float = 1.0, s_noise: float = 1.0
         _done(run, order)
 
 
+Tolerance = Annotated[float, Within(0.0001, 10)]
+
+
 def dpm_adaptive(
     run: Run,
     points: Points,
     *,
-    order: int = 3,
-    rtol: float = 0.05,
-    atol: float = 0.0078,
-    h_init: float = 0.05,
-    accept_safety: float = 0.81,
-    eta: float = 1.0,
-    s_noise: float = 1.0,
+    order: Annotated[int, Within(2, 3)] = 3,
+    rtol: Tolerance = 0.05,
+    atol: Tolerance = 0.0078,
+    h_init: Annotated[float, Within(0.001, 10)] = 0.05,
+    accept_safety: Annotated[float, Within(0, 1)] = 0.81,
+    eta: Share = 1.0,
+    s_noise: Amount = 1.0,
 ) -> Steps:
     """DPM-Solver of two orders at once, whose difference tells how long the next step may be (k-diffusion, with an
     integral controller). How many calls it takes follows from the picture, not from the steps asked for."""
@@ -195,7 +199,7 @@ _AGAIN_FROM, _AGAIN_TO = 0.1, 2.0
 """Sigmas (sigma / alpha) between which the way is gone again."""
 
 
-def restart(run: Run, points: Points, *, s_noise: float = 1.0) -> Steps:
+def restart(run: Run, points: Points, *, s_noise: Amount = 1.0) -> Steps:
     """Heun's steps down to little noise, back up by fresh noise, and down once more (Xu et al. 2023,
     https://arxiv.org/abs/2306.14878, algorithm 1, with A1111's choice of steps: none is gone again of less than 20)."""
     schedule = points.schedule

@@ -7,15 +7,19 @@ the *training step*. A shift of a flow schedule moves the latter only, as in its
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from darkroom.diffusion.beta import beta_quantile
+from darkroom.diffusion.options import Option, Within, options_of, parse_options, with_options
 from darkroom.diffusion.points import CLEAN, NoiseSchedule, Point, Points
 from darkroom.errors import InvalidRequest, nearest
+
+Rho = Annotated[float, Within(0.1, 100)]
+Sigma = Annotated[float | None, Within(1e-6, 1e5)]
+Shape = Annotated[float, Within(0.1, 10)]
 
 
 def from_levels(schedule: NoiseSchedule, levels: Iterable[float]) -> Points:
@@ -38,6 +42,10 @@ def _range(schedule: NoiseSchedule, low: float | None, high: float | None) -> tu
     high = schedule.highest if high is None else high
     if not 0 < low < high < math.inf:
         raise InvalidRequest(f"sigma_min is {low:g} and sigma_max {high:g}: need 0 < sigma_min < sigma_max")
+    if high > schedule.highest and schedule.at(high) == schedule.at(schedule.highest):
+        raise InvalidRequest(
+            f"sigma_max is {high:g}: this model knows no more noise than {schedule.highest:g}"
+        )
     return low, high
 
 
@@ -61,9 +69,9 @@ def karras(
     schedule: NoiseSchedule,
     steps: int,
     *,
-    rho: float = 7.0,
-    sigma_min: float | None = None,
-    sigma_max: float | None = None,
+    rho: Rho = 7.0,
+    sigma_min: Sigma = None,
+    sigma_max: Sigma = None,
 ) -> Points:
     """Even in level^(1/rho): small steps at little noise
     (Karras et al. 2022, https://arxiv.org/abs/2206.00364, eq. 5)."""
@@ -72,7 +80,7 @@ def karras(
 
 
 def exponential(
-    schedule: NoiseSchedule, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
+    schedule: NoiseSchedule, steps: int, *, sigma_min: Sigma = None, sigma_max: Sigma = None
 ) -> Points:
     """Even in the logarithm of the level (k-diffusion)."""
     low, high = _range(schedule, sigma_min, sigma_max)
@@ -83,9 +91,9 @@ def polyexponential(
     schedule: NoiseSchedule,
     steps: int,
     *,
-    rho: float = 1.0,
-    sigma_min: float | None = None,
-    sigma_max: float | None = None,
+    rho: Rho = 1.0,
+    sigma_min: Sigma = None,
+    sigma_max: Sigma = None,
 ) -> Points:
     """The logarithm of the level falls with the power `rho` of the way left (k-diffusion)."""
     low, high = _range(schedule, sigma_min, sigma_max)
@@ -101,7 +109,7 @@ def polyexponential(
 
 
 def kl_optimal(
-    schedule: NoiseSchedule, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
+    schedule: NoiseSchedule, steps: int, *, sigma_min: Sigma = None, sigma_max: Sigma = None
 ) -> Points:
     """Even in the arc tangent of the level (Sabour et al. 2024, https://arxiv.org/abs/2404.14507)."""
     low, high = _range(schedule, sigma_min, sigma_max)
@@ -115,11 +123,9 @@ ALIGN_YOUR_STEPS = {
 """The published optima for ten steps, as sigma / alpha (https://research.nvidia.com/labs/toronto-ai/AlignYourSteps)."""
 
 
-def align_your_steps(schedule: NoiseSchedule, steps: int, *, table: str = "sd1") -> Points:
+def align_your_steps(schedule: NoiseSchedule, steps: int, *, table: Literal["sd1", "sdxl"] = "sd1") -> Points:
     """Optimised for one model family, `table` sd1 or sdxl; other numbers of steps are read off
     log-linearly (Sabour et al. 2024, https://arxiv.org/abs/2404.14507)."""
-    if table not in ALIGN_YOUR_STEPS:
-        raise InvalidRequest(f"unknown align-your-steps table {table!r}: {nearest(table, ALIGN_YOUR_STEPS)}")
     logs = [math.log(sigma) for sigma in ALIGN_YOUR_STEPS[table]]
 
     def level(place: float) -> float:
@@ -134,7 +140,7 @@ def align_your_steps(schedule: NoiseSchedule, steps: int, *, table: str = "sd1")
 
 
 def normal(
-    schedule: NoiseSchedule, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
+    schedule: NoiseSchedule, steps: int, *, sigma_min: Sigma = None, sigma_max: Sigma = None
 ) -> Points:
     """Even in time from the highest to the lowest trained level, fractions allowed (k-diffusion)."""
     low, high = _range(schedule, sigma_min, sigma_max)
@@ -142,7 +148,7 @@ def normal(
 
 
 def sgm_uniform(
-    schedule: NoiseSchedule, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
+    schedule: NoiseSchedule, steps: int, *, sigma_min: Sigma = None, sigma_max: Sigma = None
 ) -> Points:
     """As `normal`, but even to the end: its last step is as long as the others (Stability's sgm)."""
     low, high = _range(schedule, sigma_min, sigma_max)
@@ -160,7 +166,7 @@ def ddim_uniform(schedule: NoiseSchedule, steps: int) -> Points:
     return leading(schedule, steps, clean_end=True)
 
 
-def beta(schedule: NoiseSchedule, steps: int, *, alpha: float = 0.6, beta: float = 0.6) -> Points:
+def beta(schedule: NoiseSchedule, steps: int, *, alpha: Shape = 0.6, beta: Shape = 0.6) -> Points:
     """Whole training steps at the quantiles of a beta distribution: more at both ends
     (Lee et al. 2024, https://arxiv.org/abs/2407.12173). Where there are so many that two would
     coincide they keep their fractions."""
@@ -175,7 +181,7 @@ def leading(
     schedule: NoiseSchedule,
     steps: int,
     *,
-    steps_offset: int = 1,
+    steps_offset: Annotated[int, Within(0, 1000)] = 1,
     clean_end: bool = False,
     drop_last: bool = False,
 ) -> Points:
@@ -203,7 +209,9 @@ def trailing(schedule: NoiseSchedule, steps: int) -> Points:
     return from_steps(schedule, (round(count - i * count / steps) - 1 + schedule.first for i in range(steps)))
 
 
-def lcm(schedule: NoiseSchedule, steps: int, *, original_steps: int = 50) -> Points:
+def lcm(
+    schedule: NoiseSchedule, steps: int, *, original_steps: Annotated[int, Within(1, 1000)] = 50
+) -> Points:
     """The training steps a latent consistency model was distilled at, thinned evenly
     (Luo et al. 2023, https://arxiv.org/abs/2310.04378; diffusers' LCMScheduler)."""
     count = schedule.last - schedule.first + 1
@@ -211,7 +219,8 @@ def lcm(schedule: NoiseSchedule, steps: int, *, original_steps: int = 50) -> Poi
         raise InvalidRequest(
             f"{steps} steps of schedule lcm: it has at most original_steps = {original_steps}"
         )
-    ratio = count // original_steps
+    if not (ratio := count // original_steps):
+        raise InvalidRequest(f"original_steps is {original_steps}: the model was trained on {count}")
     picked = (original_steps - i * original_steps // steps for i in range(steps))
     return from_steps(schedule, (schedule.first + k * ratio - 1 for k in picked))
 
@@ -247,10 +256,8 @@ class ScheduleInfo:
     aliases: tuple[str, ...] = ()
 
     @property
-    def options(self) -> dict[str, Any]:
-        """Its options and their defaults."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+    def options(self) -> Mapping[str, Option]:
+        return options_of(self.function)
 
 
 AUTOMATIC = "automatic"
@@ -292,9 +299,24 @@ _NAMES = {_key(alias): info for info in _INFOS for alias in (*info.aliases, info
 
 
 def schedule_info(name: str) -> ScheduleInfo:
-    """The schedule called `name` by Darkroom, A1111, ComfyUI or diffusers. Raises InvalidRequest
+    """The schedule called `name` by Darkroom, A1111, ComfyUI or diffusers, its options aside. Raises InvalidRequest
     with the nearest name for any other."""
-    info = _NAMES.get(_key(name))
+    info = _NAMES.get(_key(name.partition(":")[0]))
     if info is None:
         raise InvalidRequest(f"unknown schedule {name!r}: {nearest(name, SCHEDULES)}")
     return info
+
+
+def parse_schedule(text: str) -> str | None:
+    """The name of a schedule and its options that a user wrote ("Karras:rho=5"), in Darkroom's words; None for
+    "automatic". Raises InvalidRequest as `schedule_info` does, and for options that it has not."""
+    if text.strip().lower() == AUTOMATIC:
+        return None
+    info = schedule_info(text)
+    return with_options(info.name, info.options, schedule_options(text))
+
+
+def schedule_options(text: str) -> dict[str, Any]:
+    """The options in the text of a schedule."""
+    info = schedule_info(text)
+    return parse_options(f"schedule {info.name}", info.options, text.partition(":")[2])

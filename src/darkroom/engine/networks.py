@@ -49,13 +49,13 @@ class Expert:
     def check(self, request: Request) -> None:
         """Raises InvalidRequest for a request that these networks cannot fulfil."""
         for name in ("prompt_2", "negative_2", "prompt_3", "negative_3"):
-            if getattr(request, name) is not None and int(name[-1]) > self.text.texts:
+            if getattr(request.text, name) is not None and int(name[-1]) > self.text.texts:
                 raise InvalidRequest(
                     f"{name} is for a text encoder that this model has not, it has {self.text.texts}: leave it out"
                 )
         for clip in self.text.clips:
-            clip.check(request.clip_skip - 1)
-        for guide in parse_guides(request.guides):
+            clip.check(request.text.clip_skip - 1)
+        for guide in parse_guides(request.guidance.guides):
             if guide.name == "pag":
                 attention_layers(self.denoiser, guide.options["layers"].split("+"))
             elif guide.name == "slg":

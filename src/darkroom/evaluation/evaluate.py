@@ -175,7 +175,8 @@ def evaluate(model: Model, oracle: Oracle, asked: Questions, folder: Path, quiet
     verdicts: list[Verdict] = []
     ceilings: dict[str, Score] = {}
     complete = False
-    aspect = (requests[0].width or 1) / (requests[0].height or 1)
+    canvas = requests[0].canvas
+    aspect = (canvas.width or 1) / (canvas.height or 1)
     try:
         with tqdm(total=len(cases), unit="picture", disable=quiet or None, dynamic_ncols=True) as bar:
             for case, request in zip(cases, requests, strict=True):
@@ -231,7 +232,7 @@ def _picture(model: Model, request: Request, path: Path) -> Image.Image:
 
 def about(model: Model, oracle: Oracle, request: Request) -> dict[str, Any]:
     """What was measured with what: model, oracle, world and settings."""
-    settings = {k: v for k, v in request.to_dict().items() if k not in ("prompt", "seed", "count")}
+    settings = {k: v for k, v in request.flat().items() if k not in ("prompt", "seed", "count")}
     return {
         "model": {"name": model.name, "weights": model.weights()},
         "oracle": oracle.hash,

@@ -73,7 +73,7 @@ def phases_of(
 ) -> list[Phase]:
     """What the first picture of a settled request takes, from text to pixels. `experts` are the model, those of an
     ensemble with their parts as `members`, and a refiner if it is to be `refined`."""
-    single = replace(next(pictures(completed(request))), noise_source="cpu")
+    single = next(pictures(completed(request))).replace(noise_source="cpu")
     others = [(each.family, member) for each, member in zip(experts[1:], members, strict=False)]
     refiner = experts[-1].family if refined else None
     walked = _Walked(experts)

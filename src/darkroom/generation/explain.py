@@ -108,20 +108,21 @@ def explain(request: Request, text: TextConditioner, collection: Collection, mod
 
     Raises InvalidRequest where its prompts cannot be read at all.
     """
-    assert request.steps is not None
+    steps = request.sampling.steps
+    assert steps is not None
     wording = Wording(request)
-    found, notes = collection.embeddings(wording.texts, request.embeddings, ())
+    found, notes = collection.embeddings(wording.texts, request.text.embeddings, ())
     wording = Wording(request, Extras({}, tuple(found.items())))
     rows: list[RowRead] = []
     for row in (*(each.name for each in positives(len(wording.weights))), "negative"):
         number = len(rows)
         weight = wording.weights[number] if number < len(wording.weights) else None
-        rows.append(RowRead(row, weight, tuple(_phases(wording, row, request.steps, text))))
+        rows.append(RowRead(row, weight, tuple(_phases(wording, row, steps, text))))
     return Explanation(
         model,
-        request.dialect,
-        request.emphasis,
-        request.steps,
+        request.text.dialect,
+        request.text.emphasis,
+        steps,
         tuple(rows),
         tuple(_adapter(tag, collection) for tag in wording.tags),
         tuple(_embedding(name, each.arrays) for name, each in found.items()),
@@ -188,7 +189,7 @@ def _embedding(name: str, arrays: Any) -> NamedRead:
 
 def _notes(request: Request, rows: list[RowRead]) -> Iterator[str]:
     """What in the prompts has no effect, or another than its author may think."""
-    dialect = dialect_of(request.dialect)
+    dialect = dialect_of(request.text.dialect)
     for name in ("prompt", "negative"):
         text = getattr(request, name)
         if tag := TAG.search(text):
@@ -196,13 +197,13 @@ def _notes(request: Request, rows: list[RowRead]) -> Iterator[str]:
                 yield f"{tag[0]} in the negative prompt is text: adapters are for the whole picture"
             elif not dialect.tagged(text)[1]:
                 yield f"{tag[0]} is text in the dialect {dialect.name}: name it with --adapter"
-        if request.dynamic == "off" and re.search(r"\{[^{}]*\|[^{}]*\}|__\w[\w/*]*__", text):
+        if request.text.dynamic == "off" and re.search(r"\{[^{}]*\|[^{}]*\}|__\w[\w/*]*__", text):
             yield f"{{a|b}} and __file__ in the {name} are text: --dynamic random draws from them"
         if not dialect.edits and re.search(r"\bAND\b|\[[^\[\]]*:[^\[\]]*\]", text):
             yield f"AND and [from:to:when] are text in the dialect {dialect.name}"
         if dialect.name == "a1111" and re.search(r"\w(\+\+?|--)(\s|$)", text):
             yield "+ and - behind a word are text in the dialect a1111: --dialect compel reads them as weights"
-    if request.emphasis == IGNORE:
+    if request.text.emphasis == IGNORE:
         yield f"weights: {EMPHASES[IGNORE]} (--emphasis ignore)"
     for row in rows:
         for phase in row.phases:

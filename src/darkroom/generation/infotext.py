@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 
-from darkroom.diffusion import SAMPLERS, SCHEDULES
+from darkroom.diffusion import sampler_info, sampler_options, schedule_info, schedule_options
 from darkroom.generation.request import Request
 
 
 def infotext(request: Request, model: str, model_hash: str, version: str, refiner: str | None = None) -> str:
     """Prompt, negative prompt, and one line of settings, of a settled request for one picture."""
-    assert request.sampler and request.schedule
+    sampling, guidance, canvas = request.sampling, request.guidance, request.canvas
+    assert sampling.sampler and sampling.schedule
     settings: dict[str, object] = {
-        "Steps": request.steps,
-        "Sampler": SAMPLERS[request.sampler].label,
-        "Schedule type": SCHEDULES[request.schedule].label,
-        "CFG scale": f"{request.guidance:g}",
+        "Steps": sampling.steps,
+        "Sampler": sampler_info(sampling.sampler).label,
+        "Schedule type": schedule_info(sampling.schedule).label,
+        "CFG scale": f"{guidance.scale:g}",
         "Seed": request.seed,
-        "Size": f"{request.width}x{request.height}",
+        "Size": f"{canvas.width}x{canvas.height}",
+        **_options(sampling.sampler, sampling.schedule),
         "Model hash": model_hash[:10],
         "Model": model,
         **(
             {}
             if refiner is None
-            else {"Refiner": refiner, "Refiner switch at": f"{request.refiner_switch:g}"}
+            else {"Refiner": refiner, "Refiner switch at": f"{request.xl.refiner_switch:g}"}
         ),
         "RNG": "CPU",
         "Version": f"Darkroom {version}",
@@ -33,6 +35,29 @@ def infotext(request: Request, model: str, model_hash: str, version: str, refine
         lines.append(f"Negative prompt: {request.negative}")
     lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in settings.items()))
     return "\n".join(lines)
+
+
+# What A1111 calls the options of samplers and schedules (`modules/shared_options.py`).
+_CALLED = {
+    "eta": "Eta",
+    "s_churn": "Sigma churn",
+    "s_tmin": "Sigma tmin",
+    "s_tmax": "Sigma tmax",
+    "s_noise": "Sigma noise",
+    "sigma_min": "Schedule min sigma",
+    "sigma_max": "Schedule max sigma",
+    "rho": "Schedule rho",
+    "alpha": "Beta schedule alpha",
+    "beta": "Beta schedule beta",
+}
+
+
+def _options(sampler: str, schedule: str) -> dict[str, object]:
+    """The options of a sampler and a schedule that A1111 has too, in its words."""
+    eta = "Eta DDIM" if sampler_info(sampler).name.startswith("ddim") else "Eta"
+    given = {**sampler_options(sampler), **schedule_options(schedule)}
+    called = {**_CALLED, "eta": eta}
+    return {called[name]: value for name, value in given.items() if name in called}
 
 
 def _quoted(value: object) -> str:

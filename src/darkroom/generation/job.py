@@ -29,19 +29,19 @@ from torch import Tensor
 
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import (
-    SAMPLERS,
     Ask,
     Estimate,
     Guidance,
     Point,
     Run,
-    Sampler,
     SeededNoise,
     Seeding,
     Snapshot,
     guidance_from,
     parse_guides,
     positives,
+    sampler,
+    sampler_info,
 )
 from darkroom.generation.ensemble import Member, shares
 from darkroom.generation.frames import fitted
@@ -92,8 +92,8 @@ class Job:
         members: Sequence[tuple[Family, Member]] = (),
     ) -> None:
         assert request.seed is not None and request.count == 1, "settle the request, then take one picture"
-        assert request.width is not None and request.height is not None
-        assert request.guidance is not None and request.sampler is not None
+        assert request.canvas.width is not None and request.canvas.height is not None
+        assert request.guidance.scale is not None and request.sampling.sampler is not None
         self.request = request
         self.family = family
         self.members = tuple(member for _, member in members)
@@ -102,9 +102,10 @@ class Job:
         self.wording = Wording(request, extras)
         self.guidance = tuple(guidance_of(request, each, self.wording.weights) for each in self.experts)
         self.freeu = next(
-            (FreeU(**each.options) for each in parse_guides(request.guides) if each.name == "freeu"), None
+            (FreeU(**each.options) for each in parse_guides(request.guidance.guides) if each.name == "freeu"),
+            None,
         )
-        self.sampler: Sampler = SAMPLERS[request.sampler].function
+        self.sampler = sampler(request.sampling.sampler)
         self.passes = passes(request, family)
         self.total = sum(each.calls for each in self.passes)
         self.done = 0
@@ -134,9 +135,10 @@ class Job:
             turns = partial(self._turns, run, each, told)
             yield from path(self.sampler, run, each.points, turns, self._answered)
             pixels = yield from each.canvas.end(run)
-        assert pixels is not None and self.request.width and self.request.height
+        size = self.request.canvas
+        assert pixels is not None and size.width and size.height
         self.total = self.done
-        return fitted(pixels, self.request.width, self.request.height)
+        return fitted(pixels, size.width, size.height)
 
     def _needed(self) -> dict[int, tuple[Prompt | None, ...]]:
         """Every prompt of every step, by the expert that makes the step, each once."""
@@ -165,7 +167,7 @@ class Job:
         else:
             run = yield from canvas.begin(source, each.points[0], before)
         run.finished = lambda run: canvas.stepped(run, each.points.end(run.step - 1))
-        if SAMPLERS[str(self.request.sampler)].brownian:
+        if sampler_info(str(self.request.sampling.sampler)).brownian:
             run.path = source.path(each.points)
         return run
 
@@ -179,7 +181,7 @@ class Job:
     def _refines(self, point: Point) -> bool:
         """Whether the refiner makes the step that starts at a point: it makes those of little noise
         (Podell et al. 2023, https://arxiv.org/abs/2307.01952, section 2.5), cut by time as in diffusers."""
-        switch, schedule = self.request.refiner_switch, self.family.schedule
+        switch, schedule = self.request.xl.refiner_switch, self.family.schedule
         assert switch is not None, "settle the request for a model with a refiner"
         count = schedule.last - schedule.first + 1
         return bool(point.time < round(count - switch * count))
@@ -204,7 +206,7 @@ class Job:
     def _rows(
         self, number: int, each: Pass, moment: Moment, told: Told, ask: Ask, x: Tensor, time: float
     ) -> list[Row]:
-        family, scale = self.experts[number], self.request.guidance
+        family, scale = self.experts[number], self.request.guidance.scale
         assert scale is not None
         text = told[self._prompt(ask.prompt, number, moment)]
         numbers = sizes(ask.prompt, self.request, family, each)
@@ -226,22 +228,23 @@ class Job:
 
 def seeding_of(request: Request, family: Family) -> Seeding:
     """How a settled request's noise comes of its seed."""
-    variation = resized = None
-    if request.variation_strength and request.variation_seed is not None:
-        variation = request.variation_seed, request.variation_strength
-    if request.seed_resize_height and request.seed_resize_width:
-        resized = request.seed_resize_height // family.factor, request.seed_resize_width // family.factor
-    return Seeding(request.noise_source, request.ensd, variation, resized)
+    noise, variation, resized = request.noise, None, None
+    if noise.variation_strength and noise.variation_seed is not None:
+        variation = noise.variation_seed, noise.variation_strength
+    if noise.resize_height and noise.resize_width:
+        resized = noise.resize_height // family.factor, noise.resize_width // family.factor
+    return Seeding(noise.source, noise.ensd, variation, resized)
 
 
 def guidance_of(request: Request, family: Family, weights: tuple[float, ...] = (1.0,)) -> Guidance:
     """How a request is guided, its prompt's parts weighing `weights`: a network that is told the scale needs no
     negative row."""
-    assert request.guidance is not None
-    scale = 1.0 if family.embeds_guidance else request.guidance
+    asked = request.guidance
+    assert asked.scale is not None
+    scale = 1.0 if family.embeds_guidance else asked.scale
     if scale != 1:
-        scale *= SAMPLERS[str(request.sampler)].guidance_share
-    return guidance_from(scale, request.guidance_rescale, weights, parse_guides(request.guides))
+        scale *= sampler_info(str(request.sampling.sampler)).guidance_share
+    return guidance_from(scale, asked.rescale, weights, parse_guides(asked.guides))
 
 
 def sizes(name: str, request: Request, family: Family, each: Pass) -> tuple[float, ...]:
@@ -249,10 +252,10 @@ def sizes(name: str, request: Request, family: Family, each: Pass) -> tuple[floa
     https://arxiv.org/abs/2307.01952, section 2.2): height before width."""
     if not family.sizes:
         return ()
-    canvas = each.canvas
-    original = request.original_height or canvas.height, request.original_width or canvas.width
-    crop = request.crop_top, request.crop_left
+    canvas, told = each.canvas, request.xl
+    original = told.original_height or canvas.height, told.original_width or canvas.width
+    crop = told.crop_top, told.crop_left
     if family.sizes == "refiner":
-        score = request.negative_aesthetic if name == "negative" else request.aesthetic
+        score = told.negative_aesthetic if name == "negative" else told.aesthetic
         return (*original, *crop, score)
     return (*original, *crop, canvas.height, canvas.width)

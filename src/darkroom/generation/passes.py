@@ -7,9 +7,10 @@ import math
 from dataclasses import dataclass
 
 from darkroom.checkpoint.family import Family
-from darkroom.diffusion import SAMPLERS, Points, count_calls, points_for, tail
+from darkroom.diffusion import Points, count_calls, points_for, sampler, tail
 from darkroom.generation.canvas import Canvas, FromPicture
 from darkroom.generation.frames import continued, fitted, stretched
+from darkroom.generation.parts import Sampling
 from darkroom.generation.request import Request
 from darkroom.language import Moment
 
@@ -50,20 +51,21 @@ class Pass:
 
 def passes(request: Request, family: Family) -> list[Pass]:
     """The passes that a settled request takes."""
-    assert request.width and request.height
-    own = request.width, request.height
-    if request.second_pass == "off":
-        return [_from_noise(own, request, family)]
-    return (_natively if request.compose == "native" else _in_proportion)(own, request, family)
+    canvas = request.canvas
+    assert canvas.width and canvas.height
+    own = canvas.width, canvas.height
+    if canvas.second_pass == "off":
+        return [_from_noise(own, request.sampling, family)]
+    return (_natively if canvas.compose == "native" else _in_proportion)(own, request, family)
 
 
 def _natively(own: tuple[int, int], request: Request, family: Family) -> list[Pass]:
     """A square of the native size, continued to the picture's proportions; what comes out is enlarged."""
     square, frame = (family.native, family.native), framed(*own, family)
-    found = [_from_noise(square, request, family)]
+    found = [_from_noise(square, request.sampling, family)]
     if frame != square:
-        found.append(_continuing(frame, request, family))
-    if request.second_pass == "on" and own != square and math.prod(own) >= math.prod(frame):
+        found.append(_continuing(frame, request.sampling, family))
+    if request.canvas.second_pass == "on" and own != square and math.prod(own) >= math.prod(frame):
         found.append(_refining(FromPicture(*own, fitted), request, family))
     return found
 
@@ -72,9 +74,12 @@ def _in_proportion(own: tuple[int, int], request: Request, family: Family) -> li
     """The picture at its own size; where that is much larger than the native one, small first."""
     small = native_size(*own, family)
     larger = math.prod(own) > _SECOND_PASS_AREA * family.native**2
-    if small == own or not (request.second_pass == "on" or larger):
-        return [_from_noise(own, request, family)]
-    return [_from_noise(small, request, family), _refining(FromPicture(*own, stretched), request, family)]
+    if small == own or not (request.canvas.second_pass == "on" or larger):
+        return [_from_noise(own, request.sampling, family)]
+    return [
+        _from_noise(small, request.sampling, family),
+        _refining(FromPicture(*own, stretched), request, family),
+    ]
 
 
 def native_size(width: int, height: int, family: Family) -> tuple[int, int]:
@@ -94,32 +99,32 @@ def framed(width: int, height: int, family: Family) -> tuple[int, int]:
     return (long, family.native) if width > height else (family.native, long)
 
 
-def _from_noise(size: tuple[int, int], request: Request, family: Family) -> Pass:
-    points = _points(request, family)
-    return Pass(Canvas(*size), points, _calls(points, request))
+def _from_noise(size: tuple[int, int], sampling: Sampling, family: Family) -> Pass:
+    points = _points(sampling, family)
+    return Pass(Canvas(*size), points, _calls(points, sampling))
 
 
-def _continuing(size: tuple[int, int], request: Request, family: Family) -> Pass:
+def _continuing(size: tuple[int, int], sampling: Sampling, family: Family) -> Pass:
     """Takes the last steps of the pass before again, on its picture continued."""
-    assert request.steps
-    points = _points(request, family, max(request.steps, _FEWEST_STEPS))
+    assert sampling.steps
+    points = _points(sampling, family, max(sampling.steps, _FEWEST_STEPS))
     time = family.schedule.first + _CONTINUING * (family.schedule.last - family.schedule.first)
     skipped = min(range(len(points) - 1), key=lambda at: abs(points[at].time - time))
     again = points[skipped:]
-    return Pass(FromPicture(*size, continued), again, _calls(again, request), skipped=skipped)
+    return Pass(FromPicture(*size, continued), again, _calls(again, sampling), skipped=skipped)
 
 
 def _refining(canvas: Canvas, request: Request, family: Family) -> Pass:
-    assert request.second_strength
-    points = _points(request, family)
-    refining = tail(points, request.second_strength, convention="a1111")
-    return Pass(canvas, refining, _calls(refining, request), before=len(points) - 1)
+    assert request.canvas.second_strength
+    points = _points(request.sampling, family)
+    refining = tail(points, request.canvas.second_strength, convention="a1111")
+    return Pass(canvas, refining, _calls(refining, request.sampling), before=len(points) - 1)
 
 
-def _points(request: Request, family: Family, steps: int | None = None) -> Points:
-    assert request.steps and request.sampler and request.schedule
-    return points_for(family.schedule, steps or request.steps, request.sampler, request.schedule)
+def _points(sampling: Sampling, family: Family, steps: int | None = None) -> Points:
+    assert sampling.steps and sampling.sampler and sampling.schedule
+    return points_for(family.schedule, steps or sampling.steps, sampling.sampler, sampling.schedule)
 
 
-def _calls(points: Points, request: Request) -> int:
-    return count_calls(SAMPLERS[str(request.sampler)].function, points)
+def _calls(points: Points, sampling: Sampling) -> int:
+    return count_calls(sampler(str(sampling.sampler)), points)

@@ -170,6 +170,8 @@ def _metadata(image: Image.Image, path: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict) or "request" not in found:
         raise InvalidRequest(f"{path} holds no Darkroom metadata: it was made elsewhere, or saved without it")
     request, numerics = found["request"], found.get("numerics")
-    if isinstance(request, dict) and isinstance(numerics, dict) and numerics.get("version") in (1, 2):
-        request.setdefault("compose", "own")  # There was no choice yet.
+    if isinstance(request, dict) and "version" not in request:
+        request["version"] = 1
+        if isinstance(numerics, dict) and numerics.get("version") in (1, 2):
+            request.setdefault("compose", "own")  # There was no choice yet.
     return found

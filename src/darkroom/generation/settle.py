@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from darkroom.checkpoint.family import Family
-from darkroom.diffusion import schedule_for
+from darkroom.diffusion import sampler_info, schedule_for
 from darkroom.errors import InvalidRequest
 from darkroom.generation.request import Request
 
@@ -18,15 +18,15 @@ def settle(request: Request, family: Family, name: str, refined: bool = False) -
     InvalidRequest for what the model cannot do.
     """
     check_drawable(family, name)
-    if request.refiner_switch is not None and not refined:
+    if (switch := request.xl.refiner_switch) is not None and not refined:
         raise InvalidRequest(
-            f"refiner_switch is {request.refiner_switch}, but {name} was loaded without a refiner: "
+            f"refiner_switch is {switch}, but {name} was loaded without a refiner: "
             "give one (load(..., refiner=...), --refiner)"
         )
     preferences = family.preferences
-    sampler = request.checked().sampler
+    sampler = request.checked().sampling.sampler
     schedule = preferences.schedule
-    if sampler not in (None, preferences.sampler):
+    if sampler is not None and sampler_info(sampler) != sampler_info(preferences.sampler):
         schedule = schedule_for(family.schedule, sampler)
     settled = request.settled(
         width=family.native,
@@ -54,7 +54,7 @@ def check_drawable(family: Family, name: str) -> None:
 def check_size(request: Request, family: Family) -> None:
     """Raises InvalidRequest for a settled request of a size that a family cannot draw."""
     unit, largest = family.unit, family.largest
-    for name, side in (("width", request.width), ("height", request.height)):
+    for name, side in (("width", request.canvas.width), ("height", request.canvas.height)):
         assert side is not None
         if side % unit:
             near = max(unit, side - side % unit)

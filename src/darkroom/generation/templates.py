@@ -139,20 +139,18 @@ def _read_lines(file: Path, changed: int, size: int) -> tuple[str, ...]:
 def completed(request: Request) -> Request:
     """A request with its styles in its prompts, and with as many pictures as there are combinations where all of them
     are asked for and no other count is. Raises InvalidRequest for a style or a wildcard that there is not."""
-    if request.styles:
+    if request.text.styles:
         known = styles()
         prompt, negative = request.prompt, request.negative
-        for name in request.styles:
+        for name in request.text.styles:
             if name not in known:
                 hint = nearest(name, known) if known else f"there are none, put them into {styles_files()[0]}"
                 raise InvalidRequest(f"there is no style {name!r}: {hint}")
             prompt, negative = known[name].applied(prompt, negative)
-        request = _checked(
-            dataclasses.replace(request, prompt=prompt, negative=negative, styles=()), "its styles"
-        )
-    if request.dynamic == "all" and request.count == 1:
+        request = _checked(request.replace(prompt=prompt, negative=negative, styles=()), "its styles")
+    if request.text.dynamic == "all" and request.count == 1:
         count = count_combinations(request.prompt, lines, MAX_COUNT)
-        request = dataclasses.replace(request, count=max(count, 1))
+        request = request.replace(count=max(count, 1))
     return request
 
 
@@ -167,21 +165,21 @@ def _checked(request: Request, with_: str) -> Request:
 def pictures(request: Request) -> Iterator[Request]:
     """A completed request for each of its pictures: prompts drawn by lot with that picture's seed, or in turn."""
     turns: Iterator[str] | None = None
-    if request.dynamic == "all":
+    if request.text.dynamic == "all":
         turns = itertools.cycle(itertools.islice(combinations(request.prompt, lines), request.count))
     for number in range(request.count):
         single = request.single(number)
-        if request.dynamic != "off":
-            drawn_now = dataclasses.replace(single, dynamic="off", **_drawn(single, turns))
+        if request.text.dynamic != "off":
+            drawn_now = single.replace(dynamic="off", **_drawn(single, turns))
             single = _checked(drawn_now, "what its wildcards and choices stand for")
         yield single
 
 
 def _drawn(single: Request, turns: Iterator[str] | None) -> dict[str, Any]:
     """Every prompt of a picture without anything that is left to lot."""
-    found = {}
+    found, settings = {}, single.flat()
     for name in PROMPTS:
-        text = getattr(single, name)
+        text = settings[name]
         if name == "prompt" and turns is not None:
             found[name] = next(turns, "")
         elif text is not None:
@@ -192,5 +190,6 @@ def _drawn(single: Request, turns: Iterator[str] | None) -> dict[str, Any]:
 def template_of(asked: Request, made: Request) -> dict[str, Any]:
     """What of a picture's prompts was asked for in other words than they were made from."""
     names = (*PROMPTS, "styles", "dynamic")
-    asked_for, made_from = asked.to_dict(), made.to_dict()
-    return {name: asked_for[name] for name in names if asked_for[name] != made_from[name]}
+    asked_for, made_from = asked.flat(), made.flat()
+    others = {name: asked_for[name] for name in names if asked_for[name] != made_from[name]}
+    return {name: list(each) if isinstance(each, tuple) else each for name, each in others.items()}

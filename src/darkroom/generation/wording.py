@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from darkroom.adapters.adapter import Adapter
 from darkroom.adapters.applied import TextChanges
@@ -39,7 +39,7 @@ class Wording:
         self.request = request
         self.extras = extras or Extras()
         prompts, tags = zip(*map(self._untagged, _three(request, "prompt")), strict=True)
-        parts = [read(text, request.dialect) for text in prompts]
+        parts = [read(text, request.text.dialect) for text in prompts]
         self.weights = tuple(part.weight for part in parts[0])
         named = dict.fromkeys([*map(parse_tag, request.adapters), *(tag for each in tags for tag in each)])
         self.tags: tuple[Tag, ...] = tuple(named)
@@ -49,7 +49,7 @@ class Wording:
             for number, row in enumerate(positives(len(self.weights)))
         }
         negatives = _three(request, "negative")
-        self._scripts["negative"] = tuple(read_whole(text, request.dialect) for text in negatives)
+        self._scripts["negative"] = tuple(read_whole(text, request.text.dialect) for text in negatives)
         self.texts = (*prompts, *negatives)
         self.says_no = any(negatives)
         """Whether there is a negative prompt."""
@@ -65,41 +65,40 @@ class Wording:
 
     def prompt(self, row: str, moment: Moment, adapted: bool = True) -> Prompt:
         """What that row is told at a step, equal where it is the same; not `adapted`: by encoders without adapters."""
-        request = self.request
+        text = self.request.text
         doses = self.doses(moment, text=True) if adapted else ()
         return Prompt(
             tuple(script.at(moment) for script in self._scripts[row]),
-            request.dialect,
-            request.emphasis,
-            request.clip_skip - 1,
+            text.dialect,
+            text.emphasis,
+            text.clip_skip - 1,
             TextChanges(doses) if doses else None,
             self.extras.embeddings,
         )
 
     def _untagged(self, text: str) -> tuple[str, tuple[Tag, ...]]:
-        return dialect_of(self.request.dialect).tagged(text)
+        return dialect_of(self.request.text.dialect).tagged(text)
 
 
 def anchored_files(request: Request) -> Request:
     """The request with every file that it names beside the model, in its prompts too, named as from any folder."""
-    found = replace(
-        request,
-        adapters=tuple(map(anchored, request.adapters)),
-        embeddings=tuple(map(anchored, request.embeddings)),
+    text = request.text
+    found = request.replace(
+        adapters=tuple(map(anchored, request.adapters)), embeddings=tuple(map(anchored, text.embeddings))
     )
-    if dialect_of(request.dialect).tagged is not tagged:
+    if dialect_of(text.dialect).tagged is not tagged:
         return found
-    return replace(
-        found,
+    return found.replace(
         prompt=anchored_tags(request.prompt),
-        prompt_2=request.prompt_2 and anchored_tags(request.prompt_2),
-        prompt_3=request.prompt_3 and anchored_tags(request.prompt_3),
+        prompt_2=text.prompt_2 and anchored_tags(text.prompt_2),
+        prompt_3=text.prompt_3 and anchored_tags(text.prompt_3),
     )
 
 
 def _three(request: Request, name: str) -> tuple[str, ...]:
     """A prompt for each text encoder: one, where no encoder has its own."""
-    first, *others = (getattr(request, each) for each in (name, f"{name}_2", f"{name}_3"))
+    settings = request.flat()
+    first, *others = (settings[each] for each in (name, f"{name}_2", f"{name}_3"))
     if others == [None, None]:
         return (first,)
     return (first, *(first if each is None else each for each in others))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from darkroom.diffusion.guidance.classifier_free import ClassifierFree
@@ -14,18 +13,18 @@ from darkroom.diffusion.guidance.question import Guidance, Without
 from darkroom.diffusion.guidance.rescaled import Rescaled
 from darkroom.diffusion.guidance.thresholded import Thresholded
 from darkroom.diffusion.guidance.worse import AwayFromWorse
+from darkroom.diffusion.options import Option, Within, parse_options
 from darkroom.errors import InvalidRequest, nearest
 
 
 @dataclass(frozen=True)
 class GuideInfo:
-    """A way of guiding as users know it: its options with their defaults, and the words that some of them take."""
+    """A way of guiding as users know it."""
 
     name: str
     label: str
     description: str
-    options: Mapping[str, float | bool | str]
-    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    options: Mapping[str, Option]
 
 
 class Guide(NamedTuple):
@@ -35,55 +34,59 @@ class Guide(NamedTuple):
     options: Mapping[str, Any]
 
 
-_PART: Mapping[str, float] = {"start": 0.0, "stop": 1.0}
+_SHARE = Within(0, 1)
+
+
+def _part(start: float = 0.0, stop: float = 1.0) -> Mapping[str, Option]:
+    return {"start": Option(start, _SHARE), "stop": Option(stop, _SHARE)}
+
 
 GUIDES: Mapping[str, GuideInfo] = {
     each.name: each
     for each in (
-        GuideInfo("interval", "guidance interval", "Guide on the steps from start up to stop only.", _PART),
+        GuideInfo("interval", "guidance interval", "Guide on the steps from start up to stop only.", _part()),
         GuideInfo(
             "off_steps",
             "negative guidance off-steps",
             "Leave the negative prompt out of every second step (every: of each) once sigma is under `below`.",
-            {"below": 1.0, "every": False},
+            {"below": Option(1.0), "every": Option(False)},
         ),
         GuideInfo(
             "apg",
             "adaptive projected guidance",
             "High guidance without burnt colours: without (eta) what guidance adds along the picture itself.",
-            {"eta": 0.0, "threshold": 15.0, "momentum": -0.5},
+            {"eta": Option(0.0), "threshold": Option(15.0), "momentum": Option(-0.5)},
         ),
         GuideInfo(
             "threshold",
             "dynamic thresholding",
             "High guidance in the value range of a lower scale (mimic).",
             {
-                "mimic": 7.0,
-                "percentile": 1.0,
-                "measure": "range",
-                "centre": "mean",
-                "channels": True,
-                "share": 1.0,
+                "mimic": Option(7.0),
+                "percentile": Option(1.0, _SHARE),
+                "measure": Option("range", words=("range", "spread")),
+                "centre": Option("mean", words=("mean", "zero")),
+                "channels": Option(True),
+                "share": Option(1.0, _SHARE),
             },
-            {"measure": ("range", "spread"), "centre": ("mean", "zero")},
         ),
         GuideInfo(
             "pag",
             "perturbed-attention guidance",
             "Away from what the network makes without the self-attention of some layers (joined by +).",
-            {"scale": 3.0, "layers": "mid", **_PART},
+            {"scale": Option(3.0), "layers": Option("mid"), **_part()},
         ),
         GuideInfo(
             "slg",
             "skip-layer guidance",
             "Stable Diffusion 3: away from what the network makes without some blocks (joined by +).",
-            {"scale": 2.8, "blocks": "7+8+9", "start": 0.01, "stop": 0.2},
+            {"scale": Option(2.8), "blocks": Option("7+8+9"), **_part(0.01, 0.2)},
         ),
         GuideInfo(
             "freeu",
             "FreeU",
             "U-Nets: more of what the way up knows (b1, b2), less of what the skip connections add (s1, s2).",
-            {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2},
+            {name: Option(value) for name, value in {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}.items()},
         ),
     )
 }
@@ -95,39 +98,11 @@ def parse_guide(text: str) -> Guide:
     name, _, rest = text.strip().partition(":")
     if name not in GUIDES:
         raise InvalidRequest(f"unknown way of guiding {name!r}: {nearest(name, GUIDES)}")
-    info = GUIDES[name]
-    options: dict[str, Any] = dict(info.options)
-    for pair in filter(None, (each.strip() for each in rest.split(","))):
-        option, equals, value = (each.strip() for each in pair.partition("="))
-        if option not in options or not equals:
-            hint = nearest(option, options) if equals else f"write it as in {name}:{next(iter(options))}=1"
-            raise InvalidRequest(f"{name} has no option {pair!r}: {hint}")
-        options[option] = _value(info, option, value)
-    for bound in ("start", "stop", "percentile", "share", "every"):
-        if bound in options and not 0 <= options[bound] <= 1:
-            raise InvalidRequest(f"{name}:{bound} is {options[bound]:g}: choose 0 to 1")
+    known = GUIDES[name].options
+    options = {option: each.default for option, each in known.items()} | parse_options(name, known, rest)
     if "blocks" in options:
         _numbers(options["blocks"])
     return Guide(name, options)
-
-
-def _value(info: GuideInfo, option: str, text: str) -> float | bool | str:
-    default = info.options[option]
-    if isinstance(default, bool):
-        if text.lower() not in ("yes", "no", "true", "false", "1", "0"):
-            raise InvalidRequest(f"{info.name}:{option} is {text!r}: say yes or no")
-        return text.lower() in ("yes", "true", "1")
-    if isinstance(default, str):
-        if option in info.words and text not in info.words[option]:
-            raise InvalidRequest(f"{info.name}:{option} is {text!r}: {nearest(text, info.words[option])}")
-        return text
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InvalidRequest(f"{info.name}:{option} is {text!r}: give a number, such as {default:g}")
-    return value
 
 
 def parse_guides(texts: Iterable[str]) -> tuple[Guide, ...]:

@@ -1,0 +1,246 @@
+"""The parts of a request, each a few settings that belong together. None means: as the model prefers.
+
+Settings have names of their own across all parts, as command lines and keywords give them (`checks.called`): the scale
+of `Guidance` is `guidance` there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from darkroom.diffusion import SOURCES, parse_guides, parse_sampler, parse_schedule
+from darkroom.errors import InvalidRequest
+from darkroom.generation.checks import a_number, a_text, a_whole, checked, one_of, setting, some_texts
+from darkroom.language import DIALECTS, EMPHASES, ORIGINAL
+
+MAX_STEPS = 1_000
+MAX_SIDE = 8_192
+MAX_SEED = 2**63 - 1
+MAX_ENSD = 2**31 - 1
+DYNAMIC = ("off", "random", "all")
+COMPOSE = ("native", "own")
+SECOND_PASS = ("auto", "on", "off")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some settings; `title` is what they are about."""
+
+    title: ClassVar[str]
+
+    def checked(self) -> Self:
+        """The part with its values in canonical form, or InvalidRequest naming the value and the remedy."""
+        return dataclasses.replace(self, **checked(self))
+
+
+@dataclass(frozen=True)
+class Canvas(Part):
+    """How large the picture is, and in which passes it gets there."""
+
+    title: ClassVar[str] = "the canvas"
+
+    width: int | None = setting(
+        None,
+        a_whole(8, MAX_SIDE, multiple=8),
+        "width in pixels, a multiple of 8 (default: the model's native size: 128 for pocket, 512 for SD 1)",
+    )
+    height: int | None = setting(
+        None,
+        a_whole(8, MAX_SIDE, multiple=8),
+        "height in pixels, a multiple of 8 (default: the model's native size)",
+    )
+    compose: str | None = one_of(
+        None,
+        COMPOSE,
+        "native: draw at the model's native size, then continue the picture to its proportions and enlarge it; "
+        "own: in its own proportions from the start (default: the model's)",
+    )
+    second_pass: str = one_of(
+        "auto",
+        SECOND_PASS,
+        "draw large pictures small first, then refine them enlarged; off draws at the full size at once",
+    )
+    second_strength: float | None = setting(
+        None,
+        a_number(0.0, 1.0, above=True),
+        "how much of the second pass is drawn anew, above 0 and up to 1 (default: the model's)",
+    )
+
+
+def _sampler(name: str, given: object) -> str:
+    """Checks a sampler's name and options; a schedule may be joined to it."""
+    if not isinstance(given, str):
+        raise InvalidRequest(f"{name} is {given!r}: give a name, see 'darkroom samplers'")
+    parse_sampler(given)
+    return given
+
+
+def _schedule(name: str, given: object) -> str | None:
+    return parse_schedule(str(given))
+
+
+@dataclass(frozen=True)
+class Sampling(Part):
+    """The way from noise to the picture."""
+
+    title: ClassVar[str] = "sampling"
+
+    sampler: str | None = setting(
+        None,
+        _sampler,
+        "sampler, with its options: euler:s_churn=10, see 'darkroom samplers' (default: the model's)",
+    )
+    schedule: str | None = setting(
+        None,
+        _schedule,
+        "noise schedule, with its options: karras:rho=5, see 'darkroom samplers' (default: the sampler's)",
+    )
+    steps: int | None = setting(
+        None, a_whole(1, MAX_STEPS), f"sampling steps, 1 to {MAX_STEPS:,} (default: the model's)"
+    )
+
+    def checked(self) -> Self:
+        found = super().checked()
+        if found.sampler is None:
+            return found
+        sampler, implied = parse_sampler(found.sampler)
+        schedule = implied if self.schedule is None else found.schedule
+        return dataclasses.replace(found, sampler=sampler, schedule=schedule)
+
+
+def _guides(name: str, given: object) -> tuple[str, ...]:
+    guides = some_texts(name, given)
+    parse_guides(guides)
+    return guides
+
+
+@dataclass(frozen=True)
+class Guidance(Part):
+    """How much the prompt counts."""
+
+    title: ClassVar[str] = "guidance"
+
+    scale: float | None = setting(
+        None,
+        a_number(0.0, 1000.0),
+        "classifier-free guidance scale, 1 turns it off (default: the model's)",
+        name="guidance",
+    )
+    rescale: float = setting(
+        0.0,
+        a_number(0.0, 1.0),
+        "pull guided contrast back, 0 to 1 (Lin et al. 2023)",
+        name="guidance_rescale",
+    )
+    guides: tuple[str, ...] = setting(
+        (),
+        _guides,
+        "another way of guiding, with its options: pag:scale=3,stop=0.8, see 'darkroom guides'",
+        each="guide",
+    )
+
+
+@dataclass(frozen=True)
+class Noise(Part):
+    """What comes of the seed."""
+
+    title: ClassVar[str] = "noise"
+
+    source: str = one_of(
+        "cpu", tuple(SOURCES), "where noise comes from, in A1111's words", name="noise_source"
+    )
+    ensd: int = setting(
+        0, a_whole(-MAX_ENSD, MAX_ENSD), "added to the seed for all noise but the first, as A1111's ENSD"
+    )
+    variation_seed: int | None = setting(
+        None,
+        a_whole(-1, MAX_SEED),
+        "seed of variations: with variation_strength it counts up instead of the seed (default: random)",
+    )
+    variation_strength: float = setting(
+        0.0, a_number(0.0, 1.0), "how far towards its noise the picture begins, 0 to 1"
+    )
+    resize_width: int | None = setting(
+        None,
+        a_whole(8, MAX_SIDE),
+        "width of the picture that the seed is known from: with its height, one of another size looks alike",
+        name="seed_resize_width",
+    )
+    resize_height: int | None = setting(
+        None,
+        a_whole(8, MAX_SIDE),
+        "height of the picture that the seed is known from",
+        name="seed_resize_height",
+    )
+
+    def checked(self) -> Self:
+        if (self.resize_width is None) != (self.resize_height is None):
+            raise InvalidRequest("seed_resize_width and seed_resize_height go together: give both, or none")
+        return super().checked()
+
+
+@dataclass(frozen=True)
+class Text(Part):
+    """How prompts are read, and what there is of them beside the first."""
+
+    title: ClassVar[str] = "the prompt"
+
+    prompt_2: str | None = setting(
+        None, a_text, "SDXL, SD 3: another prompt for the second text encoder (default: the prompt)"
+    )
+    negative_2: str | None = setting(None, a_text, "its negative prompt (default: the negative prompt)")
+    prompt_3: str | None = setting(None, a_text, "SD 3: another prompt for T5 (default: the prompt)")
+    negative_3: str | None = setting(None, a_text, "its negative prompt (default: the negative prompt)")
+    styles: tuple[str, ...] = setting(
+        (),
+        some_texts,
+        "a saved style: text to put around the prompt, see 'darkroom prompt --help'",
+        each="style",
+    )
+    dynamic: str = one_of(
+        "off", DYNAMIC, "draw from {one|another} and __file__ in the prompts: by lot, or all in turn"
+    )
+    dialect: str = one_of("a1111", tuple(DIALECTS), "language of the prompts, see 'darkroom prompt --help'")
+    emphasis: str = one_of(ORIGINAL, tuple(EMPHASES), "what weights in a prompt do, in A1111's words")
+    clip_skip: int = setting(
+        1,
+        a_whole(1, 100),
+        "which of CLIP's layers is used, counted back from the one that the model was trained with (1)",
+    )
+    embeddings: tuple[str, ...] = setting(
+        (),
+        some_texts,
+        "a textual inversion beside the library's: a file, whose name stands for it, or NAME=FILE",
+        each="embedding",
+    )
+
+
+@dataclass(frozen=True)
+class XL(Part):
+    """What only Stable Diffusion XL and its refiner are told."""
+
+    title: ClassVar[str] = "SDXL"
+
+    original_width: int | None = setting(
+        None, a_whole(1, 4 * MAX_SIDE), "width the picture claims to have had (default: its own)"
+    )
+    original_height: int | None = setting(
+        None, a_whole(1, 4 * MAX_SIDE), "height the picture claims to have had (default: its own)"
+    )
+    crop_left: int = setting(
+        0, a_whole(0, 4 * MAX_SIDE), "columns cut off at the left, 0 for a centred picture"
+    )
+    crop_top: int = setting(0, a_whole(0, 4 * MAX_SIDE), "rows cut off at the top, 0 for a centred picture")
+    aesthetic: float = setting(
+        6.0, a_number(0.0, 10.0), "refiner: how beautiful the picture is to be, 0 to 10"
+    )
+    negative_aesthetic: float = setting(
+        2.5, a_number(0.0, 10.0), "refiner: how beautiful what it is to differ from is"
+    )
+    refiner_switch: float | None = setting(
+        None,
+        a_number(0.0, 1.0, above=True),
+        "share of the way from noise to picture after which the refiner takes over (default: 0.8)",
+    )
