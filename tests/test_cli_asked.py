@@ -61,7 +61,7 @@ def test_parts_and_options_come_in_everywhere(run, tmp_path):  # noqa: F811
     )
     lines = [
         {"prompt": "a", "sampling": {"sampler": "ddim:eta=0.5", "steps": 2}, "seed": 1},
-        {"prompt": "b", "width": 40, "seed": 2},
+        {"version": 2, "prompt": "b", "width": 40, "seed": 2},
     ]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
     command = ["generate", "--prompts", "p.jsonl", "--model", "toy", "--device", "cpu", "--quiet"]
@@ -86,6 +86,7 @@ def test_parts_and_options_come_in_everywhere(run, tmp_path):  # noqa: F811
         ('{"prompt": "a", "sampling": {"steps": 2}, "steps": 3}', "steps is given twice"),
         ('{"prompt": "a", "canvas": [64, 64]}', "canvas is [64, 64]: give an object of settings"),
         ('{"prompt": "a", "sampler": "euler:eta=1"}', "sampler euler has no option 'eta'"),
+        ('{"prompt": "a", "version": 3}', "the request is of version 3, up to 2 is read: update Darkroom"),
     ],
 )
 def test_mistakes_in_parts_are_told_with_their_line(run, tmp_path, line, words):  # noqa: F811
@@ -120,6 +121,12 @@ def test_a_file_without_prompts_is_refused(run, tmp_path, text):  # noqa: F811
         ("guidance_scale = 7", ["it is called guidance here"]),
         ("num_inference_steps = 7", ["it is called steps here"]),
         ("stepz = 7", ["did you mean 'steps'"]),
+        ("sampling = 5", ["darkroom.toml: sampling is 5: give an object of settings"]),
+        (
+            "sampling = {stepz = 5}",
+            ["darkroom.toml: unknown setting 'stepz' in sampling: did you mean 'steps'"],
+        ),
+        ("sampling = {steps = 5}\nsteps = 4", ["darkroom.toml: steps is given twice"]),
     ],
 )
 def test_settings_of_the_wrong_type_are_one_line(run, tmp_path, line, words):  # noqa: F811

@@ -51,6 +51,30 @@ def test_variations_count_up(model: Model) -> None:
     assert model.settle(Request(prompt="")).noise.variation_seed is None
 
 
+def test_a1111_is_told_how_noise_came_of_the_seed(model: Model) -> None:
+    asked = {
+        "noise_source": "nv",
+        "ensd": 31337,
+        "variation_seed": 9,
+        "variation_strength": 0.25,
+        "clip_skip": 2,
+    }
+    size = {"seed_resize_width": 64, "seed_resize_height": 32}
+    (picture,) = model.generate("a red boat", **SETTINGS, **asked, **size)
+    for words in (
+        "RNG: NV",
+        "ENSD: 31337",
+        "Variation seed: 9",
+        "Variation seed strength: 0.25",
+        "Seed resize from: 64x32",
+        "Clip skip: 2",
+    ):
+        assert words in picture.parameters.split("\n")[-1].split(", ")
+    (plain,) = model.generate("a red boat", **SETTINGS)
+    assert "RNG: CPU" in plain.parameters
+    assert "ariation" not in plain.parameters
+
+
 @pytest.mark.parametrize("sampler", ["dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde"])
 def test_a_path_survives_a_loss(model: Model, sampler: str) -> None:
     request = model.settle(

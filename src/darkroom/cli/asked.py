@@ -110,8 +110,11 @@ def settings_file(path: Path | None, known: set[str]) -> dict[str, Any]:
         raise InvalidRequest(
             f"{chosen}: generate is {table!r}: write [generate], and a setting a line below it"
         )
-    parts = {name: value for name, value in table.items() if name in PARTS and isinstance(value, dict)}
-    table = {**{name: value for name, value in table.items() if name not in parts}, **flattened(parts)}
+    asked = {name: value for name, value in table.items() if name in SETTINGS or name in PARTS}
+    try:
+        table = {**{name: value for name, value in table.items() if name not in asked}, **flattened(asked)}
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{chosen}: {error}") from error
     for name, value in table.items():
         if name not in known:
             raise InvalidRequest(f"unknown setting {name!r} in {chosen}: {_hint(name, known)}")

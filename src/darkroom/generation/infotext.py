@@ -19,6 +19,7 @@ def infotext(request: Request, model: str, model_hash: str, version: str, refine
         "CFG scale": f"{guidance.scale:g}",
         "Seed": request.seed,
         "Size": f"{canvas.width}x{canvas.height}",
+        **({"Clip skip": request.text.clip_skip} if request.text.clip_skip > 1 else {}),
         **_options(sampling.sampler, sampling.schedule),
         "Model hash": model_hash[:10],
         "Model": model,
@@ -27,7 +28,7 @@ def infotext(request: Request, model: str, model_hash: str, version: str, refine
             if refiner is None
             else {"Refiner": refiner, "Refiner switch at": f"{request.xl.refiner_switch:g}"}
         ),
-        "RNG": "CPU",
+        **_seeds(request),
         "Version": f"Darkroom {version}",
     }
     lines = [request.prompt]
@@ -35,6 +36,22 @@ def infotext(request: Request, model: str, model_hash: str, version: str, refine
         lines.append(f"Negative prompt: {request.negative}")
     lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in settings.items()))
     return "\n".join(lines)
+
+
+def _seeds(request: Request) -> dict[str, object]:
+    """How noise comes of the seed, as far as A1111 says so."""
+    noise = request.noise
+    found: dict[str, object] = {"RNG": noise.source.upper()}
+    if noise.ensd:
+        found["ENSD"] = noise.ensd
+    if noise.variation_strength:
+        found |= {
+            "Variation seed": noise.variation_seed,
+            "Variation seed strength": f"{noise.variation_strength:g}",
+        }
+    if noise.resize_width:
+        found["Seed resize from"] = f"{noise.resize_width}x{noise.resize_height}"
+    return found
 
 
 # What A1111 calls the options of samplers and schedules (`modules/shared_options.py`).

@@ -186,14 +186,9 @@ class Request:
         them. Raises InvalidRequest for unknown names, with the nearest, and for data of a newer version."""
         if not isinstance(values, Mapping):
             raise InvalidRequest(f"the request is {values!r}: give an object of settings")
-        version = values.get("version", VERSION)
-        if version not in range(1, VERSION + 1):
-            raise InvalidRequest(
-                f"the request is of version {version!r}, up to {VERSION} is read: update Darkroom"
-            )
         if "prompt" not in values:
             raise InvalidRequest("no 'prompt' in the request: add one (it may be empty)")
-        return cls(**cast(Any, flattened({name: values[name] for name in values if name != "version"})))
+        return cls(**cast(Any, flattened(values)))
 
 
 def _within(part: Part) -> dict[str, Field[Any]]:
@@ -215,7 +210,8 @@ SETTINGS: Mapping[str, Field[Any]] = {
 
 def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by their names, out of their parts. Of a `Part` those beside it take the place of its own; an object of
-    settings, as JSON has it, says them once. Raises InvalidRequest for a setting that there is not."""
+    settings, as JSON has it, says them once. Raises InvalidRequest for a setting that there is not, and for a newer
+    version than this."""
     found: dict[str, Any] = {}
     whole: dict[str, Any] = {}
 
@@ -237,6 +233,11 @@ def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
                 put(names[inner], each)
         elif name in SETTINGS:
             put(name, value)
+        elif name == "version":
+            if value not in range(1, VERSION + 1):
+                raise InvalidRequest(
+                    f"the request is of version {value!r}, up to {VERSION} is read: update Darkroom"
+                )
         elif part is not None:
             raise InvalidRequest(
                 f"{name} is {value!r}: give an object of settings, or a {type(part).__name__}"
