@@ -15,7 +15,7 @@ ORDER = {
     "": """
         errors lazy numeric files pixels
         diffusion networks weights language prompt checkpoint library adapters safety
-        generation engine forecast record assembly model shelf
+        generation loading engine assembly forecast provenance model shelf
         world evaluation train serve compat cli
     """,
     "diffusion": """
@@ -52,7 +52,7 @@ ORDER = {
         job explain
     """,
     "cli": """
-        arguments files progress asked show train evaluate checkpoints models lora merge generate again prompt plan
+        arguments files progress asked show train checkpoints models lora merge generate evaluate again prompt plan
     """,
 }
 PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate", "compel", "torchsde"}

@@ -281,7 +281,7 @@ def test_steps_that_are_kept_show_what_they_showed(toy_folder, tmp_path):
         ({"ensemble": "pocket:0.5"}, "ensemble is 'pocket:0.5'"),
         ({"ensemble": [5]}, r"ensemble is \[5\]"),
         ({"fuse": "style"}, "fuse is 'style'"),
-        ({"precision": []}, r"unknown precision \[\]"),
+        ({"precision": []}, r"precision is \[\]"),
         ({"expecting": {"width": 64}, "memory": "8GB"}, "expecting is {'width': 64}: give a Request"),
     ],
 )

@@ -18,6 +18,7 @@ def right(model: darkroom.Model) -> None:
         print(event.seed)
     Request("a", guidance=Guidance(3)).replace(prompt="b", width=64)
     darkroom.load("pocket", device=torch.device("cpu"), precision=torch.float32)
+    darkroom.load(darkroom.Loading("pocket", vae="mse"), others=["clip"], expecting=Request("a"))
 
 
 def wrong(model: darkroom.Model) -> None:
@@ -29,4 +30,6 @@ def wrong(model: darkroom.Model) -> None:
     Request("a", stepz=4)  # type: ignore[call-arg]
     Request("a").replace(stepz=4)  # type: ignore[call-arg]
     Request("a", canvas=Sampling())  # type: ignore[arg-type]
+    darkroom.load("pocket", precison="float32")  # type: ignore[call-arg]
+    darkroom.Shelf("1GB").get("pocket", memry="low")  # type: ignore[call-arg]
     Canvas(widht=64)  # type: ignore[call-arg]

@@ -23,6 +23,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
     from darkroom.generation import Picture, Request
+    from darkroom.loading import Loading
     from darkroom.model import Model, Step, load
     from darkroom.shelf import Shelf
 
@@ -31,6 +32,7 @@ __all__ = [
     "DarkroomError",
     "GenerationError",
     "InvalidRequest",
+    "Loading",
     "Model",
     "ModelError",
     "Picture",
@@ -41,5 +43,6 @@ __all__ = [
 ]
 
 __getattr__, __dir__ = lazily(
-    __name__, {"generation": "Picture Request", "model": "Model Step load", "shelf": "Shelf"}
+    __name__,
+    {"generation": "Picture Request", "loading": "Loading", "model": "Model Step load", "shelf": "Shelf"},
 )

@@ -4,74 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.source import Source, noted
-from darkroom.errors import InvalidRequest, ModelError
+from darkroom.errors import ModelError
 from darkroom.generation.ensemble import Member, parse_member
 from darkroom.library.locate import OF_A_VAE, OF_PARTS, locate, name_of
+from darkroom.loading import Loading, Options
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model on disk, its files open: its name, its parts, its refiner, the others of an ensemble; and where its
+    autoencoder and the parts beside it were found, if they are others than its own."""
+
+    name: str
+    source: Source
+    refiner: Source | None = None
+    members: Sequence[tuple[Source, Member]] = ()
+    vae: Path | None = None
+    others: Sequence[Path] = ()
 
 
 @contextmanager
-def open_model(
-    model: str | Path,
-    *,
-    vae: str | Path | None = None,
-    others: Sequence[str | Path] = (),
-    prediction: str | None = None,
-    zero_snr: bool | None = None,
-    variant: str | None = None,
-    t5: bool = True,
-    refiner: str | Path | None = None,
-    ensemble: Sequence[str] = (),
-) -> Iterator[tuple[str, Source, Source | None, list[tuple[Source, Member]]]]:
-    """A model's name, what it is on disk, its refiner, and the others of an ensemble, their files open; the arguments
-    are those of `load`."""
-    check_name("model", model)
-    for what, one in {"vae": vae, "refiner": refiner}.items():
-        if one is not None:
-            check_name(what, one)
-    for what, several in {"others": others, "ensemble": ensemble}.items():
-        check_names(what, several)
-    for what, truth in {"t5": t5, "zero_snr": zero_snr or False}.items():
-        if truth not in (True, False):
-            raise InvalidRequest(f"{what} is {truth!r}: give True or False")
-    path = locate(model)
+def open_model(model: str | Path | Loading, **options: Unpack[Options]) -> Iterator[Opened]:
+    """What `load` would load, read as far as its headers. Raises ModelError for what is missing or does not fit."""
+    loading = Loading.of(model, **options)
+    path = locate(loading.model)
+    vae = None if loading.vae is None else locate(loading.vae, *OF_A_VAE)
+    others = [locate(each, *OF_PARTS) for each in loading.others]
     with ExitStack() as opened:
         source = open_source(
             path,
-            prediction=prediction,
-            zero_snr=zero_snr,
-            variant=variant,
-            t5=t5,
-            others=[locate(each, *OF_PARTS) for each in others],
-            vae=None if vae is None else locate(vae, *OF_A_VAE),
+            prediction=loading.prediction,
+            zero_snr=loading.zero_snr,
+            variant=loading.variant,
+            t5=loading.t5,
+            others=others,
+            vae=vae,
         )
         opened.push(source)
         source = noted(source)
-        refining = None
-        if refiner is not None:
-            refining = opened.enter_context(open_source(locate(refiner), variant=variant))
-            check_refiner(refining, source)
+        refiner = None
+        if loading.refiner is not None:
+            refiner = opened.enter_context(open_source(locate(loading.refiner), variant=loading.variant))
+            check_refiner(refiner, source)
         members = []
-        for member in map(parse_member, ensemble):
-            other = opened.enter_context(open_source(locate(member.name), variant=variant, t5=t5))
+        for member in map(parse_member, loading.ensemble):
+            other = open_source(locate(member.name), variant=loading.variant, t5=loading.t5)
+            opened.push(other)
             check_member(other, source)
             members.append((other, member))
-        yield name_of(path), source, refining, members
-
-
-def check_name(what: str, given: object) -> None:
-    """Raises InvalidRequest for what is no name and no path."""
-    if not isinstance(given, str | Path):
-        raise InvalidRequest(f"{what} is {given!r}: give a name, a folder or a file")
-
-
-def check_names(what: str, given: object) -> None:
-    """Raises InvalidRequest for what is no list of names or paths; one name alone is none."""
-    if not isinstance(given, list | tuple) or not all(isinstance(each, str | Path) for each in given):
-        raise InvalidRequest(f"{what} is {given!r}: give a list of names or paths")
+        yield Opened(name_of(path), source, refiner, members, vae, others)
 
 
 def check_member(other: Source, base: Source) -> None:

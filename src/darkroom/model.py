@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,9 @@ from torch import nn
 from darkroom.adapters.collection import Collection
 from darkroom.adapters.dose import doses_by_role
 from darkroom.adapters.merged import Merged
-from darkroom.assembly import check_names, open_model
+from darkroom.assembly import Opened, open_model
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.load import Progress
-from darkroom.checkpoint.source import Source
 from darkroom.engine import Engine, LatentDiffusion, Task, place
 from darkroom.engine.devices import SLOW_HERE
 from darkroom.engine.loading import networks_of
@@ -29,17 +28,15 @@ from darkroom.engine.memory import memory_mode, parse_size
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Picture, Request
-from darkroom.generation.ensemble import Member
 from darkroom.generation.job import Job
 from darkroom.generation.request import Settings, takes_settings
 from darkroom.generation.settle import settle
 from darkroom.generation.templates import completed, pictures
 from darkroom.generation.wording import Extras, Wording, anchored_files
 from darkroom.language.tags import parse_tag
-from darkroom.library.locate import OF_A_VAE, OF_PARTS, anchored, given_path, locate, name_of
+from darkroom.loading import Loading, Options, takes_options
 from darkroom.pixels import to_pixels
-from darkroom.record import described, files_of, hashes_of, numerics_of
-from darkroom.weights.hashes import sha256_of
+from darkroom.provenance import Provenance
 
 _MOST_CHECKED = 100
 """Of how many pictures whose prompts are drawn by lot all is checked before the first is made."""
@@ -78,32 +75,25 @@ class Model:
     have alone. One network call is made at a time.
     """
 
-    def __init__(
-        self,
-        name: str,
-        networks: LatentDiffusion,
-        source: Source,
-        refiner: Source | None = None,
-        asked: Mapping[str, Any] | None = None,
-        members: Sequence[tuple[Source, Member]] = (),
-    ) -> None:
-        self.name = name
-        self.asked = dict(asked or {})
-        """What it was loaded with besides its name, as far as that decides pixels."""
+    def __init__(self, opened: Opened, networks: LatentDiffusion, loading: Loading) -> None:
+        source, refiner = opened.source, opened.refiner
+        self.name = opened.name
         self.family = source.family
         slow = [SLOW_HERE] if SLOW_HERE in networks.placement.why else []
         self.notes = (*source.notes, *slow)
         """What was assumed of the model, in words."""
-        self.refiner = None if refiner is None else name_of(refiner.path)
-        self._members = tuple((each.family, member) for each, member in members)
-        self._refiner_family = None if refiner is None else refiner.family
         self.placement = networks.placement
         self.engine = Engine(networks)
+        self.provenance = Provenance(
+            opened, loading, networks.placement, self.engine.rows, networks.memory.tiled
+        )
+        """What its pictures come from, as their files say it."""
+        self.refiner = self.provenance.refiner
+        self._members = tuple((each.family, member) for each, member in opened.members)
+        self._refiner_family = None if refiner is None else refiner.family
         self._networks = networks
-        self._collection = Collection(networks.experts[0].networks, name)
-        self._fused: list[tuple[Merged, dict[str, str]]] = []
-        self._files = files_of(source, refiner, members)
-        self._denoiser = source.denoiser.role
+        self._collection = Collection(networks.experts[0].networks, opened.name)
+        self._fused: list[Merged] = []
         self._streams = 0
         self._closed = False
         self._release: Callable[[], object] = lambda: None
@@ -118,19 +108,19 @@ class Model:
         hypernetworks, weights that come and go; and while pictures are being made."""
         named = [(tag, self._collection.adapter(tag)) for tag in map(parse_tag, adapters)]
         doses = doses_by_role(named)
-        hashes = {f"fused {tag.name}": adapter.sha256 for tag, adapter in named}
         with self._still():
-            merged = Merged(self._networks.experts[0].networks, doses)
-            self._fused.append((merged, hashes))
-            self.asked["fuse"] = [*self.asked.get("fuse", []), *map(anchored, adapters)]
+            self._fused.append(Merged(self._networks.experts[0].networks, doses))
+            self.provenance.fuse(
+                {text: adapter.sha256 for text, (_, adapter) in zip(adapters, named, strict=True)}
+            )
             self._changed()
 
     def unfuse(self) -> None:
         """Take all that was fused out of the weights, which are then what they were, to the bit."""
         with self._still():
             while self._fused:
-                self._fused.pop()[0].undo()
-            self.asked.pop("fuse", None)
+                self._fused.pop().undo()
+            self.provenance.unfuse()
             self._changed()
 
     def _changed(self) -> None:
@@ -273,120 +263,58 @@ class Model:
     def _picture(self, task: Task[Job], asked: Request) -> Picture:
         pixels: np.ndarray[Any, Any] = task.result()
         request, extras = task.job.request, task.job.wording.extras
-        hashes = {**self.weights(), **hashes_of(extras)}
-        numerics = self.numerics() | {"rows": task.rows}
-        metadata, text = self._described(request, asked, hashes, [*extras.notes, *task.notes], numerics)
+        metadata, text = self.provenance.of(request, asked, extras, task.notes, task.rows)
         return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text)
 
     def foretold(self, request: Request) -> tuple[dict[str, Any], str]:
         """The metadata that the first picture of a request will have, but for hashes and notes, and the same in A1111's
         words. Raises what `settle` does."""
         first = next(pictures(self.settle(request)))
-        extras = hashes_of(self._extras(first))
-        unread = dict.fromkeys([*self._files, *self._fused_hashes(), *extras], "0" * 64)
-        return self._described(first, request, unread, self.notes, self.numerics())
-
-    def _described(
-        self,
-        request: Request,
-        asked: Request,
-        hashes: Mapping[str, str],
-        notes: Sequence[str],
-        numerics: Mapping[str, Any],
-    ) -> tuple[dict[str, Any], str]:
-        model = {"name": self.name, "refiner": self.refiner, **self.asked, "weights": dict(hashes)}
-        return described(request, asked, model, self._denoiser, numerics, notes)
-
-    def weights(self) -> dict[str, str]:
-        """The SHA-256 of each component's file (of several: see `sha256_of`), a refiner's, those of fused adapters."""
-        return {role: sha256_of(files) for role, files in self._files.items()} | self._fused_hashes()
-
-    def _fused_hashes(self) -> dict[str, str]:
-        return {name: each for _, hashes in self._fused for name, each in hashes.items()}
-
-    def numerics(self) -> dict[str, Any]:
-        """What besides request and weights decides the pixels."""
-        return numerics_of(self.placement, self.engine.rows, self._networks.memory.tiled)
+        return self.provenance.foretold(first, request, self._extras(first))
 
 
+@takes_options
 def load(
-    model: str | Path = "pocket",
+    model: str | Path | Loading = "pocket",
     *,
-    device: str | torch.device | None = None,
-    precision: str | torch.dtype | None = None,
-    vae: str | Path | None = None,
-    others: Sequence[str | Path] = (),
-    prediction: str | None = None,
-    zero_snr: bool | None = None,
-    variant: str | None = None,
-    t5: bool = True,
-    refiner: str | Path | None = None,
-    ensemble: Sequence[str] = (),
-    fuse: Sequence[str] = (),
-    memory: str = "full",
     expecting: Request | None = None,
     progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> Model:
     """Load a model by name (see `darkroom models`), from a folder in the Hugging Face layout, or from a single file.
 
-    `device`: cpu, cuda, mps or whatever torch offers; `precision`: float32, bfloat16 or float16; both are
-    chosen for the machine when left out. `vae`: another autoencoder, by name, file or folder; `others`: names or files
-    of parts that a file lacks (text encoders). `prediction` (epsilon, v_prediction) and `zero_snr` say what a file does
-    not; `variant` picks among a folder's files ("fp16"); without `t5` a Stable Diffusion 3 does without its largest
-    text encoder. `refiner`: a second model of Stable Diffusion XL that makes the last steps, from
-    `Request.refiner_switch` on. `ensemble`: other models of the same latents that make steps with this one or in its
-    place: "inks:0.3" averages what both see, "inks:1:start=0.5" goes on with it from half the way, "inks:1:every=2"
-    takes turns (`darkroom.generation.ensemble`). `fuse`: adapters that are written into the weights (see `Model.fuse`).
-    `memory`: full, or with networks that come and go: medium, low, lowest (`darkroom.engine.memory`), or what there is
-    of it, such as "8GB", for which the fastest of them is chosen that suffices for a request like `expecting` (a
-    picture of the model's native size). `progress` is told (component, bytes read, bytes in all). Raises ModelError for
-    a model that is missing or damaged, or a refiner or adapter that does not fit it, InvalidRequest for a device, a
-    precision or memory that is not to be had.
+    The options are those of `Loading`, which may be given itself. `device`: cpu, cuda, mps or whatever torch offers;
+    `precision`: float32, bfloat16 or float16; both are chosen for the machine when left out. `vae`: another
+    autoencoder, by name, file or folder; `others`: names or files of parts that a file lacks (text encoders).
+    `prediction` (epsilon, v_prediction) and `zero_snr` say what a file does not; `variant` picks among a folder's
+    files ("fp16"); without `t5` a Stable Diffusion 3 does without its largest text encoder. `refiner`: a second model
+    of Stable Diffusion XL that makes the last steps, from the setting `refiner_switch` on. `ensemble`: other models of
+    the same latents that make steps with this one or in its place: "inks:0.3" averages what both see,
+    "inks:1:start=0.5" goes on with it from half the way, "inks:1:every=2" takes turns
+    (`darkroom.generation.ensemble`). `fuse`: adapters that are written into the weights (see `Model.fuse`). `memory`:
+    full, or with networks that come and go: medium, low, lowest (`darkroom.engine.memory`), or what there is of it,
+    such as "8GB", for which the fastest of them is chosen that suffices for a request like `expecting` (a picture of
+    the model's native size). `progress` is told (component, bytes read, bytes in all). Raises ModelError for a model
+    that is missing or damaged, or a refiner or adapter that does not fit it, InvalidRequest for a device, a precision
+    or memory that is not to be had.
     """
-    placement = place(device, precision)
-    check_names("fuse", fuse)
+    loading = Loading.of(model, **options)
+    placement = place(loading.device, loading.precision)
     if not isinstance(expecting, Request | None):
         raise InvalidRequest(f"expecting is {expecting!r}: give a Request")
-    with ExitStack() as opened:
-        name, source, refining, members = opened.enter_context(
-            open_model(
-                model,
-                vae=vae,
-                others=others,
-                prediction=prediction,
-                zero_snr=zero_snr,
-                variant=variant,
-                t5=t5,
-                refiner=refiner,
-                ensemble=ensemble,
-            )
-        )
-        if (limit := parse_size(memory)) is None:
-            mode = memory_mode(memory)
+    with ExitStack() as files:
+        opened = files.enter_context(open_model(loading))
+        if (limit := parse_size(loading.memory)) is None:
+            mode = memory_mode(loading.memory)
         else:
-            wanted = settle(expecting or Request(prompt=""), source.family, name, refining is not None)
-            mode = memory_mode(Forecaster(source, placement, wanted, refining, members).fitting(limit).mode)
-        networks = networks_of(source, placement, refining, mode, progress, [each for each, _ in members])
-        paths = {
-            "model": given_path(model),
-            "vae": vae and given_path(vae),
-            "refiner": refiner and given_path(refiner),
-            "others": [given_path(each) for each in others],
-        }
-        asked = {
-            "paths": {part: path for part, path in paths.items() if path and path != [None]} or None,
-            "vae": None if vae is None else name_of(locate(vae, *OF_A_VAE)),
-            "others": [name_of(locate(each, *OF_PARTS)) for each in others] or None,
-            "prediction": prediction,
-            "zero_snr": zero_snr,
-            "variant": variant,
-            "t5": None if t5 else False,
-            "ensemble": [anchored(each) for each in ensemble] or None,
-        }
-        asked = {setting: value for setting, value in asked.items() if value is not None}
-        ready = Model(name, networks, source, refining, asked, members)
-        if fuse:
-            ready.fuse(*fuse)
+            refined = opened.refiner is not None
+            wanted = settle(expecting or Request(prompt=""), opened.source.family, opened.name, refined)
+            mode = memory_mode(Forecaster(opened, placement, wanted).fitting(limit).mode)
+        members = [each for each, _ in opened.members]
+        networks = networks_of(opened.source, placement, opened.refiner, mode, progress, members)
+        ready = Model(opened, networks, loading)
+        if loading.fuse:
+            ready.fuse(*loading.fuse)
         if mode.comes_and_goes:
-            ready.keep_open(opened.pop_all())
+            ready.keep_open(files.pop_all())
         return ready

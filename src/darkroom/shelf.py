@@ -6,14 +6,13 @@ import gc
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from darkroom.engine.devices import give_back_memory
 from darkroom.engine.memory import parse_size, resident_nbytes
 from darkroom.errors import InvalidRequest
+from darkroom.loading import Loading, Options, takes_options
 from darkroom.model import Model, load
-
-Key = tuple[tuple[str, object], ...]
 
 
 class Shelf:
@@ -28,23 +27,24 @@ class Shelf:
         if size is None or size <= 0:
             raise InvalidRequest(f"the budget is {budget!r}: give a number of bytes, or a size such as 12GB")
         self.budget = size
-        self._models: OrderedDict[Key, tuple[Model, int]] = OrderedDict()
+        self._models: OrderedDict[Loading, tuple[Model, int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, model: str | Path = "pocket", **options: Any) -> Model:
+    @takes_options
+    def get(self, model: str | Path | Loading = "pocket", **options: Unpack[Options]) -> Model:
         """The model, loaded with these options of `darkroom.load` now or before.
 
         What does not fit beside it any longer is forgotten, the longest unused first; whoever still works with such a
         model keeps it alive until done. Raises as `load` does, and then everything stays as it was.
         """
-        key: Key = (("model", str(model)), *sorted((name, _plain(value)) for name, value in options.items()))
+        loading = Loading.of(model, **options)
         with self._lock:
-            if key not in self._models:
-                loaded = load(model, **options)
-                self._models[key] = loaded, resident_nbytes(loaded.networks())
-            self._models.move_to_end(key)
+            if loading not in self._models:
+                loaded = load(loading)
+                self._models[loading] = loaded, resident_nbytes(loaded.networks())
+            self._models.move_to_end(loading)
             self._evict()
-            return self._models[key][0]
+            return self._models[loading][0]
 
     @property
     def used(self) -> int:
@@ -66,10 +66,6 @@ class Shelf:
             self._models.popitem(last=False)
         if len(self._models) < before:
             _collect()
-
-
-def _plain(value: object) -> object:
-    return tuple(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _collect() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import darkroom
+from darkroom.assembly import Opened
 from darkroom.checkpoint.load import readers
 from darkroom.checkpoint.opening import open_source
 from darkroom.engine.devices import place
@@ -113,7 +114,7 @@ def test_sizes(text, size):
 def forecaster(path, precision="float32", **settings):
     with open_source(path) as source:
         request = settle(Request.from_dict({"prompt": "", **settings}), source.family, "toy")
-        return Forecaster(source, place("cpu", precision), request)
+        return Forecaster(Opened("toy", source), place("cpu", precision), request)
 
 
 def test_the_fastest_mode_that_fits_is_chosen(toy_folder):

@@ -162,7 +162,7 @@ def test_an_evaluation_leaves_table_results_pictures_and_grid(
     ]
     found = read_results(tmp_path)
     assert found == json.loads(json.dumps(results.to_dict()))
-    assert found["model"]["weights"] == model.weights()
+    assert found["model"]["weights"] == model.provenance.weights()
     assert found["world"] == fingerprint()
     assert found["oracle"] == seer.hash
     assert found["settings"]["steps"] == 1

@@ -67,9 +67,10 @@ def watched(model):
 
 
 def foretold(path, settings, **options):
-    with open_model(path, **options) as (name, source, refiner, members):
-        request = settle(Request.from_dict(settings), source.family, name, refiner is not None)
-        found = Forecaster(source, place("cpu", "float32"), request, refiner, members)
+    with open_model(path, **options) as opened:
+        refined = opened.refiner is not None
+        request = settle(Request.from_dict(settings), opened.source.family, opened.name, refined)
+        found = Forecaster(opened, place("cpu", "float32"), request)
     calls = Counter()
     for phase in found._phases:
         if not phase.tiled:
@@ -152,4 +153,6 @@ def test_what_a_request_names_is_not_read(folder):
 
 def test_memory_for_an_ensemble(folder, tmp_path):
     other = families.write_sd1(tmp_path / "other", seed=5)
-    assert darkroom.load(folder("sd1"), ensemble=[str(other)], memory="4GB").asked["ensemble"]
+    model = darkroom.load(folder("sd1"), ensemble=[str(other)], memory="4GB")
+    (picture,) = model.generate(Request.from_dict(SETTINGS))
+    assert picture.metadata["model"]["ensemble"] == [str(other)]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable, Iterable
+from dataclasses import Field
 from pathlib import Path
+from typing import Any
 
 from darkroom.files import expanded
+from darkroom.generation.checks import called
 
 
 def a_path(text: str) -> Path:
@@ -36,3 +40,29 @@ def a_size(text: str) -> tuple[int, int]:
     if not (found := re.fullmatch(r"\s*(\d+)\s*(?:[x×*]\s*(\d+)\s*)?", text, re.IGNORECASE)):
         raise argparse.ArgumentTypeError(f"{text!r}: give a side in pixels, or WIDTHxHEIGHT, such as 256x128")
     return int(found[1]), int(found[2] or found[1])
+
+
+_TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
+    "int": (int, "N"),
+    "float": (a_number, "X"),
+    "str": (str, "TEXT"),
+}
+
+
+def add_settings(group: argparse._ArgumentGroup, settings: Iterable[Field[Any]]) -> None:
+    """An option for each setting (`darkroom.generation.checks.setting`); None where it is not given."""
+    for each in settings:
+        told = each.metadata
+        option = f"--{(told['each'] or called(each)).replace('_', '-')}"
+        kind = str(each.type).split(" ")[0]
+        given: dict[str, Any] = {"dest": called(each), "default": None, "help": told["help"]}
+        if told["each"]:
+            given["help"] += "; may be repeated"
+            group.add_argument(option, action="append", metavar=told["sign"] or "NAME[:...]", **given)
+        elif kind == "bool":
+            group.add_argument(option, action=argparse.BooleanOptionalAction, **given)
+        elif told["choices"]:
+            group.add_argument(option, type=str.lower, choices=told["choices"], **given)
+        else:
+            read, sign = _TYPES[kind]
+            group.add_argument(option, type=read, metavar=told["sign"] or sign, **given)

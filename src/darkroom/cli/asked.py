@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,40 +15,17 @@ from typing import Any
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
 from darkroom.files import as_text, read_text
 from darkroom.generation.request import PARTS, SETTINGS, Request, flattened, unknown_setting
+from darkroom.loading import LOADING, Loading
 
 SETTINGS_FILE = "darkroom.toml"
 
-# What `generate` knows besides the fields of a request, with its defaults; all may stand in darkroom.toml.
-_DEFAULTS: dict[str, Any] = {
-    "model": "pocket",
-    "device": "auto",
-    "precision": "auto",
-    "vae": None,
-    "others": [],
-    "prediction": None,
-    "zero_snr": None,
-    "variant": None,
-    "t5": True,
-    "refiner": None,
-    "ensemble": [],
-    "fuse": [],
-    "memory": "full",
-    "output": "out",
-    "format": None,
-    "name": None,
-    "grid": False,
-    "metadata": True,
-}
-
-OPENING = ("vae", "others", "prediction", "zero_snr", "variant", "t5", "refiner", "ensemble")
-"""Those that say which files a model is made of."""
-
-LOADING = (*OPENING, "device", "precision", "fuse", "memory")
-"""Those that `darkroom.load` takes."""
+# What there is to say of the files of pictures, as it is where nobody says. All options may stand in darkroom.toml.
+_FILES: dict[str, Any] = {"output": "out", "format": None, "name": None, "grid": False, "metadata": True}
+_OPTIONS = {name: each.default for name, each in LOADING.items()} | _FILES
 
 # What is not text among them.
-_LISTS = {name for name, default in _DEFAULTS.items() if isinstance(default, list)}
-_SWITCHES = {name for name, default in _DEFAULTS.items() if isinstance(default, bool)} | {"zero_snr"}
+_LISTS = {name for name, default in _OPTIONS.items() if isinstance(default, tuple)}
+_SWITCHES = {name for name, default in _OPTIONS.items() if isinstance(default, bool)} | {"zero_snr"}
 # What people write in a settings file that belongs elsewhere.
 _ELSEWHERE = {
     "prompt": "a prompt stands on the command line, or in the file of --prompts",
@@ -70,17 +47,35 @@ def area(request: Request) -> int:
     return (request.canvas.width or 0) * (request.canvas.height or 0)
 
 
-def gather(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(options, request settings) from the command line over the settings file over the defaults."""
-    known = (SETTINGS.keys() | _DEFAULTS.keys()) - {"prompt"}
-    merged = {**_DEFAULTS, **settings_file(args.settings, known)}
-    merged |= {name: value for name, value in vars(args).items() if value is not None and name in known}
-    options = {name: merged.pop(name) for name in _DEFAULTS}
+def gather(args: argparse.Namespace) -> tuple[Loading, dict[str, Any], dict[str, Any]]:
+    """What to load, where pictures go, and the settings of requests: from the command line over the settings file over
+    what is so anyhow."""
+    known = (SETTINGS.keys() | _OPTIONS.keys()) - {"prompt"}
+    merged = {**_FILES, **settings_file(args.settings, known), **given(args, known)}
+    files = {name: merged.pop(name) for name in _FILES}
+    loading = {name: merged.pop(name) for name in LOADING if name in merged}
+    check_options(files | loading)
+    return Loading(**loading).checked(), files, {name: _heard(value) for name, value in merged.items()}
+
+
+def given(args: argparse.Namespace, known: Collection[str]) -> dict[str, Any]:
+    """What of some options stands on the command line."""
+    return {name: value for name, value in vars(args).items() if value is not None and name in known}
+
+
+def loading_given(args: argparse.Namespace) -> Loading:
+    """What to load, of a command line alone."""
+    options = given(args, LOADING)
+    check_options(options)
+    return Loading(**options).checked()
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for an option that is empty."""
     for name, value in options.items():
         if any(isinstance(each, str) and not each.strip() for each in (value if name in _LISTS else [value])):
             option = "with" if name == "others" else name
             raise InvalidRequest(f"--{option} is empty: say what it is to be, or leave it out")
-    return options, {name: _heard(value) for name, value in merged.items()}
 
 
 def _heard(value: Any) -> Any:
@@ -125,7 +120,7 @@ def settings_file(path: Path | None, known: set[str]) -> dict[str, Any]:
 
 def _mistyped(name: str, value: object) -> str:
     """What is wrong with the type of an option in a settings file; a request's own fields say so themselves."""
-    if name not in _DEFAULTS:
+    if name not in _OPTIONS:
         return ""
     if name in _SWITCHES:
         return "" if isinstance(value, bool) else f"write true or false, without quotes: {name} = true"

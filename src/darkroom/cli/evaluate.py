@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.cli.arguments import a_number, a_path, a_size
+from darkroom.cli.asked import loading_given
+from darkroom.cli.generate import add_loading_options
 from darkroom.generation.parts import COMPOSE, SECOND_PASS
 
 if TYPE_CHECKING:
@@ -55,8 +57,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     how.add_argument("--guidance", type=a_number, metavar="X", help="classifier-free guidance scale")
     how.add_argument("--sampler", help="sampler, see 'darkroom samplers'")
     how.add_argument("--schedule", help="noise schedule, see 'darkroom samplers'")
-    how.add_argument("--device", default="auto", help="cpu, cuda, ... (default: the best)")
-    how.add_argument("--precision", default="auto", help="float32, bfloat16 or float16")
+    add_loading_options(command, but="model")
     command.add_argument(
         "--output",
         type=a_path,
@@ -105,7 +106,7 @@ def _score(args: argparse.Namespace, oracle: Oracle) -> int:
         settings["width"], settings["height"] = args.size
     tasks = tuple(name.strip() for name in (args.tasks or "").split(",") if name.strip())
     asked = Questions(tasks, args.prompts, args.core, args.seed, settings)
-    model = load(args.model, device=args.device, precision=args.precision)
+    model = load(loading_given(args))
     folder = args.output or Path("evaluation") / model.name
     results = evaluate(model, oracle, asked, folder, quiet=args.json)
     print(json.dumps(results.to_dict(), indent=1, ensure_ascii=False) if args.json else results.table())

@@ -6,16 +6,16 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from darkroom.cli.arguments import a_number, a_path
-from darkroom.cli.asked import LOADING, SETTINGS_FILE, area, each, gather, requested
+from darkroom.cli.arguments import a_path, add_settings
+from darkroom.cli.asked import SETTINGS_FILE, area, each, gather, requested
 from darkroom.cli.progress import loading_bar
 from darkroom.errors import DarkroomError
-from darkroom.generation.checks import called
 from darkroom.generation.request import PARTS, Request
+from darkroom.loading import LOADING
 
 if TYPE_CHECKING:
     from darkroom.generation import Picture
@@ -40,7 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "JSONL file with an object of settings a line, or a JSON list of prompts and such objects; - is standard input",
     )
     add_picture_options(command)
-    add_running_options(command)
+    add_loading_options(command)
     files = command.add_argument_group("the files")
     files.add_argument(
         "--output",
@@ -71,105 +71,23 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=run)
 
 
-_TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
-    "int": (int, "N"),
-    "float": (a_number, "X"),
-    "str": (str, "TEXT"),
-}
-
-
 def add_picture_options(command: argparse.ArgumentParser) -> None:
     """The options that are settings of a request, those of each part together."""
     own = [each for each in dataclasses.fields(Request) if each.metadata.get("help")]
-    _add_settings(command.add_argument_group("the picture"), own)
+    add_settings(command.add_argument_group("the picture"), own)
     for part in PARTS.values():
-        _add_settings(command.add_argument_group(part.title), dataclasses.fields(part))
+        add_settings(command.add_argument_group(part.title), dataclasses.fields(part))
 
 
-def _add_settings(group: argparse._ArgumentGroup, fields: Iterable[dataclasses.Field[Any]]) -> None:
-    for field in fields:
-        help, each, choices = (field.metadata[name] for name in ("help", "each", "choices"))
-        if each:
-            group.add_argument(
-                f"--{each}",
-                dest=called(field),
-                action="append",
-                metavar="NAME[:...]",
-                help=f"{help}; may be repeated",
-            )
-        else:
-            kind, sign = _TYPES[str(field.type).split(" ")[0]]
-            group.add_argument(
-                f"--{called(field).replace('_', '-')}",
-                type=str.lower if choices else kind,
-                choices=choices or None,
-                metavar=None if choices else sign,
-                help=help,
-            )
-
-
-def add_running_options(command: argparse.ArgumentParser) -> None:
-    """The options of which model runs, where and how."""
+def add_loading_options(command: argparse.ArgumentParser, but: str | None = None) -> None:
+    """The options of which model runs, where and how, `but` one."""
     running = command.add_argument_group("where it runs")
-    running.add_argument(
-        "--model", help="a name (see 'darkroom models'), a folder or a file (default: pocket)"
-    )
-    running.add_argument(
-        "--vae", metavar="PATH", help="use this autoencoder (a name, a file, a folder) instead of the model's"
-    )
-    running.add_argument(
-        "--with",
-        dest="others",
-        action="append",
-        metavar="FILE",
-        help="a name or a file with parts that the model's lacks, such as text encoders; may be repeated",
-    )
-    running.add_argument(
-        "--prediction", help="what the model predicts, if its file does not say: epsilon, v_prediction"
-    )
-    running.add_argument(
-        "--zero-snr",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="whether the model's noise schedule ends in pure noise, if its file does not say",
-    )
-    running.add_argument(
-        "--refiner", metavar="PATH", help="a second model of Stable Diffusion XL, which makes the last steps"
-    )
-    running.add_argument(
-        "--ensemble",
-        action="append",
-        metavar="MODEL[:...]",
-        help="another model that makes steps with this one: MODEL:0.3 averages, MODEL:1:start=0.5 goes on from half "
-        "the way, MODEL:1:every=2 takes turns; may be repeated",
-    )
-    running.add_argument(
-        "--fuse",
-        action="append",
-        metavar="NAME[:...]",
-        help="write a LoRA into the weights while loading: as --adapter, but no slower; may be repeated",
-    )
-    running.add_argument("--variant", help="which of a folder's files to read: fp16, bf16, ...")
-    running.add_argument(
-        "--t5",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="whether Stable Diffusion 3 reads prompts with its largest text encoder, too (default: it does)",
-    )
-    running.add_argument(
-        "--device", help="cpu, cuda, cuda:1, mps or whatever torch offers (default: the best)"
-    )
-    running.add_argument("--precision", help="float32, bfloat16 or float16 (default: what suits the device)")
-    running.add_argument(
-        "--memory",
-        help="full, medium, low or lowest, the less the slower; or what there is of it, such as 8GB "
-        "(default: full; see 'darkroom plan')",
-    )
+    add_settings(running, [each for name, each in LOADING.items() if name != but])
 
 
 def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
-    options, settings = gather(args)
+    loading, options, settings = gather(args)
     asked = requested(args, settings)
     from darkroom.cli.files import Files
 
@@ -180,12 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.perf_counter()
     with loading_bar(args.quiet) as progress:
-        model = load(
-            options["model"],
-            **{name: options[name] for name in LOADING},
-            expecting=max((one.request for one in asked), key=area),
-            progress=progress,
-        )
+        model = load(loading, expecting=max((one.request for one in asked), key=area), progress=progress)
     for note in () if args.quiet else model.notes:
         print(f"{model.name}: {note}", file=sys.stderr)
     rows = [(one.where, one.request) for one in asked]

@@ -6,8 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from darkroom.cli.asked import OPENING, gather
-from darkroom.cli.generate import add_picture_options, add_running_options
+from darkroom.cli.asked import gather
+from darkroom.cli.generate import add_loading_options, add_picture_options
 from darkroom.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("prompt", nargs="?", help=argparse.SUPPRESS)
     add_picture_options(command)
-    add_running_options(command)
+    add_loading_options(command)
     command.add_argument(
         "--gpu-memory",
         metavar="SIZE",
@@ -36,7 +36,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    options, settings = gather(args)
+    loading, _, settings = gather(args)
     from darkroom.assembly import open_model
     from darkroom.engine.devices import place
     from darkroom.engine.memory import MODES, memory_mode, parse_size
@@ -45,18 +45,17 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.generation import Request
     from darkroom.generation.settle import settle
 
-    asked = args.gpu_memory or options["memory"]
+    asked = args.gpu_memory or loading.memory
     limit = parse_size(asked)
     if limit is None and args.gpu_memory:
         raise InvalidRequest(f"--gpu-memory is {asked!r}: give a size, such as 8GB")
     if limit is None:
         memory_mode(asked)  # Raises for an unknown one.
-    placement = place(options["device"], options["precision"])
-    files = {name: options[name] for name in OPENING}
-    with open_model(options["model"], **files) as (name, source, refiner, members):
+    placement = place(loading.device, loading.precision)
+    with open_model(loading) as opened:
         asked_for = Request.from_dict({**settings, "prompt": args.prompt or ""})
-        request = settle(asked_for, source.family, name, refiner is not None)
-        forecaster = Forecaster(source, placement, request, refiner, members)
+        request = settle(asked_for, opened.source.family, opened.name, opened.refiner is not None)
+        forecaster = Forecaster(opened, placement, request)
         speed = measure(placement)
         found = [forecaster.forecast(mode, speed) for mode in MODES]
         chosen = asked if limit is None else forecaster.fitting(limit).mode

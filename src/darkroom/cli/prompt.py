@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from darkroom.cli.asked import OPENING, gather, requested
-from darkroom.cli.generate import add_picture_options, add_running_options
+from darkroom.cli.asked import gather, requested
+from darkroom.cli.generate import add_loading_options, add_picture_options
 from darkroom.files import as_json
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("prompt", help="what the picture should show")
     command.add_argument("--json", action="store_true", help="print JSON")
     add_picture_options(command)
-    add_running_options(command)
+    add_loading_options(command)
     command.set_defaults(run=run, settings=None, prompts=None)
 
 
@@ -68,11 +68,11 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.generation.templates import completed, pictures
     from darkroom.networks import Denoiser
 
-    options, settings = gather(args)
+    loading, _, settings = gather(args)
     (asked,) = requested(args, settings)
-    files = {name: options[name] for name in OPENING}
-    with open_model(options["model"], **files) as (name, source, refiner, _):
-        settled = completed(settle(asked.request, source.family, name, refiner is not None))
+    with open_model(loading) as opened:
+        name, source = opened.name, opened.source
+        settled = completed(settle(asked.request, source.family, name, opened.refiner is not None))
         networks = source.build()
         text = conditioner_of(source, networks, torch.device("cpu"))
         denoiser = networks[source.denoiser.role]

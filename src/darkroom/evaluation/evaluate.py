@@ -220,8 +220,11 @@ def _picture(model: Model, request: Request, path: Path) -> Image.Image:
     """The picture of the request: the one at the path if it is that, otherwise made and written there."""
     try:
         image, metadata = open_picture(path)
-        same = metadata["request"] == request.to_dict() and metadata["model"]["weights"] == model.weights()
-        if same and metadata["numerics"] == model.numerics():
+        same = (
+            metadata["request"] == request.to_dict()
+            and metadata["model"]["weights"] == model.provenance.weights()
+        )
+        if same and metadata["numerics"] == model.provenance.numerics():
             return image
     except (InvalidRequest, KeyError):
         pass
@@ -234,10 +237,10 @@ def about(model: Model, oracle: Oracle, request: Request) -> dict[str, Any]:
     """What was measured with what: model, oracle, world and settings."""
     settings = {k: v for k, v in request.flat().items() if k not in ("prompt", "seed", "count")}
     return {
-        "model": {"name": model.name, "weights": model.weights()},
+        "model": {"name": model.name, "weights": model.provenance.weights()},
         "oracle": oracle.hash,
         "world": fingerprint(),
-        "numerics": model.numerics(),
+        "numerics": model.provenance.numerics(),
         "settings": settings,
     }
 

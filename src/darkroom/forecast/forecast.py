@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from darkroom.assembly import Opened
 from darkroom.checkpoint.load import readers
 from darkroom.checkpoint.source import Source
 from darkroom.engine.devices import Placement
@@ -20,7 +21,6 @@ from darkroom.engine.memory import MODES, Memory, as_size, memory_mode, stays_an
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.speed import Speed
 from darkroom.forecast.walk import Blank, Phase, Seat, phases_of
-from darkroom.generation.ensemble import Member
 from darkroom.generation.request import Request
 from darkroom.networks.roles import Role
 from darkroom.weights.mapped import WINDOW
@@ -60,12 +60,11 @@ class Forecaster:
 
     def __init__(
         self,
-        source: Source,
+        opened: Opened,
         placement: Placement,
         request: Request,
-        refiner: Source | None = None,
-        members: Sequence[tuple[Source, Member]] = (),
     ) -> None:
+        source, refiner, members = opened.source, opened.refiner, opened.members
         self.placement = placement
         self._base = _base(placement)
         others = [(member.name, other) for other, member in members]

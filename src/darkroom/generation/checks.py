@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 from darkroom.errors import InvalidRequest
 from darkroom.numeric import integer, real
@@ -26,15 +27,23 @@ def setting(
     name: str | None = None,
     each: str | None = None,
     choices: tuple[str, ...] = (),
+    sign: str | None = None,
 ) -> Any:
     """A field of a request. Where its default is None it may be None: as the model prefers.
 
     `name`: what users call it, where that is not the field's own name; `each`: what one is called on a command line, of
-    a setting that is a list; `choices`: the words that it may be.
+    a setting that is a list; `choices`: the words that it may be; `sign`: what stands for its value in help texts.
     """
     return field(
         default=default,
-        metadata={"check": check, "help": help, "name": name, "each": each, "choices": choices},
+        metadata={
+            "check": check,
+            "help": help,
+            "name": name,
+            "each": each,
+            "choices": choices,
+            "sign": sign,
+        },
     )
 
 
@@ -52,6 +61,22 @@ def one_of(default: str | None, choices: tuple[str, ...], help: str, *, name: st
 def called(each: dataclasses.Field[Any]) -> str:
     """What users call the setting that a field is."""
     return each.metadata.get("name") or each.name
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def showing(settings: Mapping[str, dataclasses.Field[Any]], function: Function) -> Function:
+    """The function, with these settings by name in its signature in place of `**`, for `help` and notebooks."""
+    shown = inspect.signature(function)
+    own = [each for each in shown.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    keywords = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
+        for name, each in settings.items()
+        if name not in shown.parameters
+    ]
+    cast(Any, function).__signature__ = shown.replace(parameters=[*own, *keywords])
+    return function
 
 
 def checked(settings: Any) -> dict[str, Any]:

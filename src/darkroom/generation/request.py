@@ -7,14 +7,22 @@ are generated from its fields, and together with the model's weights it determin
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field
-from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, TypedDict, TypeVar, Unpack, cast
+from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, TypedDict, Unpack, cast
 
 from darkroom.errors import InvalidRequest, nearest
-from darkroom.generation.checks import a_text, a_whole, called, checked, setting, some_texts
+from darkroom.generation.checks import (
+    Function,
+    a_text,
+    a_whole,
+    called,
+    checked,
+    setting,
+    showing,
+    some_texts,
+)
 from darkroom.generation.parts import MAX_SEED, XL, Canvas, Guidance, Noise, Part, Sampling, Text
 from darkroom.language.tags import parse_tag
 
@@ -295,17 +303,6 @@ def unknown_setting(name: str, known: Iterable[str] = SETTINGS) -> str:
     return f"it is called {ours} here" if ours else nearest(name, known)
 
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
 def takes_settings(function: Function) -> Function:
     """Have `help` and notebooks show the settings that a function takes as `**settings`, as type checkers do."""
-    shown = inspect.signature(function)
-    own = [each for each in shown.parameters.values() if each.kind is not each.VAR_KEYWORD]
-    settings = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
-        for name, each in SETTINGS.items()
-        if name not in shown.parameters
-    ]
-    cast(Any, function).__signature__ = shown.replace(parameters=[*own, *settings])
-    return function
+    return showing(SETTINGS, function)

@@ -1,0 +1,257 @@
+"""What a picture's file says of how it was made: enough to make it again, and to say why it comes out otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darkroom.assembly import Opened
+from darkroom.engine.devices import Placement
+from darkroom.errors import InvalidRequest
+from darkroom.generation.infotext import infotext
+from darkroom.generation.request import Request
+from darkroom.generation.templates import template_of
+from darkroom.generation.wording import Extras
+from darkroom.language.tags import parse_tag
+from darkroom.library.locate import OF_A_VAE, anchored, given_path, name_of, recalled
+from darkroom.loading import Loading
+from darkroom.networks.roles import Role
+from darkroom.weights.hashes import sha256_of
+
+# Raised whenever the same request would give other pixels than before.
+NUMERICS = 3
+
+
+class Provenance:
+    """What pictures of a loaded model come from: its files, what it was loaded with, the machine.
+
+    `rows` are those of a network call, `tiled` says whether large pictures are decoded in tiles.
+    """
+
+    def __init__(
+        self, opened: Opened, loading: Loading, placement: Placement, rows: int, tiled: bool
+    ) -> None:
+        self.name = opened.name
+        self.refiner = None if opened.refiner is None else name_of(opened.refiner.path)
+        self.placement, self.rows, self.tiled = placement, rows, tiled
+        self._files = _files_of(opened)
+        self._denoiser = opened.source.denoiser.role
+        self._loaded = _loaded(opened, loading)
+        self._fused: list[tuple[str, str, str]] = []
+
+    def fuse(self, hashes: Mapping[str, str]) -> None:
+        """Adapters are in the weights now: what stands for each, and its SHA-256."""
+        self._fused += [
+            (anchored(text), f"fused {parse_tag(text).name}", digest) for text, digest in hashes.items()
+        ]
+
+    def unfuse(self) -> None:
+        """No adapters are in the weights any more."""
+        self._fused.clear()
+
+    def weights(self) -> dict[str, str]:
+        """The SHA-256 of each component's file (of several: see `sha256_of`), a refiner's, those of fused adapters."""
+        files = {role: sha256_of(files) for role, files in self._files.items()}
+        return files | {name: digest for _, name, digest in self._fused}
+
+    def numerics(self) -> dict[str, Any]:
+        """What besides request and weights decides the pixels."""
+        facts: dict[str, Any] = {
+            "version": NUMERICS,
+            "device": self.placement.device.type,
+            "precision": self.placement.precision,
+            "rows": self.rows,
+            "torch": torch.__version__,
+        }
+        if self.tiled:
+            facts["tiled"] = True
+        if self.placement.device.type == "cpu":
+            facts |= {
+                "threads": torch.get_num_threads(),
+                "instructions": torch.backends.cpu.get_cpu_capability(),
+            }
+        else:
+            facts["device_name"] = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+        return facts
+
+    def of(
+        self,
+        request: Request,
+        asked: Request,
+        extras: Extras,
+        notes: Sequence[str] = (),
+        rows: int | None = None,
+    ) -> tuple[dict[str, Any], str]:
+        """The metadata of the picture of a settled request, and the same in A1111's words. `asked`: as it was given;
+        `extras`: what it names beside the model; `rows`: those of its network calls, where they were others."""
+        hashes = self.weights() | _hashes_of(extras)
+        numerics = self.numerics() | ({} if rows is None else {"rows": rows})
+        return self._described(request, asked, hashes, numerics, [*extras.notes, *notes])
+
+    def foretold(self, request: Request, asked: Request, extras: Extras) -> tuple[dict[str, Any], str]:
+        """The same beforehand, of the same length, with no file read for its hash."""
+        names = [*self._files, *(name for _, name, _ in self._fused), *_hashes_of(extras)]
+        return self._described(request, asked, dict.fromkeys(names, "0" * 64), self.numerics(), extras.notes)
+
+    def _described(
+        self,
+        request: Request,
+        asked: Request,
+        hashes: Mapping[str, str],
+        numerics: Mapping[str, Any],
+        notes: Sequence[str],
+    ) -> tuple[dict[str, Any], str]:
+        darkroom = version("darkroom")
+        fused = {"fuse": [text for text, _, _ in self._fused]} if self._fused else {}
+        model = {"name": self.name, "refiner": self.refiner, **self._loaded, **fused, "weights": dict(hashes)}
+        metadata: dict[str, Any] = {
+            "darkroom": darkroom,
+            "request": request.to_dict(),
+            "model": model,
+            "numerics": dict(numerics),
+            "notes": [*notes],
+        }
+        if template := template_of(asked, request):
+            metadata["template"] = template
+        # As A1111 names it: with the beginning of its hash.
+        refiner = self.refiner and f"{self.refiner} [{hashes['refiner unet'][:10]}]"
+        return metadata, infotext(request, self.name, hashes[self._denoiser], darkroom, refiner)
+
+
+def _files_of(opened: Opened) -> dict[str, Sequence[Path]]:
+    """The files of each network of a model, of its refiner and of the others of an ensemble."""
+    found: dict[str, Sequence[Path]] = {str(role): files for role, files in opened.source.files().items()}
+    if (refiner := opened.refiner) is not None:
+        found |= {f"refiner {role}": refiner.parts[role].files() for role in refiner.expert_roles}
+    for each, member in opened.members:
+        found |= {f"{member.name} {role}": each.parts[role].files() for role in each.expert_roles}
+    return found
+
+
+def _hashes_of(extras: Extras) -> dict[str, str]:
+    """The SHA-256 of each file that a request named beside the model."""
+    adapters = {f"adapter {tag.name}": adapter.sha256 for tag, adapter in extras.adapters.items()}
+    return adapters | {f"embedding {name}": each.sha256 for name, each in extras.embeddings}
+
+
+def _loaded(opened: Opened, loading: Loading) -> dict[str, Any]:
+    """What a model was loaded with besides its name and its refiner's, as far as that decides pixels."""
+    paths = {
+        "model": given_path(loading.model),
+        "vae": loading.vae and given_path(loading.vae),
+        "refiner": loading.refiner and given_path(loading.refiner),
+        "others": [given_path(each) for each in loading.others],
+    }
+    said = {
+        "paths": {part: path for part, path in paths.items() if path and path != [None]} or None,
+        "vae": None if opened.vae is None else name_of(opened.vae),
+        "others": [name_of(each) for each in opened.others] or None,
+        "prediction": loading.prediction,
+        "zero_snr": loading.zero_snr,
+        "variant": loading.variant,
+        "t5": None if loading.t5 else False,
+        "ensemble": [anchored(each) for each in loading.ensemble] or None,
+    }
+    return {setting: value for setting, value in said.items() if value is not None}
+
+
+_SAID = ("prediction", "zero_snr", "variant", "t5", "ensemble", "fuse")
+"""What a file says of loading as it was said."""
+
+_KINDS: dict[str, type] = {
+    "name": str,
+    "paths": dict,
+    "weights": dict,
+    **dict.fromkeys(("vae", "refiner", "prediction", "variant"), str),
+    **dict.fromkeys(("others", "ensemble", "fuse"), list),
+}
+"""What a file's words on its model are to be."""
+
+
+def loading_of(metadata: Mapping[str, Any], path: Path, **instead: str | Path) -> Loading:
+    """What a picture's model was loaded with, by its file's metadata: each file as it is found now. `path` is the
+    picture's, for errors; `instead` are parts that take the place of those that it names. Raises InvalidRequest where
+    the metadata is damaged or does not say."""
+    model = metadata.get("model")
+    model = model if isinstance(model, dict) else {}
+    if wrong := [name for name, kind in _KINDS.items() if not _is(kind, model.get(name), name)]:
+        raise InvalidRequest(f"{path}: its metadata is damaged (model, {wrong[0]}): give --model")
+    numerics = metadata.get("numerics") or {}
+    if not isinstance(numerics, dict):
+        raise InvalidRequest(f"{path}: its metadata is damaged (numerics is {numerics!r})")
+    found = {
+        **{name: model[name] for name in _SAID if name in model},
+        **{name: numerics[name] for name in ("device", "precision") if name in numerics},
+        "memory": "low" if numerics.get("tiled") else "full",
+        **_parts(model),
+        **instead,
+    }
+    if "model" not in found:
+        raise InvalidRequest(f"{path} does not say which model made it: give --model")
+    return Loading(**found).checked()
+
+
+def _is(kind: type, value: Any, name: str) -> bool:
+    """Whether a word of a picture's file is of its kind: a text, a list of texts or texts by name; of paths, lists."""
+    if not value:
+        return True
+    if not isinstance(value, kind):
+        return False
+    within: Mapping[type, Callable[[Any], list[Any]]] = {
+        str: lambda one: [one],
+        list: list,
+        dict: lambda by: [*by.values()],
+    }
+    inside = within[kind](value)
+    if name == "paths":
+        several = [one if isinstance(one, list) else [one] for one in inside]
+        inside = [each for one in several for each in one if each is not None]
+    return all(isinstance(each, str) for each in inside)
+
+
+def _parts(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The model that made a picture, its autoencoder, its refiner and the files beside it, as they are found now."""
+    paths, weights = model.get("paths") or {}, model.get("weights") or {}
+    own = {role: each for role, each in weights.items() if role in {*Role}}
+    found: dict[str, Any] = {}
+    if isinstance(name := model.get("name"), str):
+        # What came from elsewhere is in none of the model's files.
+        apart = {"vae"} if model.get("vae") else set()
+        apart |= {role for role in own if role.startswith("text")} if model.get("others") else set()
+        found["model"] = recalled(
+            name, paths.get("model"), {each for role, each in own.items() if role not in apart}
+        )
+    if vae := model.get("vae"):
+        found["vae"] = recalled(vae, paths.get("vae"), {own["vae"]} if "vae" in own else (), *OF_A_VAE)
+    if refiner := model.get("refiner"):
+        hashes = {weights["refiner unet"]} if "refiner unet" in weights else ()
+        found["refiner"] = recalled(refiner, paths.get("refiner"), hashes)
+    if others := model.get("others"):
+        places = paths.get("others") or [None] * len(others)
+        found["others"] = [recalled(each, place, ()) for each, place in zip(others, places, strict=False)]
+    return found
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What besides the request decides a picture and is not as it was, of two pictures' metadata."""
+    found = []
+    for part in ("weights", "numerics"):
+        old, new = (_part(metadata, part) for metadata in (then, now))
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                found.append(f"{part} {name}: was {_short(old.get(name))}, is {_short(new.get(name))}")
+    return found
+
+
+def _part(metadata: Mapping[str, Any], part: str) -> dict[str, Any]:
+    value = metadata.get("model", {}).get("weights") if part == "weights" else metadata.get(part)
+    return value if isinstance(value, dict) else {}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:10] if len(text) == 64 else text
