@@ -49,7 +49,7 @@ ORDER = {
     """,
     "generation": """
         checks parts request wording work settle frames canvas passes templates ensemble path picture infotext
-        job explain
+        saved job explain
     """,
     "cli": """
         arguments files progress asked show train checkpoints models lora merge generate evaluate again prompt plan

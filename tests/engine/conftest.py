@@ -13,6 +13,7 @@ from darkroom.diffusion import Discrete, FlowSchedule, process
 from darkroom.engine import Engine
 from darkroom.generation import Request
 from darkroom.generation.job import Job
+from darkroom.generation.saved import Saved
 from darkroom.networks import Conditioning
 from darkroom.prompt import Prompt
 
@@ -92,6 +93,8 @@ def kill_at_every_step(networks, make_job, settings, expected, calls=1):
         if task.finished:
             break
         saved = task.job.snapshot()
+        if saved is not None:
+            saved = Saved.from_bytes(saved.to_bytes())
         task.cancel()
         again = engine.submit(make_job(saved=saved, **settings))
         engine.run()

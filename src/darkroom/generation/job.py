@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -36,18 +36,19 @@ from darkroom.diffusion import (
     Run,
     SeededNoise,
     Seeding,
-    Snapshot,
     guidance_from,
     parse_guides,
     positives,
     sampler,
     sampler_info,
 )
+from darkroom.errors import InvalidRequest
 from darkroom.generation.ensemble import Member, shares
 from darkroom.generation.frames import fitted
 from darkroom.generation.passes import Pass, passes
 from darkroom.generation.path import Turn, path
 from darkroom.generation.request import Request
+from darkroom.generation.saved import Saved, mark_of
 from darkroom.generation.wording import Extras, Wording
 from darkroom.generation.work import Encode, Row, Work
 from darkroom.language import Moment
@@ -55,16 +56,6 @@ from darkroom.networks import Conditioning
 from darkroom.networks.freeu import FreeU
 from darkroom.pixels import Pixels
 from darkroom.prompt import Prompt
-
-
-class Saved(NamedTuple):
-    """Where a job can go on: the pass it is in, the run's state at the top of a step, and the calls that are behind
-    it."""
-
-    stage: int
-    run: Snapshot
-    done: int = 0
-
 
 Told: TypeAlias = Mapping["Prompt | None", Conditioning]
 """What an expert's text encoders made of every prompt that a picture needs of it."""
@@ -110,16 +101,18 @@ class Job:
         self.total = sum(each.calls for each in self.passes)
         self.done = 0
         self.denoised: Tensor | None = None
+        if saved is not None and saved.request != mark_of(request):
+            raise InvalidRequest("the saved job is of another request: begin this one anew")
         self._resumed = saved
         self._stage = 0
         self._run: Run | None = None
 
     def snapshot(self) -> Saved | None:
-        """Where to go on after a loss; None while no step has begun."""
+        """Where to go on after a loss, be it from bytes on a disk; None while no step has begun."""
         if self._run is None or self._run.saved is None:
             return self._resumed
         within_the_step = self._run.calls - self._run.saved.calls
-        return Saved(self._stage, self._run.saved, self.done - within_the_step)
+        return Saved(self._stage, self._run.saved, self.done - within_the_step, mark_of(self.request))
 
     def develop(self) -> Generator[Work, Any, Pixels]:
         """Make the picture: (height, width, 3) uint8."""

@@ -1,0 +1,81 @@
+"""Where a job can go on, as plain data: what whoever runs jobs writes down between two of their steps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import safetensors.torch
+from torch import Tensor
+
+from darkroom.diffusion import Snapshot
+from darkroom.errors import InvalidRequest
+from darkroom.generation.request import Request
+
+VERSION = 1
+"""Of what `Saved.to_bytes` writes."""
+_KEY = "darkroom.saved"
+
+
+class Saved(NamedTuple):
+    """The pass that a job is in, the run's state at the top of a step, the number of calls behind it, and its request's
+    mark (`mark_of`)."""
+
+    stage: int
+    run: Snapshot
+    done: int
+    request: str
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file: arrays as tensors, all else in its metadata."""
+        tensors: dict[str, Tensor] = {}
+        said = {**self._asdict(), "run": self.run._asdict(), "version": VERSION}
+        metadata = {_KEY: json.dumps(_without(said, tensors))}
+        return safetensors.torch.save(tensors, metadata)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Saved:
+        """The inverse of `to_bytes`, to the bit. Raises InvalidRequest for what is damaged or of another version."""
+        try:
+            length = int.from_bytes(content[:8], "little")
+            said = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_KEY])
+            tensors = safetensors.torch.load(content)
+        except (ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
+            raise InvalidRequest(
+                f"this is no saved job ({type(error).__name__}): begin the job again"
+            ) from error
+        if said.get("version") != VERSION:
+            raise InvalidRequest(
+                f"the saved job is of version {said.get('version')!r}, {VERSION} is read: begin it again"
+            )
+        try:
+            run = Snapshot(**_with(said["run"], tensors))
+            return cls(said["stage"], run, said["done"], said["request"])
+        except (KeyError, TypeError) as error:
+            raise InvalidRequest(f"the saved job is damaged ({error}): begin it again") from error
+
+
+def mark_of(request: Request) -> str:
+    """What tells a settled request from others: the SHA-256 of its JSON."""
+    return hashlib.sha256(json.dumps(request.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def _without(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """A value as JSON has it: each array's name in its place, the array under it in `tensors`."""
+    if isinstance(value, Tensor):
+        name = f"tensor {len(tensors)}"
+        tensors[name] = value.detach().cpu().clone().contiguous()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {name: _without(each, tensors) for name, each in value.items()}
+    return [_without(each, tensors) for each in value] if isinstance(value, tuple | list) else value
+
+
+def _with(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"tensor"}:
+            return tensors[value["tensor"]]
+        return {name: _with(each, tensors) for name, each in value.items()}
+    return tuple(_with(each, tensors) for each in value) if isinstance(value, list) else value
