@@ -12,6 +12,8 @@ from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.source import Source, noted
 from darkroom.errors import ModelError
 from darkroom.generation.ensemble import Member, parse_member
+from darkroom.generation.request import Request
+from darkroom.generation.settle import settle
 from darkroom.library.locate import OF_A_VAE, OF_PARTS, locate, name_of
 from darkroom.loading import Loading, Options
 
@@ -27,6 +29,10 @@ class Opened:
     members: Sequence[tuple[Source, Member]] = ()
     vae: Path | None = None
     others: Sequence[Path] = ()
+
+    def settle(self, request: Request) -> Request:
+        """A request settled for it (`darkroom.generation.settle`)."""
+        return settle(request, self.source.family, self.name, self.refiner is not None)
 
 
 @contextmanager

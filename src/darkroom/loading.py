@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from darkroom.errors import InvalidRequest, nearest
-from darkroom.generation.checks import Function, checked, setting, showing
+from darkroom.generation.checks import checked, setting
 
 if TYPE_CHECKING:
     import torch
@@ -142,8 +142,3 @@ class Options(TypedDict, total=False):
 
 LOADING: dict[str, dataclasses.Field[Any]] = {each.name: each for each in dataclasses.fields(Loading)}
 """What there is to say of loading, by name."""
-
-
-def takes_options(function: Function) -> Function:
-    """Have `help` and notebooks show the options that a function takes as `**options`."""
-    return showing(LOADING, function)

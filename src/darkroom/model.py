@@ -28,13 +28,14 @@ from darkroom.engine.memory import memory_mode, parse_size
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Picture, Request
+from darkroom.generation.checks import showing
 from darkroom.generation.job import Job
-from darkroom.generation.request import Settings, takes_settings
+from darkroom.generation.request import SETTINGS, Settings
 from darkroom.generation.settle import settle
 from darkroom.generation.templates import completed, pictures
 from darkroom.generation.wording import Extras, Wording, anchored_files
 from darkroom.language.tags import parse_tag
-from darkroom.loading import Loading, Options, takes_options
+from darkroom.loading import LOADING, Loading, Options
 from darkroom.pixels import to_pixels
 from darkroom.provenance import Provenance
 
@@ -110,9 +111,8 @@ class Model:
         doses = doses_by_role(named)
         with self._still():
             self._fused.append(Merged(self._networks.experts[0].networks, doses))
-            self.provenance.fuse(
-                {text: adapter.sha256 for text, (_, adapter) in zip(adapters, named, strict=True)}
-            )
+            for text, (_, adapter) in zip(adapters, named, strict=True):
+                self.provenance.fuse(text, adapter.sha256)
             self._changed()
 
     def unfuse(self) -> None:
@@ -137,7 +137,7 @@ class Model:
         """Have these files open until `close`, or until nobody has the model any more."""
         self._release = weakref.finalize(self, opened.close)
 
-    @takes_settings
+    @showing(SETTINGS)
     def generate(
         self,
         prompt: str | Request | Sequence[str | Request],
@@ -160,7 +160,7 @@ class Model:
                 break
         return pictures
 
-    @takes_settings
+    @showing(SETTINGS)
     def stream(
         self, prompt: str | Request | Sequence[str | Request], **settings: Unpack[Settings]
     ) -> Iterator[Step | Picture]:
@@ -273,7 +273,7 @@ class Model:
         return self.provenance.foretold(first, request, self._extras(first))
 
 
-@takes_options
+@showing(LOADING)
 def load(
     model: str | Path | Loading = "pocket",
     *,
@@ -307,8 +307,7 @@ def load(
         if (limit := parse_size(loading.memory)) is None:
             mode = memory_mode(loading.memory)
         else:
-            refined = opened.refiner is not None
-            wanted = settle(expecting or Request(prompt=""), opened.source.family, opened.name, refined)
+            wanted = opened.settle(expecting or Request(prompt=""))
             mode = memory_mode(Forecaster(opened, placement, wanted).fitting(limit).mode)
         members = [each for each, _ in opened.members]
         networks = networks_of(opened.source, placement, opened.refiner, mode, progress, members)

@@ -43,11 +43,9 @@ class Provenance:
         self._loaded = _loaded(opened, loading)
         self._fused: list[tuple[str, str, str]] = []
 
-    def fuse(self, hashes: Mapping[str, str]) -> None:
-        """Adapters are in the weights now: what stands for each, and its SHA-256."""
-        self._fused += [
-            (anchored(text), f"fused {parse_tag(text).name}", digest) for text, digest in hashes.items()
-        ]
+    def fuse(self, adapter: str, digest: str) -> None:
+        """An adapter is in the weights now: what stands for it, and its SHA-256."""
+        self._fused.append((anchored(adapter), f"fused {parse_tag(adapter).name}", digest))
 
     def unfuse(self) -> None:
         """No adapters are in the weights any more."""

@@ -11,7 +11,8 @@ from typing import Unpack
 from darkroom.engine.devices import give_back_memory
 from darkroom.engine.memory import parse_size, resident_nbytes
 from darkroom.errors import InvalidRequest
-from darkroom.loading import Loading, Options, takes_options
+from darkroom.generation.checks import showing
+from darkroom.loading import LOADING, Loading, Options
 from darkroom.model import Model, load
 
 
@@ -30,7 +31,7 @@ class Shelf:
         self._models: OrderedDict[Loading, tuple[Model, int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    @takes_options
+    @showing(LOADING)
     def get(self, model: str | Path | Loading = "pocket", **options: Unpack[Options]) -> Model:
         """The model, loaded with these options of `darkroom.load` now or before.
 

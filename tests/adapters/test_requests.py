@@ -276,6 +276,15 @@ def test_fused(model: Model, toy_folder: Path, lora: Path, other: Path, tmp_path
             model.fuse(f"{lora}:{each}")
 
 
+def test_fused_twice_is_made_again_as_such(toy_folder: Path, lora: Path, tmp_path: Path) -> None:
+    both = darkroom.load(toy_folder, device="cpu", precision="float32", fuse=[str(lora), str(lora)])
+    picture = make(both)
+    assert picture.metadata["model"]["fuse"] == [str(lora), str(lora)]
+    once = darkroom.load(toy_folder, device="cpu", precision="float32", fuse=[str(lora)])
+    assert not np.array_equal(np.asarray(picture.image), pixels(once))
+    assert main(["again", str(picture.save(tmp_path / "it.png")), "--model", str(toy_folder)]) == 0
+
+
 def test_weights_that_come_and_go_are_not_written_to(toy_folder: Path, lora: Path) -> None:
     with pytest.raises(InvalidRequest, match="--memory full"):
         darkroom.load(toy_folder, memory="low", fuse=[str(lora)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -48,16 +48,18 @@ def ends(option: Option) -> Iterator[Any]:
         yield high
 
 
-@pytest.mark.parametrize("schedule", [Discrete(), Discrete(zero_terminal_snr=True), FlowSchedule(3.0)])
-@pytest.mark.parametrize(
-    ("name", "option", "value"),
-    [
+def all_ends(infos: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+    """Of every option of every sampler, or schedule."""
+    return [
         (name, option, value)
-        for name, info in SAMPLERS.items()
+        for name, info in infos.items()
         for option, each in info.options.items()
         for value in ends(each)
-    ],
-)
+    ]
+
+
+@pytest.mark.parametrize("schedule", [Discrete(), Discrete(zero_terminal_snr=True), FlowSchedule(3.0)])
+@pytest.mark.parametrize(("name", "option", "value"), all_ends(SAMPLERS))
 def test_samplers_bear_the_ends_of_their_options(
     name: str, option: str, value: Any, schedule: NoiseSchedule, drive: Callable[..., Any], mixture: Any
 ) -> None:
@@ -69,15 +71,7 @@ def test_samplers_bear_the_ends_of_their_options(
     assert len(asked) < 500
 
 
-@pytest.mark.parametrize(
-    ("name", "option", "value"),
-    [
-        (name, option, value)
-        for name, info in SCHEDULES.items()
-        for option, each in info.options.items()
-        for value in ends(each)
-    ],
-)
+@pytest.mark.parametrize(("name", "option", "value"), all_ends(SCHEDULES))
 def test_schedules_bear_the_ends_of_their_options(name: str, option: str, value: Any) -> None:
     if option == "sigma_min" and value > 1:
         with pytest.raises(InvalidRequest, match="need 0 < sigma_min < sigma_max"):

@@ -13,7 +13,6 @@ from darkroom.assembly import open_model
 from darkroom.engine.devices import place
 from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Request
-from darkroom.generation.settle import settle
 
 SETTINGS = {"prompt": "a red boat", "steps": 5, "seed": 1, "width": 64, "height": 48}
 
@@ -68,8 +67,7 @@ def watched(model):
 
 def foretold(path, settings, **options):
     with open_model(path, **options) as opened:
-        refined = opened.refiner is not None
-        request = settle(Request.from_dict(settings), opened.source.family, opened.name, refined)
+        request = opened.settle(Request.from_dict(settings))
         found = Forecaster(opened, place("cpu", "float32"), request)
     calls = Counter()
     for phase in found._phases:

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkroom.cli.arguments import a_number, a_path, a_size
+from darkroom.cli.arguments import a_path, a_size, add_settings
 from darkroom.cli.asked import loading_given
 from darkroom.cli.generate import add_loading_options
-from darkroom.generation.parts import COMPOSE, SECOND_PASS
+from darkroom.generation.request import SETTINGS
 
 if TYPE_CHECKING:
     from darkroom.evaluation.oracle import Oracle
@@ -51,12 +51,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     how.add_argument(
         "--size", type=a_size, metavar="N", help="the pictures' side in pixels, or WIDTHxHEIGHT: 256, 256x128"
     )
-    how.add_argument("--compose", choices=COMPOSE, help="see 'darkroom generate --help'")
-    how.add_argument("--second-pass", choices=SECOND_PASS, help="see 'darkroom generate --help'")
-    how.add_argument("--steps", type=int, metavar="N", help="sampling steps")
-    how.add_argument("--guidance", type=a_number, metavar="X", help="classifier-free guidance scale")
-    how.add_argument("--sampler", help="sampler, see 'darkroom samplers'")
-    how.add_argument("--schedule", help="noise schedule, see 'darkroom samplers'")
+    add_settings(how, [SETTINGS[name] for name in _SETTINGS])
     add_loading_options(command, but="model")
     command.add_argument(
         "--output",

@@ -43,7 +43,6 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.forecast.forecast import Forecaster
     from darkroom.forecast.speed import measure
     from darkroom.generation import Request
-    from darkroom.generation.settle import settle
 
     asked = args.gpu_memory or loading.memory
     limit = parse_size(asked)
@@ -53,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
         memory_mode(asked)  # Raises for an unknown one.
     placement = place(loading.device, loading.precision)
     with open_model(loading) as opened:
-        asked_for = Request.from_dict({**settings, "prompt": args.prompt or ""})
-        request = settle(asked_for, opened.source.family, opened.name, opened.refiner is not None)
+        request = opened.settle(Request.from_dict({**settings, "prompt": args.prompt or ""}))
         forecaster = Forecaster(opened, placement, request)
         speed = measure(placement)
         found = [forecaster.forecast(mode, speed) for mode in MODES]

@@ -64,7 +64,6 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.engine.loading import conditioner_of
     from darkroom.engine.networks import Expert
     from darkroom.generation.explain import explain
-    from darkroom.generation.settle import settle
     from darkroom.generation.templates import completed, pictures
     from darkroom.networks import Denoiser
 
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     (asked,) = requested(args, settings)
     with open_model(loading) as opened:
         name, source = opened.name, opened.source
-        settled = completed(settle(asked.request, source.family, name, opened.refiner is not None))
+        settled = completed(opened.settle(asked.request))
         networks = source.build()
         text = conditioner_of(source, networks, torch.device("cpu"))
         denoiser = networks[source.denoiser.role]

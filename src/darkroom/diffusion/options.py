@@ -32,13 +32,11 @@ class Within:
         return self.low <= value <= self.high and not (self.above and value == self.low)
 
     def __str__(self) -> str:
-        if self.high >= _LARGEST:
-            return (
-                "any number"
-                if self.low <= -_LARGEST
-                else f"{'above' if self.above else 'at least'} {self.low:g}"
-            )
-        return f"{'above ' if self.above else ''}{self.low:g} to {self.high:g}"
+        if self.high < _LARGEST:
+            return f"{'above ' if self.above else ''}{self.low:g} to {self.high:g}"
+        if self.low > -_LARGEST:
+            return f"{'above' if self.above else 'at least'} {self.low:g}"
+        return "any number"
 
 
 Amount = Annotated[float, Within(0)]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, TypeAlias, TypeVar, cast
 
+from darkroom.diffusion import Within
 from darkroom.errors import InvalidRequest
 from darkroom.numeric import integer, real
 
@@ -66,17 +67,23 @@ def called(each: dataclasses.Field[Any]) -> str:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def showing(settings: Mapping[str, dataclasses.Field[Any]], function: Function) -> Function:
-    """The function, with these settings by name in its signature in place of `**`, for `help` and notebooks."""
-    shown = inspect.signature(function)
-    own = [each for each in shown.parameters.values() if each.kind is not each.VAR_KEYWORD]
-    keywords = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
-        for name, each in settings.items()
-        if name not in shown.parameters
-    ]
-    cast(Any, function).__signature__ = shown.replace(parameters=[*own, *keywords])
-    return function
+def showing(settings: Mapping[str, dataclasses.Field[Any]]) -> Callable[[Function], Function]:
+    """Has a function's signature show these settings in place of `**`, to `help` and notebooks as to type checkers."""
+
+    def show(function: Function) -> Function:
+        shown = inspect.signature(function)
+        own = [each for each in shown.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        keywords = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type
+            )
+            for name, each in settings.items()
+            if name not in shown.parameters
+        ]
+        cast(Any, function).__signature__ = shown.replace(parameters=[*own, *keywords])
+        return function
+
+    return show
 
 
 def checked(settings: Any) -> dict[str, Any]:
@@ -134,14 +141,14 @@ def a_whole(low: int, high: int, multiple: int = 1) -> Check:
 
 def a_number(low: float, high: float, above: bool = False) -> Check:
     """What checks a real number and gives it as Python's."""
+    within = Within(low, high, above)
 
     def check(name: str, given: object) -> float:
-        allowed = f"{'above ' if above else ''}{low:g} to {high:g}"
         value = real(given)
         if value is None or not math.isfinite(value):
-            raise InvalidRequest(f"{name} is {json.dumps(given, default=repr)}: give a number, {allowed}")
-        if not low <= value <= high or (above and value == low):
-            raise InvalidRequest(f"{name} is {_shown(value)}: choose {allowed}")
+            raise InvalidRequest(f"{name} is {json.dumps(given, default=repr)}: give a number, {within}")
+        if value not in within:
+            raise InvalidRequest(f"{name} is {_shown(value)}: choose {within}")
         return given if isinstance(given, int | float) else value
 
     return check

@@ -14,13 +14,11 @@ from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, TypedDict, Unpa
 
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.generation.checks import (
-    Function,
     a_text,
     a_whole,
     called,
     checked,
     setting,
-    showing,
     some_texts,
 )
 from darkroom.generation.parts import MAX_SEED, XL, Canvas, Guidance, Noise, Part, Sampling, Text
@@ -301,8 +299,3 @@ def unknown_setting(name: str, known: Iterable[str] = SETTINGS) -> str:
         return f"it is an option of the {example.split()[0]}, written as in {example.split()[1]}"
     ours = _ELSEWHERE_CALLED.get(name.lower())
     return f"it is called {ours} here" if ours else nearest(name, known)
-
-
-def takes_settings(function: Function) -> Function:
-    """Have `help` and notebooks show the settings that a function takes as `**settings`, as type checkers do."""
-    return showing(SETTINGS, function)

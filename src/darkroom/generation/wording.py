@@ -97,8 +97,7 @@ def anchored_files(request: Request) -> Request:
 
 def _three(request: Request, name: str) -> tuple[str, ...]:
     """A prompt for each text encoder: one, where no encoder has its own."""
-    settings = request.flat()
-    first, *others = (settings[each] for each in (name, f"{name}_2", f"{name}_3"))
+    first, others = getattr(request, name), [getattr(request.text, f"{name}_{number}") for number in (2, 3)]
     if others == [None, None]:
         return (first,)
     return (first, *(first if each is None else each for each in others))
