@@ -15,7 +15,7 @@ ORDER = {
     "": """
         errors lazy numeric files pixels
         diffusion networks weights language prompt checkpoint library adapters safety
-        generation loading engine assembly forecast provenance model shelf
+        generation loading engine assembly forecast provenance series model shelf
         world evaluation train serve compat cli
     """,
     "diffusion": """

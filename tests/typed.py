@@ -26,6 +26,7 @@ def wrong(model: darkroom.Model) -> None:
     model.generate("a", steps="4")  # type: ignore[arg-type]
     model.generate("a", Request("b"))  # type: ignore[arg-type, call-arg]
     model.stream("a", wdith=64)  # type: ignore[call-arg]
+    model.submit("a", stepz=4)  # type: ignore[call-arg]
     model.stream(3)  # type: ignore[arg-type]
     Request("a", stepz=4)  # type: ignore[call-arg]
     Request("a").replace(stepz=4)  # type: ignore[call-arg]

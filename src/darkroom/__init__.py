@@ -24,7 +24,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 if TYPE_CHECKING:
     from darkroom.generation import Picture, Request
     from darkroom.loading import Loading
-    from darkroom.model import Model, Step, load
+    from darkroom.model import Model, load
+    from darkroom.series import Step
     from darkroom.shelf import Shelf
 
 __all__ = [
@@ -44,5 +45,11 @@ __all__ = [
 
 __getattr__, __dir__ = lazily(
     __name__,
-    {"generation": "Picture Request", "loading": "Loading", "model": "Model Step load", "shelf": "Shelf"},
+    {
+        "generation": "Picture Request",
+        "loading": "Loading",
+        "model": "Model load",
+        "series": "Step",
+        "shelf": "Shelf",
+    },
 )

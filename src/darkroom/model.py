@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, cast
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import nn
 
@@ -19,11 +19,11 @@ from darkroom.adapters.collection import Collection
 from darkroom.adapters.dose import doses_by_role
 from darkroom.adapters.merged import Merged
 from darkroom.assembly import Opened, open_model
-from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.load import Progress
 from darkroom.engine import Engine, LatentDiffusion, Task, place
 from darkroom.engine.devices import SLOW_HERE
 from darkroom.engine.loading import networks_of
+from darkroom.engine.loop import Loop
 from darkroom.engine.memory import memory_mode, parse_size
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.forecast import Forecaster
@@ -36,37 +36,11 @@ from darkroom.generation.templates import completed, pictures
 from darkroom.generation.wording import Extras, Wording, anchored_files
 from darkroom.language.tags import parse_tag
 from darkroom.loading import LOADING, Loading, Options
-from darkroom.pixels import to_pixels
 from darkroom.provenance import Provenance
+from darkroom.series import Callback, Series, Step, in_background, in_order, stops
 
 _MOST_CHECKED = 100
 """Of how many pictures whose prompts are drawn by lot all is checked before the first is made."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """A picture on its way: `done` of `total` network calls are behind it."""
-
-    index: int
-    seed: int
-    done: int
-    total: int
-    _denoised: torch.Tensor | None
-    _family: Family
-
-    def preview(self) -> Image.Image | None:
-        """A small picture of what the network sees so far, for next to nothing; None where the model
-        has no preview map or nothing has been seen yet."""
-        latent, rows = self._denoised, self._family.preview
-        if latent is None or rows is None:
-            return None
-        matrix = torch.tensor(rows)
-        colours = torch.einsum("rc,nchw->nrhw", matrix[:, :-1], latent) + matrix[:, -1, None, None]
-        (pixels,) = to_pixels(colours)
-        side = self._family.factor
-        return Image.fromarray(pixels).resize(
-            (pixels.shape[1] * side, pixels.shape[0] * side), Image.Resampling.BICUBIC
-        )
 
 
 class Model:
@@ -98,6 +72,8 @@ class Model:
         self._streams = 0
         self._closed = False
         self._release: Callable[[], object] = lambda: None
+        self._loop = Loop(self.engine.beside())
+        weakref.finalize(self, self._loop.close, wait=False).atexit = False
 
     def networks(self) -> list[nn.Module]:
         """All its networks."""
@@ -131,6 +107,7 @@ class Model:
     def close(self) -> None:
         """Let go of the files that networks are still read from; it makes no more pictures after that."""
         self._closed = True
+        self._loop.close()
         self._release()
 
     def keep_open(self, opened: ExitStack) -> None:
@@ -142,7 +119,7 @@ class Model:
         self,
         prompt: str | Request | Sequence[str | Request],
         *,
-        callback: Callable[[Step], bool | None] | None = None,
+        callback: Callback | None = None,
         **settings: Unpack[Settings],
     ) -> list[Picture]:
         """Make pictures of a prompt, or of several.
@@ -152,13 +129,13 @@ class Model:
         pictures finished so far are returned. Raises InvalidRequest for settings that cannot be honoured,
         GenerationError where the work fails.
         """
-        pictures = []
+        finished = []
         for event in self.stream(prompt, **settings):
             if isinstance(event, Picture):
-                pictures.append(event)
-            elif callback is not None and (told := callback(event)) is not None and not told:
+                finished.append(event)
+            elif stops(callback, event):
                 break
-        return pictures
+        return in_order(finished)
 
     @showing(SETTINGS)
     def stream(
@@ -166,14 +143,47 @@ class Model:
     ) -> Iterator[Step | Picture]:
         """`generate` as an iterator: a `Step` after each network call, each `Picture` as it is finished.
 
-        Closing the iterator cancels what is left.
+        All work is done in the thread that asks for the next event, while it asks; closing the iterator cancels what is
+        left.
         """
+        return self._develop(self._series(prompt, settings))
+
+    @showing(SETTINGS)
+    def submit(
+        self,
+        prompt: str | Request | Sequence[str | Request],
+        *,
+        callback: Callback | None = None,
+        **settings: Unpack[Settings],
+    ) -> Future[list[Picture]]:
+        """`generate` in the background: returns at once, from any thread.
+
+        What is submitted runs side by side, in turns, in the model's own thread, where `callback` is called too. The
+        future's `result()` is the pictures, or raises what `generate` would; its `cancel()` stops the work, from any
+        thread, after the network call that it is in. Raises InvalidRequest at once for settings that cannot be
+        honoured.
+        """
+        series = self._series(prompt, settings)
+        with ExitStack() as drawing:
+            drawing.enter_context(self._drawing())
+            future = in_background(self._loop, series, callback)
+            over = drawing.pop_all()
+        future.add_done_callback(lambda _: over.close())
+        return future
+
+    def _series(self, prompt: str | Request | Sequence[str | Request], settings: Settings) -> Series:
         several = prompt if isinstance(prompt, list | tuple) else [prompt]
         requests = [
             each.replace(**settings) if isinstance(each, Request) else Request(cast(str, each), **settings)
             for each in several
         ]
-        return self._develop([(self.settle(each), each) for each in requests])
+        settled = [(self.settle(each), each) for each in requests]
+        jobs = (
+            (self._job(single), partial(self._picture, asked))
+            for whole, asked in settled
+            for single in pictures(whole)
+        )
+        return Series(jobs, self.engine.rows * self.engine.calls)
 
     def settle(self, request: Request) -> Request:
         """The request with everything it leaves open filled in: exactly what will be made.
@@ -207,34 +217,21 @@ class Model:
         notes += [note for adapter in adapters.values() for note in adapter.notes]
         return Extras(adapters, tuple(embeddings.items()), tuple(dict.fromkeys(notes)))
 
-    def _develop(self, requests: Sequence[tuple[Request, Request]]) -> Iterator[Step | Picture]:
-        """`requests`: each settled, and as it was asked."""
-        singles = ((single, asked) for settled, asked in requests for single in pictures(settled))
-        waiting = ((i, self._job(single), asked) for i, (single, asked) in enumerate(singles))
-        running: dict[int, tuple[Task[Job], Request]] = {}
+    def _develop(self, series: Series) -> Iterator[Step | Picture]:
         # Streams side by side go at the pace of whoever asks for their next step.
         engine = self.engine.beside()
         with self._drawing():
             try:
                 while True:
-                    free = engine.rows * engine.calls - len(running)
-                    for i, job, asked in itertools.islice(waiting, free):
-                        running[i] = engine.submit(job), asked
-                    if not running:
+                    for job in series.due():
+                        engine.submit(job)
+                    advanced = engine.tick()
+                    if not advanced:
                         return
-                    before = {i: task.job.done for i, (task, _) in running.items()}
-                    engine.tick()
-                    for i, (task, asked) in list(running.items()):
-                        job = task.job
-                        if job.done > before[i]:
-                            yield Step(
-                                i, job.request.seed or 0, job.done, job.total, job.denoised, self.family
-                            )
-                        if task.finished:
-                            del running[i]
-                            yield self._picture(task, asked)
+                    for task in advanced:
+                        yield from series.events(task)
             finally:
-                for task, _ in running.values():
+                for task in engine.tasks:
                     task.cancel()
 
     @contextmanager
@@ -260,11 +257,11 @@ class Model:
                 )
             yield
 
-    def _picture(self, task: Task[Job], asked: Request) -> Picture:
+    def _picture(self, asked: Request, task: Task[Job], index: int) -> Picture:
         pixels: np.ndarray[Any, Any] = task.result()
         request, extras = task.job.request, task.job.wording.extras
         metadata, text = self.provenance.of(request, asked, extras, task.notes, task.rows)
-        return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text)
+        return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text, index)
 
     def foretold(self, request: Request) -> tuple[dict[str, Any], str]:
         """The metadata that the first picture of a request will have, but for hashes and notes, and the same in A1111's

@@ -202,3 +202,47 @@ def test_earlier_jobs_finish_first(networks, make_job):
     while engine.tick():
         finished += [task.number for task in tasks if task.finished and task.number not in finished]
     assert finished[:2] == [0, 1]
+
+
+def turn(engine):
+    """The owners of the next group, if it shares network calls: one word, or none."""
+    sharing = {task for task in engine.tasks if task.work is not None and task.work.rows}
+    owners = "".join(task.owner for task in engine.tick() if task in sharing)
+    return [owners] if owners else []
+
+
+def test_owners_take_turns(networks, make_job):
+    engine = Engine(networks)
+    jobs = [
+        (name, make_job(sampler="euler", steps=steps))
+        for name, steps in (("a", 8), ("a", 8), ("b", 8), ("c", 2))
+    ]
+    first, second, *_ = tasks = [engine.submit(job, owner) for owner, job in jobs]
+    order = []
+    while engine.tasks:
+        order += turn(engine)
+        assert not (second.job.done and not first.finished)
+    assert sorted(order[:3]) == sorted(order[3:6]) == ["a", "b", "c"]
+    assert abs(order[6:18].count("a") - 6) <= 1
+    assert order.count("a") == 16
+    assert all(task.finished for task in tasks)
+
+
+def test_whoever_comes_back_waits_for_all_others(networks, make_job):
+    engine, order = Engine(networks), []
+    for name in "ab":
+        engine.submit(make_job(sampler="euler", steps=6), owner=name)
+    while len(order) < 15:
+        if all(task.owner != "q" for task in engine.tasks):
+            engine.submit(make_job(sampler="euler", steps=1), owner="q")
+        order += turn(engine)
+    assert [order.count(name) for name in "abq"] == [5, 5, 5]
+
+
+def test_turns_are_taken_within_a_group_too(networks, make_job):
+    engine, order = Engine(networks, calls=2), []
+    for name in "aaab":
+        engine.submit(make_job(sampler="euler", steps=3), owner=name)
+    while engine.tasks:
+        order += turn(engine)
+    assert [sorted(each) for each in order[:3]] == [["a", "b"]] * 3

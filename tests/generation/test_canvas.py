@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 from tests.engine.conftest import kill_at_every_step, make_job, networks  # noqa: F401
 
 from darkroom.diffusion import SAMPLERS
-from darkroom.engine import Engine
 from darkroom.generation.canvas import Canvas
 from darkroom.generation.work import Decode, Prepare, alone
 
@@ -57,12 +57,16 @@ def test_a_job_killed_at_any_step_has_its_canvas_again(sampler, make, networks):
 
 
 def test_what_was_kept_is_there_at_the_end(make, networks):  # noqa: F811
-    job = make(sampler="euler")
-    engine, seen = Engine(networks), []
-    task = engine.submit(job)
-    while not task.finished:
-        seen.append(task.work)
-        engine.tick()
+    seen = []
+
+    def watched(steps):
+        work = next(steps)
+        with suppress(StopIteration):
+            while True:
+                seen.append(work)
+                work = steps.send((yield work))
+
+    alone(watched(make(sampler="euler").develop()), networks)
     assert [type(work).__name__ for work in seen] == ["Encode", "Prepare", *["Denoise"] * 4, "Decode"]
     ground = networks.prepare(GROUND)
     torch.testing.assert_close(seen[-1].latent[..., :3], ground[..., :3])

@@ -9,6 +9,9 @@ many at different steps; the loop is the same:
         engine.tick()
     pixels = task.result()
 
+Jobs of one owner come in the order in which they were submitted; owners take turns. An engine is for one thread;
+`darkroom.engine.loop` takes jobs in from any.
+
 What a picture looks like never depends on the jobs beside it: a network call always has the same
 number of rows (`rows`), padded where there are fewer, and on one machine a row's output depends
 on that number only, not on its place or its neighbours. How many such calls one tick makes
@@ -20,8 +23,8 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Generator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -60,13 +63,15 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 class Task(Generic[AnyJob]):
     """A job in an engine: its `Work` in hand, and in the end its result or its error.
 
-    rows: how many rows its network calls have. notes: what was done otherwise than usual, in words.
+    rows: how many rows its network calls have. owner: whose it is, all owners have their turns. notes: what was done
+    otherwise than usual, in words.
     """
 
     job: AnyJob
     number: int
     steps: Generator[Work, Any, Any]
     rows: int
+    owner: Hashable = None
     work: Any = None
     value: Any = None
     error: BaseException | None = None
@@ -134,6 +139,7 @@ class Engine:
         self.rows = rows
         self.calls = calls
         self.tasks: list[Task[Any]] = []
+        self._turns: list[Hashable] = []  # The owners of its tasks, whoever had a turn last at the end.
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._numbers = itertools.count()
 
@@ -143,30 +149,24 @@ class Engine:
         other.seconds = self.seconds
         return other
 
-    def submit(self, job: AnyJob) -> Task[AnyJob]:
-        """Take a job in. Work starts with the next tick; earlier jobs come first."""
-        task = Task(job, next(self._numbers), job.develop(), self.rows)
-        task.start()
-        if not task.finished:
-            self.tasks.append(task)
+    def submit(self, job: AnyJob, owner: Hashable = None) -> Task[AnyJob]:
+        """Take a job in; its work starts with the next tick."""
+        task = Task(job, next(self._numbers), job.develop(), self.rows, owner)
+        self.tasks.append(task)
+        if owner not in self._turns:
+            self._turns.append(owner)
         return task
 
-    def tick(self) -> bool:
-        """Run one group of compatible work; False when nothing is left to do."""
+    def tick(self) -> list[Task[Any]]:
+        """Run one group of compatible work. Returns the tasks that got on by it; an empty list when nothing is left."""
         self._sweep()
-        if not self.tasks:
-            return False
-        group = self._group()
-        kind, began = type(group[0].work).__name__.lower(), time.perf_counter()
-        with torch.inference_mode():
-            if group[0].work.rows:
-                self._share(group)
-            else:
-                (task,) = group
-                task.answer(partial(task.work.run, self.networks, task.note))
-        self.seconds[kind] += time.perf_counter() - began
+        group = self._started()
+        if not group and self.tasks:
+            group = self._due()
+            self._run(group)
+        self._turns.sort(key=lambda owner: any(task.owner == owner for task in group))
         self._sweep()
-        return bool(self.tasks)
+        return group
 
     def run(self) -> None:
         """Tick until every job is finished."""
@@ -175,18 +175,44 @@ class Engine:
 
     def _sweep(self) -> None:
         self.tasks = [task for task in self.tasks if not task.finished]
+        there = {task.owner for task in self.tasks}
+        self._turns = [owner for owner in self._turns if owner in there]
 
-    def _group(self) -> list[Task[Any]]:
-        """The work that is due, and what fits beside it, in the order the jobs came.
+    def _started(self) -> list[Task[Any]]:
+        """Have new jobs say what their first work is: those that are over with that."""
+        new = [task for task in self.tasks if task.work is None]
+        for task in new:
+            task.start()
+        return [task for task in new if task.finished]
+
+    def _run(self, group: Sequence[Task[Any]]) -> None:
+        kind, began = type(group[0].work).__name__.lower(), time.perf_counter()
+        with torch.inference_mode():
+            if group[0].work.rows:
+                self._share(group)
+            else:
+                (task,) = group
+                task.answer(partial(task.work.run, self.networks, task.note))
+        self.seconds[kind] += time.perf_counter() - began
+
+    def _due(self) -> list[Task[Any]]:
+        """The work that is due, and what fits beside it.
 
         Work that shares no calls is short and goes first: it brings jobs to where they can share one, or ends them.
-        Then first come, first finished: a picture that is nearly done is worth more than two half done.
+        Then whoever waited longest since the last turn; of one owner's, first come, first finished: a picture that is
+        nearly done is worth more than two half done.
         """
-        first = next((task for task in self.tasks if not task.work.rows), self.tasks[0])
+        before: Counter[Hashable] = Counter()
+        places = {}
+        for task in self.tasks:
+            places[task] = before[task.owner], self._turns.index(task.owner)
+            before[task.owner] += 1
+        queue = sorted(self.tasks, key=places.__getitem__)
+        first = next((task for task in queue if not task.work.rows), queue[0])
         if not first.work.rows:
             return [first]
         group, room = [first], first.rows * self.calls - len(first.work.rows)
-        for task in self.tasks[1:]:
+        for task in queue[1:]:
             fits = task.rows == first.rows and len(task.work.rows) <= room
             if fits and task.work.key == first.work.key:
                 group.append(task)

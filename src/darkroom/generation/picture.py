@@ -28,12 +28,13 @@ _MOST_EXIF = 65_000
 @dataclass(frozen=True)
 class Picture:
     """`image`: RGB, 8 bits. `metadata`: plain data (request, model and its hashes, numerics, notes).
-    `parameters`: the same for people and for A1111's tools."""
+    `parameters`: the same for people and for A1111's tools. `index`: its place among those asked for together."""
 
     image: Image.Image
     seed: int
     metadata: dict[str, Any]
     parameters: str
+    index: int = 0
 
     def save(
         self, path: str | Path, format: str | None = None, metadata: bool = True, new: bool = False
