@@ -65,13 +65,13 @@ class Series:
         self._waiting = enumerate(jobs)
         self._room = room
         self._under_way: dict[Job, tuple[int, Finish]] = {}
-        self._done: dict[Job, int] = {}
+        self._heard: dict[Job, int] = {}  # How many calls of each were told of.
 
     def due(self) -> list[Job]:
         """The jobs to begin now."""
         begun = []
         for index, (job, finish) in islice(self._waiting, self._room - len(self._under_way)):
-            self._under_way[job], self._done[job] = (index, finish), job.done
+            self._under_way[job], self._heard[job] = (index, finish), job.done
             begun.append(job)
         return begun
 
@@ -84,18 +84,18 @@ class Series:
         """What there is to tell of a task that got on. Raises what made it fail."""
         job = task.job
         index, finish = self._under_way[job]
-        if job.done > self._done[job]:
-            self._done[job] = job.done
+        if job.done > self._heard[job]:
+            self._heard[job] = job.done
             yield Step(index, job.request.seed or 0, job.done, job.total, job.denoised, job.family)
         if task.finished:
-            del self._under_way[job], self._done[job]
+            del self._under_way[job], self._heard[job]
             yield finish(task, index)
 
 
 def stops(callback: Callback | None, step: Step) -> bool:
     """Whether a callback wants the work to stop."""
-    answer = None if callback is None else callback(step)
-    return answer is not None and not answer
+    wish = None if callback is None else callback(step)
+    return wish is not None and not wish
 
 
 def in_order(pictures: Iterable[Picture]) -> list[Picture]:

@@ -2,6 +2,7 @@
 
 from darkroom.engine.devices import Placement, describe, devices, keep_freed_memory, place
 from darkroom.engine.engine import Engine, Task
+from darkroom.engine.loop import Loop
 from darkroom.engine.networks import Expert, LatentDiffusion
 from darkroom.generation.work import Networks
 
@@ -9,6 +10,7 @@ __all__ = [
     "Engine",
     "Expert",
     "LatentDiffusion",
+    "Loop",
     "Networks",
     "Placement",
     "Task",

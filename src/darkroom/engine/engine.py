@@ -138,8 +138,7 @@ class Engine:
         self.networks = networks
         self.rows = rows
         self.calls = calls
-        self.tasks: list[Task[Any]] = []
-        self._turns: list[Hashable] = []  # The owners of its tasks, whoever had a turn last at the end.
+        self.tasks: list[Task[Any]] = []  # Those of whoever had a turn last at the end.
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._numbers = itertools.count()
 
@@ -153,8 +152,6 @@ class Engine:
         """Take a job in; its work starts with the next tick."""
         task = Task(job, next(self._numbers), job.develop(), self.rows, owner)
         self.tasks.append(task)
-        if owner not in self._turns:
-            self._turns.append(owner)
         return task
 
     def tick(self) -> list[Task[Any]]:
@@ -164,7 +161,8 @@ class Engine:
         if not group and self.tasks:
             group = self._due()
             self._run(group)
-        self._turns.sort(key=lambda owner: any(task.owner == owner for task in group))
+        served = {task.owner for task in group}
+        self.tasks.sort(key=lambda task: task.owner in served)
         self._sweep()
         return group
 
@@ -175,8 +173,6 @@ class Engine:
 
     def _sweep(self) -> None:
         self.tasks = [task for task in self.tasks if not task.finished]
-        there = {task.owner for task in self.tasks}
-        self._turns = [owner for owner in self._turns if owner in there]
 
     def _started(self) -> list[Task[Any]]:
         """Have new jobs say what their first work is: those that are over with that."""
@@ -205,9 +201,9 @@ class Engine:
         before: Counter[Hashable] = Counter()
         places = {}
         for task in self.tasks:
-            places[task] = before[task.owner], self._turns.index(task.owner)
+            places[task] = before[task.owner]
             before[task.owner] += 1
-        queue = sorted(self.tasks, key=places.__getitem__)
+        queue = sorted(self.tasks, key=places.__getitem__)  # Every owner's first, every owner's second...
         first = next((task for task in queue if not task.work.rows), queue[0])
         if not first.work.rows:
             return [first]

@@ -1,9 +1,11 @@
 """An engine's thread: jobs come in from any thread, run side by side, and are cancelled from any thread.
 
-with Loop(Engine(networks)) as loop:
-    futures = [loop.submit(job) for job in jobs]
-    futures[1].cancel()
-    pixels = futures[0].result().value
+    with Loop(Engine(networks)) as loop:
+        futures = [loop.submit(job) for job in jobs]
+        futures[1].cancel()
+        pixels = futures[0].result().value
+
+How their work is put together is said in `darkroom.engine.engine`.
 """
 
 from __future__ import annotations

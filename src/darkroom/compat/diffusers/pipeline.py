@@ -364,8 +364,7 @@ class DiffusionPipeline(Calls, Adapted, Placed, Parts):
         engine = Engine(networks)
         task = engine.submit(job)
         try:
-            while not task.finished:
-                engine.tick()
+            engine.run()
         finally:
             task.cancel()
         try:
