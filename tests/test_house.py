@@ -44,9 +44,10 @@ ORDER = {
     "train.pocket": "data artefacts grow start labels judged latents vae clip unet oracle export cli",
     "compat": "diffusers",
     "compat.diffusers": """
-        config images outputs faces texts vae schedulers prompts job call calls adapters placed autoencoders parts
-        pipeline pipelines
+        config images outputs faces texts vae signatures arguments noise denoisers schedulers prompts job call calls
+        adapters placed autoencoders parts saving pipeline pipelines
     """,
+    "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """
         checks parts request wording work settle frames canvas passes templates ensemble path picture infotext
         saved job explain

@@ -167,10 +167,10 @@ def test_many_steps_and_bent_levels_are_never_a_division_by_zero(name):
         for steps in (7, 50, 1000):
             extra = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
             try:
-                way = scheduler.set_timesteps(steps, **extra)
+                scheduler.set_timesteps(steps, **extra)
             except InvalidRequest:
                 continue
-            noise = torch.ones(1, 1, 1, 1)
+            way, noise = scheduler.way(), torch.ones(1, 1, 1, 1)
             run = Run(way.begin(noise), source=lambda draw, noise=noise: noise)
             stepping = way.sampler(run, way.points)
             x, _ = next(stepping)

@@ -51,40 +51,61 @@ def denoised(x, alpha, sigma):
     return (1 - share) * parts[0][1] + share * parts[1][1]
 
 
-def compare(name, steps, *, eta=None, tolerance=1e-4, **settings):
-    """Steps both side by side from one generator's noise, with a network that knows the mixture above."""
+def compare(
+    name,
+    steps,
+    *,
+    eta=None,
+    tolerance=1e-4,
+    begin=0,
+    announced=False,
+    between=lambda x: x,
+    extra={},  # noqa: B006
+    **settings,
+):
+    """Steps both side by side from one generator's noise, with a network that knows the mixture above; from the call
+    `begin` on, which may be `announced`, and with what is done to latents `between` steps. `extra`: what steps take."""
     theirs = getattr(diffusers, name)(**settings)
     ours = CLASSES[name](**settings)
     theirs.set_timesteps(steps)
-    way = ours.set_timesteps(steps, eta=eta or 0.0)
+    ours.set_timesteps(steps)
     assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), abs=2e-3)
     assert ours.order == theirs.order
-    mine, other = (torch.Generator().manual_seed(3) for _ in range(2))
-    x = torch.randn(SHAPE, generator=other) * float(getattr(theirs, "init_noise_sigma", 1.0))
-    run = Run(
-        way.begin(torch.randn(SHAPE, generator=mine)), source=lambda draw: torch.randn(SHAPE, generator=mine)
-    )
-    stepping = way.sampler(run, way.points)
-    asked, point = next(stepping)
-    known = inspect.signature(theirs.step).parameters
-    extra = {"generator": other} if "generator" in known else {}
-    extra |= {"eta": eta or 0.0} if "eta" in known else {}
-    for number, t in enumerate(theirs.timesteps):
-        given = theirs.scale_model_input(x, t) if hasattr(theirs, "scale_model_input") else x
+    noise, (mine, other) = torch.randn(SHAPE), (torch.Generator().manual_seed(3) for _ in range(2))
+    x, y = (noise * float(getattr(each, "init_noise_sigma", 1.0)) for each in (ours, theirs))
+    assert relative(x, y) <= tolerance
+    known = {*inspect.signature(theirs.step).parameters}
+    extra = {**({"eta": eta} if eta is not None else {}), **extra}
+    if announced and hasattr(theirs, "set_begin_index"):
+        for each in (ours, theirs):
+            each.set_begin_index(begin)
+    way = ours.way()
+    for number in range(begin, len(theirs.timesteps)):
+        asked, given = (
+            each.scale_model_input(sample, each.timesteps[number])
+            if hasattr(each, "scale_model_input")
+            else sample
+            for each, sample in ((ours, x), (theirs, y))
+        )
         assert relative(asked, given) <= tolerance, f"before call {number}"
 
-        def network(x, p=point):
+        def network(x, p=way.calls[number][1]):
             d = denoised(x, p.alpha, p.sigma)
             return way.process.target(d, (x - p.alpha * d) / p.sigma, p)
 
-        x = theirs.step(network(given), t, x, return_dict=False, **extra)[0]
-        estimate = way.process.denoised(network(asked), asked, point)
-        try:
-            asked, point = stepping.send(Estimate(way.limit(estimate) if way.limit else estimate))
-        except StopIteration:
-            assert number == len(theirs.timesteps) - 1
-            break
-    assert relative(run.x / way.scale(way.points.end(len(way.points) - 2)), x) <= tolerance
+        x, y = (
+            each.step(
+                network(input),
+                each.timesteps[number],
+                sample,
+                return_dict=False,
+                **{**({"generator": own} if "generator" in known else {}), **extra},
+            )[0]
+            for each, input, sample, own in ((ours, asked, x, mine), (theirs, given, y, other))
+        )
+        if number + 1 == len(way.calls) or way.calls[number][0] != way.calls[number + 1][0]:
+            x, y = between(x), between(y)
+    assert relative(x, y) <= tolerance
 
 
 def relative(ours, theirs):
@@ -250,8 +271,9 @@ def test_levels_above_4096(name):
 @pytest.mark.parametrize("name", [name for name in COMPARABLE if "trained_betas" in CLASSES[name].defaults])
 @pytest.mark.parametrize("steps", [1, 5, 50])
 def test_noise_that_drowns_the_picture(name, steps):
-    way = CLASSES[name](trained_betas=[0.08] * 1000).set_timesteps(steps)
-    assert all(map(math.isfinite, way.times))
+    scheduler = CLASSES[name](trained_betas=[0.08] * 1000)
+    scheduler.set_timesteps(steps)
+    assert all(map(math.isfinite, scheduler.way().times))
 
 
 def test_levels_of_euler_even_in_their_logarithms():
@@ -269,6 +291,27 @@ def test_times_of_euler_that_are_no_training_steps():
     compare("EulerDiscreteScheduler", 7, **continuous, prediction_type="v_prediction")
     bent = {"use_karras_sigmas": True, "sigma_min": 0.002, "sigma_max": 80.0}
     compare("EulerDiscreteScheduler", 7, **continuous, **bent, prediction_type="v_prediction")
+
+
+@pytest.mark.parametrize("steps", [1, 4, 20])
+@pytest.mark.parametrize("variant", ["bh1", "bh2"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_unipc_of_noise_and_without_corrections(prediction, variant, steps):
+    own = {**SD, "prediction_type": prediction, "solver_type": variant, "final_sigmas_type": "sigma_min"}
+    for order in (1, 2, 3):
+        compare("UniPCMultistepScheduler", steps, **own, solver_order=order, predict_x0=False)
+        compare("UniPCMultistepScheduler", steps, **own, solver_order=order, disable_corrector=[0, 2, 3])
+        compare(
+            "UniPCMultistepScheduler",
+            *(steps,),
+            **{**own, "predict_x0": False, "disable_corrector": [1], "lower_order_final": False},
+        )
+
+
+@pytest.mark.parametrize("kind", ["fixed_small", "fixed_small_log", "fixed_large"])
+def test_variances_of_ddpm(kind):
+    for steps in (1, 5, 30):
+        compare("DDPMScheduler", steps, **SD, variance_type=kind, clip_sample=False)
 
 
 @pytest.mark.parametrize("bend", ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"])
@@ -294,8 +337,8 @@ def test_settings_that_a_class_has_not(caplog, tmp_path):
     assert again.config.beta_end == 0.012
     with pytest.raises(InvalidRequest, match="takes 2 settings without names"):
         compat.FlowMatchEulerDiscreteScheduler(1000, 3.0, True)
-    with pytest.raises(AttributeError, match=r"has no 'step' here: docs/compat.md"):
-        _ = ours.step
+    with pytest.raises(AttributeError, match=r"has no 'stepp' here: docs/compat.md"):
+        _ = ours.stepp
 
 
 def test_settings_are_pythons():
@@ -303,9 +346,14 @@ def test_settings_are_pythons():
     made = compat.DDIMScheduler(**settings, clip_sample=np.bool_(False), steps_offset=torch.tensor(1))
     assert json.loads(json.dumps(made.config))["num_train_timesteps"] == 500
     assert made.config.clip_sample is False
-    assert made.set_timesteps(5).times == compat.DDIMScheduler.from_config(made.config).set_timesteps(5).times
+    schedulers = (made, compat.DDIMScheduler.from_config(made.config))
+    for each in schedulers:
+        each.set_timesteps(5)
+    assert torch.equal(*(each.timesteps for each in schedulers))
     trained = torch.linspace(0.001, 0.01, 1000, dtype=torch.float64)
-    assert len(compat.EulerDiscreteScheduler(trained_betas=trained).set_timesteps(5).times) == 5
+    made = compat.EulerDiscreteScheduler(trained_betas=trained)
+    made.set_timesteps(5)
+    assert len(made.timesteps) == 5
     assert compat.DDIMScheduler(steps_offset=None).config.steps_offset == 0
 
 
@@ -344,7 +392,8 @@ def test_solvers_made_of_one_another(first):
         theirs = getattr(diffusers, second).from_config(getattr(diffusers, first)(**SD).config)
         ours = CLASSES[second].from_config(CLASSES[first](**SD).config)
         theirs.set_timesteps(7)
-        assert ours.set_timesteps(7).times == pytest.approx(theirs.timesteps.tolist())
+        ours.set_timesteps(7)
+        assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist())
 
 
 def test_custom_timesteps_and_sigmas():
@@ -366,29 +415,50 @@ def test_custom_timesteps_and_sigmas():
         assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist())
     theirs, ours = (each.EulerDiscreteScheduler(**SD) for each in (diffusers, compat))
     theirs.set_timesteps(sigmas=[14.0, 5.0, 1.0, 0.0])
-    way = ours.set_timesteps(sigmas=[14.0, 5.0, 1.0, 0.0])
+    ours.set_timesteps(sigmas=[14.0, 5.0, 1.0, 0.0])
     assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), abs=1e-3)
-    assert [p.sigma / p.alpha for p in way.points] == pytest.approx(theirs.sigmas.tolist())
+    assert ours.sigmas.tolist() == pytest.approx(theirs.sigmas.tolist())
     theirs, ours = (each.FlowMatchEulerDiscreteScheduler(shift=3.0) for each in (diffusers, compat))
-    theirs.set_timesteps(sigmas=[1.0, 0.6, 0.2])
-    ours.set_timesteps(sigmas=[1.0, 0.6, 0.2])
-    assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), rel=1e-6)
+    for own in (
+        {"sigmas": [1.0, 0.6, 0.2]},
+        {"timesteps": [1000.0, 700.5, 20.0]},
+        {"sigmas": [1.0, 0.6, 0.2], "timesteps": [1000.0, 600.0, 100.0]},
+    ):
+        theirs.set_timesteps(**own)
+        ours.set_timesteps(**own)
+        assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), rel=1e-6)
+        assert ours.sigmas.tolist() == pytest.approx(theirs.sigmas.tolist(), rel=1e-6)
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    theirs, ours = (each.UniPCMultistepScheduler(**flow) for each in (diffusers, compat))
+    theirs.set_timesteps(sigmas=np.array([0.99, 0.6, 0.2]))
+    ours.set_timesteps(sigmas=[0.99, 0.6, 0.2])
+    assert ours.timesteps.tolist() == theirs.timesteps.tolist()
+    assert ours.sigmas.tolist() == pytest.approx(theirs.sigmas.tolist(), rel=1e-6)
 
 
 def test_flows_shifted_by_size():
-    theirs, ours = (
-        each.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
-        for each in (diffusers, compat)
-    )
-    theirs.set_timesteps(7, mu=0.9)
-    ours.set_timesteps(7, mu=0.9)
-    assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), rel=1e-4)
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+    for name, settings in (
+        ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
+        ("FlowMatchEulerDiscreteScheduler", {"time_shift_type": "linear"}),
+        ("UniPCMultistepScheduler", {**flow, "time_shift_type": "linear", "shift_terminal": 0.1}),
+        ("DPMSolverMultistepScheduler", flow),
+    ):
+        theirs, ours = (
+            getattr(each, name)(use_dynamic_shifting=True, **settings) for each in (diffusers, compat)
+        )
+        theirs.set_timesteps(7, mu=0.9)
+        ours.set_timesteps(7, mu=0.9)
+        assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), rel=1e-4)
+        assert ours.sigmas.tolist() == pytest.approx(theirs.sigmas.tolist(), rel=1e-4)
     with pytest.raises(InvalidRequest, match="no mu was given"):
         ours.set_timesteps(7)
 
 
 def test_the_stochastic_solver_draws_from_the_generator():
-    way = compat.DPMSolverSDEScheduler(**SD).set_timesteps(4)
+    scheduler = compat.DPMSolverSDEScheduler(**SD)
+    scheduler.set_timesteps(4)
+    way = scheduler.way()
     assert len(way.times) == 7
     drawn = []
     run = Run(torch.ones(SHAPE), source=lambda draw: drawn.append(draw) or torch.zeros(SHAPE))
@@ -423,12 +493,25 @@ def test_what_is_refused(tmp_path):
         "no setting 'use_karas_sigmas': did you mean 'use_karras_sigmas'",
         lambda: compat.EulerDiscreteScheduler(use_karas_sigmas=True),
     )
-    refused("variance_type = 'learned' is not there", lambda: compat.DDPMScheduler(variance_type="learned"))
-    refused("predict_x0 = False", lambda: compat.UniPCMultistepScheduler(predict_x0=False))
+    refused(
+        "variance_type 'learned' is not there",
+        lambda: compat.DDPMScheduler(variance_type="learned").set_timesteps(3),
+    )
+    refused(
+        "use_flow_sigmas and use_karras_sigmas are both set",
+        lambda: compat.DEISMultistepScheduler(use_flow_sigmas=True, use_karras_sigmas=True).set_timesteps(3),
+    )
+    refused("solver_p = 3 is not there", lambda: compat.UniPCMultistepScheduler(solver_p=3))
+    refused(
+        "time_shift_type is 'log': known: exponential, linear",
+        lambda: compat.FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, time_shift_type="log"
+        ).set_timesteps(3, mu=1.0),
+    )
     refused("num_inference_steps is 0", lambda: compat.DDIMScheduler().set_timesteps(0))
     refused("num_inference_steps is 1001", lambda: compat.DDIMScheduler().set_timesteps(1001))
     refused("takes at most original_inference_steps", lambda: compat.LCMScheduler().set_timesteps(51))
-    refused("takes no custom timesteps", lambda: compat.DDIMScheduler().set_timesteps(timesteps=[9, 3]))
+    refused("takes no 'timesteps'", lambda: compat.DDIMScheduler().set_timesteps(timesteps=[9, 3]))
     refused("give falling numbers", lambda: compat.DDPMScheduler().set_timesteps(timesteps=[3, 9]))
     refused(
         "both timesteps and sigmas",
@@ -481,7 +564,6 @@ def test_what_is_refused(tmp_path):
         "original_inference_steps is 0",
         lambda: compat.LCMScheduler(original_inference_steps=0).set_timesteps(1),
     )
-    refused("eta is 2", lambda: compat.TCDScheduler().set_timesteps(4, eta=2))
     refused("has no scheduler_config.json", lambda: compat.DDIMScheduler.from_pretrained(tmp_path))
     refused("unknown scheduler 'IPNDMScheduler'", lambda: scheduler_of({"_class_name": "IPNDMScheduler"}))
     refused("use from_pretrained", lambda: compat.DDIMScheduler.from_config("a/folder"))

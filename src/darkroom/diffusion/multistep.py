@@ -7,7 +7,7 @@ moves and the names.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Annotated, Literal
 
 from darkroom.diffusion.options import Amount, Within
@@ -247,42 +247,51 @@ def dpmpp_3m_sde(run: Run, points: Points, *, eta: Amount = 1.0, s_noise: Amount
 def unipc(
     run: Run,
     points: Points,
+    uncorrected: Container[int] = (),
     *,
     order: Annotated[int, Within(1, 8)] = 2,
     variant: Literal["bh1", "bh2"] = "bh2",
     lower_order_final: bool = True,
+    predict: Literal["x0", "noise"] = "x0",
 ) -> Steps:
-    """Unified predictor-corrector: each estimate first corrects the step that led to it, then predicts
-    the next (Zhao et al. 2023, https://arxiv.org/abs/2302.04867, on x0)."""
+    """Unified predictor-corrector: each estimate first corrects the step that led to it, then predicts the next (Zhao
+    et al. 2023, https://arxiv.org/abs/2302.04867). The polynomial is of the estimates of x0 or of the noise; steps that
+    are `uncorrected`, counted from 0, are left as they were predicted."""
+    noise = predict == "noise"
     for p, q in run.steps(points):
         d = (yield run.x, p).denoised
         left = len(points) - 1 - run.step if lower_order_final else order
         x = run.x
-        if run.history:
+        value = (x - p.alpha * d) / p.sigma if noise else d
+        if run.history and run.step - 1 not in uncorrected:
             start, *_ = run.history[0]
             known = [(before, lam) for _, before, lam in run.history[: left + 1]]
-            x = unified(start, points[run.step - 1], p, [*known, (d, p.lam)], variant)
-        past = [(x, d, p.lam), *run.history][:order]
+            x = unified(start, points[run.step - 1], p, [*known, (value, p.lam)], variant, noise)
+        past = [(x, value, p.lam), *run.history][:order]
         known = [(before, lam) for _, before, lam in past[: left if q.sigma else 1]]
-        run.x = unified(x, p, q, known, variant)
+        run.x = unified(x, p, q, known, variant, noise)
         run.history = past
 
 
-def unified(x: Array, p: Point, q: Point, known: list[tuple[Array, float]], variant: str) -> Array:
-    """x moved from p to q by the polynomial in lambda through `known`: (estimate, lambda) at p, then
-    elsewhere. To predict, all others lie before p; to correct, the last lies at q."""
-    (d, lam), *others = distinct(known)
+def unified(
+    x: Array, p: Point, q: Point, known: list[tuple[Array, float]], variant: str, noise: bool = False
+) -> Array:
+    """x moved from p to q by the polynomial in lambda through `known`: (estimate, lambda) at p, then elsewhere, the
+    estimates of x0 or of the noise. To predict, all others lie before p; to correct, the last lies at q."""
+    (value, lam), *others = distinct(known)
+    d = (x - p.sigma * value) / max(p.alpha, 1e-8) if noise else value
     x, h = along(x, d, p, q), q.lam - lam
     if not others or not h:
         return x
-    size = -h if variant == "bh1" else math.expm1(-h)
-    phi, factorial, moments = math.expm1(-h) / -h - 1, 1.0, []
+    k = h if noise else -h
+    size = k if variant == "bh1" else math.expm1(k)
+    phi, factorial, moments = math.expm1(k) / k - 1, 1.0, []
     for i in range(len(others)):
         moments.append(phi * factorial / size)
         factorial *= i + 2
-        phi = phi / -h - 1 / factorial
+        phi = phi / k - 1 / factorial
     nodes = [(at - lam) / h for _, at in others]
     # With one other estimate the paper takes one half, which is right to the order needed.
     factors = weights(nodes, moments) if len(others) > 1 else [0.5]
-    change = blend([w / r for w, r in zip(factors, nodes, strict=True)], [each - d for each, _ in others])
-    return x - (q.alpha * size) * change
+    change = blend([w / r for w, r in zip(factors, nodes, strict=True)], [each - value for each, _ in others])
+    return x - ((q.sigma if noise else q.alpha) * size) * change

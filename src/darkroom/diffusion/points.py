@@ -113,10 +113,6 @@ class Points(Sequence[Point]):
     def __len__(self) -> int:
         return len(self._points)
 
-    def end(self, index: int) -> Point:
-        """Where the step from point `index` goes: the next point, in every layout of ours."""
-        return self[index + 1]
-
     def __iter__(self) -> Iterator[Point]:
         return iter(self._points)
 

@@ -114,7 +114,7 @@ class Run:
         its end."""
         while self.step < len(points) - 1:
             self.saved = self.snapshot()
-            yield points[self.step], points.end(self.step)
+            yield points[self.step], points[self.step + 1]
             self.step += 1
             if self.finished is not None:
                 self.finished(self)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from darkroom.diffusion.options import Amount, Share, Unbounded, Within
 from darkroom.diffusion.points import NoiseSchedule, Point, Points
@@ -116,10 +116,18 @@ def ddim(run: Run, points: Points, *, eta: Amount = 0.0) -> Steps:
         run.x = noised(run, along(run.x, d, p, below), below, q)
 
 
-def ddpm(run: Run, points: Points) -> Steps:
-    """The learned chain run backwards, between any points (Ho et al. 2020,
-    https://arxiv.org/abs/2006.11239, algorithm 2 with the smaller variance of section 3.2)."""
-    return ddim(run, points, eta=1.0)
+def ddpm(run: Run, points: Points, *, variance: Literal["small", "large"] = "small") -> Steps:
+    """The learned chain run backwards, between any points (Ho et al. 2020, https://arxiv.org/abs/2006.11239,
+    algorithm 2), with the smaller or the larger of section 3.2's variances: that of the chain back, given the picture,
+    or that of the chain forth."""
+    for p, q in run.steps(points):
+        d = (yield run.x, p).denoised
+        below = posterior(p, q, 1.0)
+        x = along(run.x, d, p, below)
+        if variance == "large" and q.sigma:
+            run.x = x + math.sqrt(p.sigma**2 - (p.alpha / q.alpha * q.sigma) ** 2) * run.noise()
+        else:
+            run.x = noised(run, x, below, q)
 
 
 def heun(
@@ -167,7 +175,7 @@ def heunpp2(
             d2 = (yield end, q).denoised
             slopes = [slope(schedule, x, d, p), slope(schedule, end, d2, q)]
             shares = [schedule.level(q)]
-            ahead = points.end(step + 1) if step + 1 < last else None
+            ahead = points[step + 2] if step + 1 < last else None
             if ahead is not None and ahead.sigma:
                 far = along(end, d2, q, ahead)
                 d3 = (yield far, ahead).denoised

@@ -80,7 +80,7 @@ def _third(way: _Stretch, y: Array, e: Array, lam: float, to: float, e1: Array |
 
 def _begin(run: Run, points: Points) -> Steps:
     """From pure noise, where there is no slope yet, to the next point."""
-    p, q = points[0], points.end(0)
+    p, q = points[0], points[1]
     run.saved = run.snapshot()
     d = (yield run.x, p).denoised
     run.x = along(run.x, d, p, q)
@@ -98,7 +98,7 @@ def _ends(points: Points) -> tuple[int, float, float]:
     network knows; the first is infinite where there is no such point."""
     schedule = points.schedule
     skipped = int(points[0].alpha < _PURE)
-    return skipped, points.end(0).lam if skipped else points[0].lam, schedule.at(schedule.lowest).lam
+    return skipped, points[1].lam if skipped else points[0].lam, schedule.at(schedule.lowest).lam
 
 
 def dpm_fast(run: Run, points: Points, *, eta: Share = 1.0, s_noise: Amount = 1.0) -> Steps:
@@ -224,7 +224,7 @@ def restart(run: Run, points: Points, *, s_noise: Amount = 1.0) -> Steps:
 def _way(points: Points) -> list[tuple[Point, Point]]:
     """Every step from a point to another; as many as there are between the points."""
     schedule, steps = points.schedule, len(points) - 1
-    plain = [(points[number], points.end(number)) for number in range(steps)]
+    plain = [(points[number], points[number + 1]) for number in range(steps)]
     if steps < 20:
         return plain
     again, times = (steps // 4, 2) if steps >= 36 else (9, 1)

@@ -159,7 +159,7 @@ class Job:
             run = Run.restore(saved.run, source)
         else:
             run = yield from canvas.begin(source, each.points[0], before)
-        run.finished = lambda run: canvas.stepped(run, each.points.end(run.step - 1))
+        run.finished = lambda run: canvas.stepped(run, each.points[run.step])
         if sampler_info(str(self.request.sampling.sampler)).brownian:
             run.path = source.path(each.points)
         return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from darkroom.adapters.adapter import Adapter, read_adapter
 from darkroom.adapters.dose import Dose
 from darkroom.adapters.embeddings import ENCODERS, checked, for_encoders, read_embedding
 from darkroom.adapters.merged import Merged
+from darkroom.compat.diffusers.arguments import a_number
 from darkroom.compat.diffusers.faces import same_network
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.library.locate import locate
@@ -147,7 +147,7 @@ class Adapted:
         **_: Any,
     ) -> None:
         """Write the active LoRAs, or those named, into the weights, until `unfuse_lora`."""
-        scale = scale_of({"scale": lora_scale})
+        scale = a_number("lora_scale", lora_scale)
         doses: dict[Role, list[Dose]] = {}
         for name in self._active if adapter_names is None else adapter_names:
             adapter = self._known(name)
@@ -236,15 +236,3 @@ class Adapted:
 def _of(weight: Mapping[str, float] | float, role: Role) -> float:
     """A weight for one network; those that a mapping does not name have 1."""
     return float(weight.get(role, 1.0)) if isinstance(weight, Mapping) else float(weight)
-
-
-def scale_of(settings: Mapping[str, Any] | None) -> float:
-    """The scale of all LoRAs that attention settings give. Raises InvalidRequest for other settings."""
-    others = sorted(set(settings or {}) - {"scale"})
-    if others:
-        raise InvalidRequest(f"attention settings {others} are not there: leave them out")
-    given = (settings or {}).get("scale", 1.0)
-    scale = real(given)
-    if scale is None or not math.isfinite(scale):
-        raise InvalidRequest(f"the scale of LoRAs is {given!r}: give a number")
-    return scale

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from darkroom.compat.diffusers.arguments import Arguments, Callback
 from darkroom.compat.diffusers.job import Output, Told
 from darkroom.compat.diffusers.outputs import BaseOutput
 from darkroom.compat.diffusers.prompts import listed
-from darkroom.compat.diffusers.schedulers.base import Way
+from darkroom.compat.diffusers.schedulers.way import Way
 from darkroom.errors import InvalidRequest, nearest
-from darkroom.numeric import integer, real
-
-Generators = torch.Generator | Sequence[torch.Generator] | None
-Size = tuple[int, int]
-Callback = Callable[[Any, int, Tensor, dict[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -33,81 +28,36 @@ class Embeds:
     pooled: Tensor | None = None
     negative_pooled: Tensor | None = None
 
+    @staticmethod
+    def given(call: Arguments) -> Embeds:
+        """Those that a call is given."""
+        return Embeds(
+            call["prompt_embeds"],
+            call["negative_prompt_embeds"],
+            call["pooled_prompt_embeds"],
+            call["negative_pooled_prompt_embeds"],
+        )
 
-@dataclass(frozen=True)
-class Call:
-    """The arguments of a call but its prompts, under diffusers' names."""
+    def repeated(self, images: int) -> Embeds:
+        """Each prompt's for so many pictures, one after the other."""
+        every = (self.prompt, self.negative, self.pooled, self.negative_pooled)
+        return Embeds(*(None if each is None else each.repeat_interleave(images, dim=0) for each in every))
 
-    height: int | None
-    width: int | None
-    num_inference_steps: int
-    guidance_scale: float
-    num_images_per_prompt: int
-    generator: Generators
-    latents: Tensor | None
-    output_type: str
-    return_dict: bool
-    clip_skip: int | None
-    callback_on_step_end: Callback | None
-    callback_on_step_end_tensor_inputs: Sequence[str]
-    guidance_rescale: float = 0.0
-    timesteps: Sequence[float] | None = None
-    sigmas: Sequence[float] | None = None
-    eta: float = 0.0
-    denoising_end: float | None = None
-    mu: float | None = None
-    original_size: Size | None = None
-    crops_coords_top_left: Size = (0, 0)
-    target_size: Size | None = None
-    negative_original_size: Size | None = None
-    negative_crops_coords_top_left: Size = (0, 0)
-    negative_target_size: Size | None = None
-    callback: Callable[[int, Tensor, Tensor], object] | None = None
-    callback_steps: int = 1
-    lora_scale: float = 1.0
 
-    def checked(self, tensor_inputs: Sequence[str]) -> Call:
-        """The call with numbers that are Python's. Raises InvalidRequest for what no model can honour; `tensor_inputs`:
-        what callbacks may ask for."""
-        numbers: dict[str, Any] = {}
-        for name in ("guidance_scale", "guidance_rescale", "eta", "lora_scale", "denoising_end"):
-            value = getattr(self, name)
-            if value is None and name == "denoising_end":
-                continue
-            number = real(value)
-            if number is None or not math.isfinite(number):
-                raise InvalidRequest(f"{name} is {value!r}: give a number")
-            numbers[name] = number
-        for name in ("num_images_per_prompt", "callback_steps"):
-            value = getattr(self, name)
-            if (count := integer(value)) is None or count < 1:
-                raise InvalidRequest(f"{name} is {value!r}: give a whole number of at least 1")
-            numbers[name] = count
-        output_of(self.output_type)
-        # diffusers' own callbacks say themselves what they ask for.
-        inputs = getattr(self.callback_on_step_end, "tensor_inputs", self.callback_on_step_end_tensor_inputs)
-        numbers["callback_on_step_end_tensor_inputs"] = tuple(inputs)
-        for name in inputs:
-            if name not in tensor_inputs:
-                raise InvalidRequest(
-                    f"callback_on_step_end_tensor_inputs has {name!r}: {nearest(str(name), tensor_inputs)}"
-                )
-        return replace(self, **numbers)
-
-    def time_ids(self, height: int, width: int, count: int, guided: bool) -> Tensor:
-        """The sizes that an XL network is told of `count` pictures, those of the negative prompt first: original
-        height and width, top and left of the crop, target height and width."""
-        size = height, width
-        told = [*(self.original_size or size), *self.crops_coords_top_left, *(self.target_size or size)]
-        negative = told
-        if self.negative_original_size is not None and self.negative_target_size is not None:
-            negative = [
-                *self.negative_original_size,
-                *self.negative_crops_coords_top_left,
-                *self.negative_target_size,
-            ]
-        rows = [negative] * count * guided + [told] * count
-        return torch.tensor(rows, dtype=torch.float32)
+def time_ids(call: Arguments, height: int, width: int, count: int, guided: bool) -> Tensor:
+    """The sizes that an XL network is told of `count` pictures, those of the negative prompt first: original height and
+    width, top and left of the crop, target height and width."""
+    size = height, width
+    told = [*(call["original_size"] or size), *call["crops_coords_top_left"], *(call["target_size"] or size)]
+    negative = told
+    if call["negative_original_size"] is not None and call["negative_target_size"] is not None:
+        negative = [
+            *call["negative_original_size"],
+            *call["negative_crops_coords_top_left"],
+            *call["negative_target_size"],
+        ]
+    rows = [negative] * count * guided + [told] * count
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 @dataclass
@@ -129,7 +79,7 @@ class Stepped:
     """What happens after each network call: callbacks, which may change what follows, and the bar."""
 
     def __init__(
-        self, pipe: Any, call: Call, told: Told, embeds: Embeds, way: Way, calls: int, bar: Any
+        self, pipe: Any, call: Arguments, told: Told, embeds: Embeds, way: Way, calls: int, bar: Any
     ) -> None:
         self.pipe, self.call, self.told, self.embeds, self.calls, self.bar = (
             *(pipe, call, told, embeds, calls, bar),
@@ -139,27 +89,31 @@ class Stepped:
         self.before = max(len(way.times) - (len(way.points) - 1) * self.order, 0)
 
     def __call__(self, number: int, time: float, latents: Tensor) -> tuple[Tensor, bool]:
-        """The latents that take these' place, and whether to go on."""
-        call, last = self.call, number + 1 == self.calls
-        moment = torch.tensor(time, dtype=self.pipe.scheduler.told)
+        """The latents that take these' place, these themselves where nobody changed them, and whether to go on."""
+        last = number + 1 == self.calls
+        stepped = last or (number >= self.before and (number + 1) % self.order == 0)
+        if self.call["callback_on_step_end"] is not None or self.call["callback"] is not None:
+            latents = self._listened(number, time, latents, stepped)
+        if stepped:
+            self.bar.update()
+        return latents, not last and not self.pipe.interrupt
+
+    def _listened(self, number: int, time: float, latents: Tensor, stepped: bool) -> Tensor:
+        call, moment = self.call, torch.tensor(time, dtype=self.pipe.scheduler.told)
         # As diffusers has them: in the networks' type, and such as gradients can be taken of. Ours go on unrounded
         # where nobody changes them.
         with torch.inference_mode(False), torch.no_grad():
             before = latents.to(self.pipe.device, self.pipe.dtype).clone()
             shown = before.clone()
-            if call.callback_on_step_end is not None:
-                shown = self._told(number, moment, shown)
-            if last or (number >= self.before and (number + 1) % self.order == 0):
-                self.bar.update()
-                if call.callback is not None and number % call.callback_steps == 0:
-                    call.callback(number // self.order, moment, shown)
+            if call["callback_on_step_end"] is not None:
+                shown = self._told(call["callback_on_step_end"], number, moment, shown)
+            if call["callback"] is not None and stepped and number % (call["callback_steps"] or 1) == 0:
+                call["callback"](number // self.order, moment, shown)
             shown = shown.detach()
-        changed = latents if torch.equal(shown.to(before), before) else shown.to(latents)
-        return changed, not last and not self.pipe.interrupt
+            return latents if torch.equal(shown.to(before), before) else shown.to(latents)
 
-    def _told(self, number: int, moment: Tensor, latents: Tensor) -> Tensor:
-        told, embeds, call = self.told, self.embeds, self.call
-        assert call.callback_on_step_end is not None
+    def _told(self, callback: Callback, number: int, moment: Tensor, latents: Tensor) -> Tensor:
+        told, embeds = self.told, self.embeds
         values = {
             "latents": latents,
             "prompt_embeds": told.prompt_embeds,
@@ -170,8 +124,8 @@ class Stepped:
             "add_time_ids": told.time_ids,
             "negative_add_time_ids": told.time_ids,
         }
-        asked = {name: values[name] for name in call.callback_on_step_end_tensor_inputs}
-        back = call.callback_on_step_end(self.pipe, number, moment, asked) or {}
+        asked = {name: values[name] for name in self.call["callback_on_step_end_tensor_inputs"]}
+        back = callback(self.pipe, number, moment, asked) or {}
         if not isinstance(back, Mapping):
             raise InvalidRequest(
                 f"callback_on_step_end returned a {type(back).__name__}: it is to return a dictionary of tensors"
@@ -211,27 +165,6 @@ def count_calls(way: Way, denoising_end: float | None, count: int) -> int:
     if not made:
         raise InvalidRequest(f"denoising_end {denoising_end} leaves no step: give more, or more steps")
     return made
-
-
-def drawing(
-    generator: Generators, shape: tuple[int, ...], device: torch.device
-) -> Callable[[torch.dtype], Tensor]:
-    """What draws noise as diffusers does: all pictures' in one from a single generator, or each from its own."""
-    each: list[Any] = list(generator) if isinstance(generator, list | tuple) else [generator]
-    if len(each) not in (1, shape[0]) or not all(g is None or isinstance(g, torch.Generator) for g in each):
-        raise InvalidRequest(
-            f"generator has {len(each)} entries for {shape[0]} pictures: give one torch.Generator, or one a picture"
-        )
-    sizes = [shape] if len(each) == 1 else [(1, *shape[1:])] * len(each)
-
-    def draw(dtype: torch.dtype) -> Tensor:
-        drawn = [
-            torch.randn(size, generator=own, device=own.device if own else device, dtype=dtype)
-            for size, own in zip(sizes, each, strict=True)
-        ]
-        return torch.cat([noise.to("cpu", torch.float32) for noise in drawn])
-
-    return draw
 
 
 def checked_latents(latents: Tensor, shape: tuple[int, ...]) -> Tensor:

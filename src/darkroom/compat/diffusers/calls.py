@@ -80,8 +80,7 @@ class Calls:
             ended.scheduler = None
             self._last = ended
             assert state.scheduler is not None
-            scheduler.timesteps = state.scheduler.timesteps
-            scheduler.num_inference_steps = state.scheduler.num_inference_steps
+            scheduler.lay_out_as(state.scheduler)
 
     @property
     def scheduler(self) -> Any:

@@ -136,8 +136,11 @@ class Configured:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the settings to a folder's file."""
-        kept = {key: value for key, value in self.config.items() if key != _LEFT_OUT}
-        write_json(Path(folder) / self.config_name, kept)
+        write_json(Path(folder) / self.config_name, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as they stand in a file."""
+        return {key: value for key, value in self.config.items() if key != _LEFT_OUT}
 
     def __repr__(self) -> str:
         shown = {key: value for key, value in self.config.items() if not key.startswith("_")}

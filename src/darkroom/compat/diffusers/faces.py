@@ -44,9 +44,14 @@ class Network:
 
     def _run(self, *args: Any, **named: Any) -> Any:
         """What our network makes of something."""
+        return self._own(*args, **named)
+
+    @property
+    def _own(self) -> Any:
+        """Our network itself."""
         own = object.__new__(_kind(self))
         own.__dict__ = self.__dict__
-        return own(*args, **named)
+        return own
 
     @property
     def config(self) -> Config:

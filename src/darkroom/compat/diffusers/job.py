@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from darkroom.adapters.dose import Dose
-from darkroom.compat.diffusers.schedulers.base import Way
+from darkroom.compat.diffusers.schedulers.way import Way
 from darkroom.diffusion import NEGATIVE, Ask, Estimate, Point, Run, guidance_from
 from darkroom.generation.path import Turn, path
 from darkroom.generation.work import Decode, Render, Row, Work
@@ -68,7 +68,8 @@ class Batch:
     """Pictures on their way from `latents` (n, C, h, w), in diffusers' convention.
 
     `noise` draws fresh noise of that shape. `stepped` is told of every network call: its number, the time that the
-    network was told, and the latents after it; it returns those that take their place, and whether to go on.
+    network was told, and the latents after it, which it leaves as they are; it returns those that take their place, or
+    these, and whether to go on.
     `output`: pixels (height, width, 3) uint8 a picture, image tensors (3, height, width), or latents.
     """
 
@@ -120,13 +121,12 @@ class Batch:
         return answer if limit is None else answer._replace(denoised=limit(answer.denoised))
 
     def _finished(self, run: Run) -> None:
-        scale = self.way.scale(self.way.points.end(run.step - 1))
+        scale = self.way.scale(self.way.points[run.step])
         if self._tell(run.x / scale):
             run.x = self.latents * scale
 
     def _tell(self, latents: Tensor) -> bool:
-        """Tell of a call; whether the latents are others now, be it in their place or by a change of these."""
-        before = latents.clone()
+        """Tell of a call; whether the latents are others now."""
         self.done += 1
         self._untold = False
         try:
@@ -134,4 +134,4 @@ class Batch:
         except StopIteration as error:  # Would end the generators around, as if the picture were finished.
             raise Raised(error) from error
         self._stopped = not goes_on
-        return not torch.equal(self.latents, before)
+        return self.latents is not latents

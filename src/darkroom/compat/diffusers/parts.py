@@ -13,10 +13,13 @@ from tqdm.auto import tqdm
 
 from darkroom.checkpoint.family import Family
 from darkroom.compat.diffusers import faces
+from darkroom.compat.diffusers.arguments import Generators
 from darkroom.compat.diffusers.autoencoders import Autoencoder
-from darkroom.compat.diffusers.call import Generators, checked_latents, drawing, shown_bar
+from darkroom.compat.diffusers.call import checked_latents, shown_bar
 from darkroom.compat.diffusers.config import Config
+from darkroom.compat.diffusers.denoisers import denoiser
 from darkroom.compat.diffusers.images import ImageProcessor
+from darkroom.compat.diffusers.noise import drawing
 from darkroom.compat.diffusers.texts import text_encoder
 from darkroom.compat.diffusers.vae import autoencoder
 from darkroom.engine import Expert, LatentDiffusion
@@ -55,7 +58,7 @@ class Parts:
 
     @property
     def _denoiser(self) -> Any:
-        return faces.network(self._expert.denoiser)
+        return denoiser(self._expert.denoiser, self)
 
     @_denoiser.setter
     def _denoiser(self, value: Any) -> None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, Unpack
 
 import torch
 
@@ -18,9 +18,9 @@ from darkroom.adapters.merged import Merged
 from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.settings import scheduler_json
 from darkroom.compat.diffusers.adapters import Adapted
+from darkroom.compat.diffusers.arguments import Arguments, checked, lora_scale
 from darkroom.compat.diffusers.autoencoders import Autoencoder
 from darkroom.compat.diffusers.call import (
-    Call,
     Embeds,
     ImagePipelineOutput,
     Stepped,
@@ -28,16 +28,17 @@ from darkroom.compat.diffusers.call import (
     by_encoder,
     checked_latents,
     count_calls,
-    drawing,
     foreign,
     output_of,
     shown,
+    time_ids,
 )
 from darkroom.compat.diffusers.calls import Calls, Running
-from darkroom.compat.diffusers.job import Batch, Raised, Told
-from darkroom.compat.diffusers.parts import Parts
-from darkroom.compat.diffusers.placed import Placed, dtype_of, opened
+from darkroom.compat.diffusers.job import Batch, Output, Raised, Told
+from darkroom.compat.diffusers.noise import drawing
+from darkroom.compat.diffusers.placed import dtype_of, opened
 from darkroom.compat.diffusers.prompts import encode
+from darkroom.compat.diffusers.saving import Saved
 from darkroom.compat.diffusers.schedulers import scheduler_of
 from darkroom.compat.diffusers.schedulers.base import Scheduler
 from darkroom.engine import Engine, LatentDiffusion, place
@@ -67,7 +68,7 @@ name is not needed."""
 _NOT_COPIED = ("_loaded", "_loading", "_last", "_running", "_threads")
 
 
-class DiffusionPipeline(Calls, Adapted, Placed, Parts):
+class DiffusionPipeline(Calls, Adapted, Saved):
     """A model on disk, a scheduler, and where they are to run; networks are loaded when they are first needed.
 
     Use `from_pretrained` or `from_single_file`. Raises ModelError for what is no model or another family's, and
@@ -221,141 +222,64 @@ class DiffusionPipeline(Calls, Adapted, Placed, Parts):
 
     # A call
 
-    def _encode(
-        self,
-        prompts: Sequence[Any],
-        negatives: Sequence[Any],
-        given: Embeds,
-        *,
-        images: int,
-        guided: bool,
-        skip: int | None = None,
-        t5_length: int = 256,
-        lora_scale: float = 1.0,
-    ) -> Embeds:
-        """What the network is told of each picture: of `prompts`, one entry an encoder, unless they are given ready.
-
-        Each prompt stands for `images` pictures, one after the other.
-        """
-        prompt, pooled = given.prompt, given.pooled
-        text = self._expert.text
-        if (prompts[0] is None) == (prompt is None):
-            raise InvalidRequest("give either prompt or prompt_embeds")
-        if negatives[0] is not None and given.negative is not None:
-            raise InvalidRequest(
-                "both negative_prompt and negative_prompt_embeds were given: give one of them"
-            )
-        if prompt is None:
-            texts = by_encoder("prompt", prompts)
-            prompt, pooled = self._read(texts, skip or 0, t5_length, lora_scale)
-        elif pooled is None and any(clip.use.pooled for clip in text.clips):
-            raise InvalidRequest("prompt_embeds were given without pooled_prompt_embeds: give both")
-        negative, negative_pooled = given.negative, given.negative_pooled
-        if guided and negative is None:
-            if negatives[0] is None and self._family.zero_empty:
-                negative, negative_pooled = (
-                    torch.zeros_like(prompt),
-                    None if pooled is None else torch.zeros_like(pooled),
-                )
-            else:
-                texts = by_encoder("negative_prompt", [negatives[0] or "", *negatives[1:]], len(prompt))
-                negative, negative_pooled = self._read(texts, 0, t5_length, lora_scale)
-        elif guided and negative_pooled is None and pooled is not None:
-            raise InvalidRequest(
-                "negative_prompt_embeds were given without negative_pooled_prompt_embeds: give both"
-            )
-        if guided and negative is not None and negative.shape != prompt.shape:
-            raise InvalidRequest(
-                f"negative_prompt_embeds have the shape {tuple(negative.shape)}, prompt_embeds "
-                f"{tuple(prompt.shape)}: they must be the same"
-            )
-        found = (prompt, negative if guided else None, pooled, negative_pooled if guided else None)
-        return Embeds(*(None if each is None else each.repeat_interleave(images, dim=0) for each in found))
-
-    def _read(
-        self, texts: Sequence[Sequence[str]], skip: int, t5_length: int, lora_scale: float
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What the text encoders make of texts, with the LoRAs that are used."""
-        expert = self._expert
-        with self._networks().lock, ExitStack() as changed:
-            for role, network in expert.networks.items():
-                if role != expert.role:
-                    changed.enter_context(applied(network, role, [self._doses(role, lora_scale)]))
-            return encode(expert.text, texts, skip=skip, t5_length=t5_length, embeddings=self._embeddings)
-
-    def _run(
-        self,
-        call: Call,
-        prompts: Sequence[Any],
-        negatives: Sequence[Any],
-        given: Embeds,
-        t5_length: int = 256,
-    ) -> ImagePipelineOutput | tuple[Any, ...]:
-        """Make the pictures of a call, having checked all of it before anything is loaded or computed."""
+    def __call__(self, *_: Any, **call: Unpack[Arguments]) -> Any:
+        """Make pictures; arguments and result are those of diffusers' pipeline of this name."""
         family = self._family
         check_drawable(family, self.path.name)
         if not isinstance(self.scheduler, Scheduler):
             raise InvalidRequest(
                 f"scheduler is {foreign(self.scheduler)}: import it from darkroom.compat.diffusers"
             )
-        call = call.checked(self.tensor_inputs)
-        width, height = call.width or family.native, call.height or family.native
+        # All of it is checked before anything is loaded or computed.
+        call, output = checked(call, self.tensor_inputs), output_of(call["output_type"])
+        lora_scale(call)
+        width, height = call["width"] or family.native, call["height"] or family.native
         check_size(Request("", width=width, height=height).checked(), family)
         with self._call(self.scheduler) as state:
-            return self._called(state, call, prompts, negatives, given, (width, height), t5_length)
+            made = self._made(call, state, output, height, width)
+        found = ImagePipelineOutput(shown(made, call["output_type"], self.device, self.dtype))
+        return found if call["return_dict"] else found.to_tuple()
 
-    def _called(
-        self,
-        state: Running,
-        call: Call,
-        prompts: Sequence[Any],
-        negatives: Sequence[Any],
-        given: Embeds,
-        size: tuple[int, int],
-        t5_length: int,
-    ) -> ImagePipelineOutput | tuple[Any, ...]:
-        family, (width, height) = self._family, size
-        way = self.scheduler.set_timesteps(
-            call.num_inference_steps if call.timesteps is None and call.sigmas is None else None,
-            eta=call.eta,
-            timesteps=call.timesteps,
-            sigmas=call.sigmas,
-            mu=call.mu,
-        )
-        calls = count_calls(way, call.denoising_end, self.scheduler.config.num_train_timesteps)
-        state._guidance_scale, state._guidance_rescale = call.guidance_scale, call.guidance_rescale
-        state._clip_skip, state._num_timesteps = call.clip_skip, calls
-        embeds = self._encode(
-            prompts,
-            negatives,
-            given,
-            images=call.num_images_per_prompt,
-            guided=self.do_classifier_free_guidance,
-            skip=call.clip_skip,
-            t5_length=t5_length,
-            lora_scale=call.lora_scale,
-        )
+    def _made(self, call: Arguments, state: Running, output: Output, height: int, width: int) -> list[Any]:
+        """The pictures of a call, in the form of the engine's output."""
+        family, config = self._family, self.scheduler.config
+        layout = {name: call[name] for name in ("timesteps", "sigmas", "mu") if call[name] is not None}
+        if "mu" not in layout and config.get("use_dynamic_shifting"):
+            layout["mu"] = self._shift(height, width)
+        self.scheduler.set_timesteps(call["num_inference_steps"], **layout)
+        way = self.scheduler.way(eta=call["eta"])
+        calls = count_calls(way, call["denoising_end"], config.num_train_timesteps)
+        state._guidance_scale, state._guidance_rescale = call["guidance_scale"], call["guidance_rescale"]
+        state._clip_skip, state._num_timesteps = call["clip_skip"], calls
+        embeds = self._encoded(call, guided=self.do_classifier_free_guidance)
         assert embeds.prompt is not None
         count, factor = len(embeds.prompt), family.factor
         shape = (count, family.latent_channels, height // factor, width // factor)
-        draw = drawing(call.generator, shape, self.device)
-        latents = draw(self.dtype) if call.latents is None else checked_latents(call.latents, shape)
+        draw = drawing(call["generator"], shape, self.device)
+        given = call["latents"]
+        latents = draw(self.dtype) if given is None else checked_latents(given, shape)
+        guided = embeds.negative is not None
         told = Told(
             both(embeds.negative, embeds.prompt),
             both(embeds.negative_pooled, embeds.pooled),
-            call.time_ids(height, width, count, guided=embeds.negative is not None) if family.sizes else None,
-            call.guidance_scale,
-            call.guidance_rescale,
-            call.guidance_scale if family.embeds_guidance else None,
-            self._doses(self._expert.role, call.lora_scale),
+            time_ids(call, height, width, count, guided) if family.sizes else None,
+            call["guidance_scale"],
+            call["guidance_rescale"],
+            call["guidance_scale"] if family.embeds_guidance else None,
+            self._doses(self._expert.role, lora_scale(call)),
         )
         noise_dtype = torch.float32 if way.float32_noise else self.dtype
-        with self.progress_bar(total=calls if call.denoising_end else len(way.points) - 1) as bar:
+        with self.progress_bar(total=calls if call["denoising_end"] else len(way.points) - 1) as bar:
             stepped = Stepped(self, call, told, embeds, way, calls, bar)
-            job = Batch(way, latents, told, lambda: draw(noise_dtype), stepped, output_of(call.output_type))
-            made = self._develop(job)
-        found = ImagePipelineOutput(shown(made, call.output_type, self.device, self.dtype))
-        return found if call.return_dict else found.to_tuple()
+            return self._develop(Batch(way, latents, told, lambda: draw(noise_dtype), stepped, output))
+
+    def _shift(self, height: int, width: int) -> float:
+        """The logarithm of a flow's shift for a picture of this size: linear in how many patches it has."""
+        config, unit = self.scheduler.config, self._family.unit
+        low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        base, most = config.get("base_shift", 0.5), config.get("max_shift", 1.16)
+        patches = (height // unit) * (width // unit)
+        return float(base + (most - base) / (high - low) * (patches - low))
 
     def _develop(self, job: Batch) -> list[Any]:
         networks = self._networks()
@@ -372,3 +296,64 @@ class DiffusionPipeline(Calls, Adapted, Placed, Parts):
         except Raised as error:
             raise error.args[0] from None
         return made
+
+    # Prompts
+
+    def encode_prompt(self, *_: Any, **call: Unpack[Arguments]) -> tuple[torch.Tensor | None, ...]:
+        """(prompt_embeds, negative_prompt_embeds) as a call takes them; for families whose networks are told of pooled
+        states too, (prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds)."""
+        call = checked(call, self.tensor_inputs)
+        found = self._encoded(call, guided=call["do_classifier_free_guidance"])
+        both = found.prompt, found.negative
+        return (*both, found.pooled, found.negative_pooled) if self._pools else both
+
+    @property
+    def _pools(self) -> bool:
+        return any(clip.use.pooled for clip in self._expert.text.clips)
+
+    def _encoded(self, call: Arguments, *, guided: bool) -> Embeds:
+        """What the network is told of each picture of a call: of its prompts, unless they are given ready."""
+        given = Embeds.given(call)
+        prompts = call["prompt"], call["prompt_2"], call["prompt_3"]
+        negatives = call["negative_prompt"], call["negative_prompt_2"], call["negative_prompt_3"]
+        if (prompts[0] is None) == (given.prompt is None):
+            raise InvalidRequest("give either prompt or prompt_embeds")
+        if negatives[0] is not None and given.negative is not None:
+            raise InvalidRequest(
+                "both negative_prompt and negative_prompt_embeds were given: give one of them"
+            )
+        prompt, pooled = given.prompt, given.pooled
+        if prompt is None:
+            prompt, pooled = self._read(by_encoder("prompt", prompts), call, call["clip_skip"] or 0)
+        elif pooled is None and self._pools:
+            raise InvalidRequest("prompt_embeds were given without pooled_prompt_embeds: give both")
+        if not guided:
+            return Embeds(prompt, None, pooled, None).repeated(call["num_images_per_prompt"])
+        negative, negative_pooled = given.negative, given.negative_pooled
+        if negative is None and negatives[0] is None and self._family.zero_empty:
+            negative = torch.zeros_like(prompt)
+            negative_pooled = None if pooled is None else torch.zeros_like(pooled)
+        elif negative is None:
+            texts = by_encoder("negative_prompt", (negatives[0] or "", *negatives[1:]), len(prompt))
+            negative, negative_pooled = self._read(texts, call)
+        elif negative_pooled is None and pooled is not None:
+            raise InvalidRequest(
+                "negative_prompt_embeds were given without negative_pooled_prompt_embeds: give both"
+            )
+        if negative.shape != prompt.shape:
+            raise InvalidRequest(
+                f"negative_prompt_embeds have the shape {tuple(negative.shape)}, prompt_embeds "
+                f"{tuple(prompt.shape)}: they must be the same"
+            )
+        return Embeds(prompt, negative, pooled, negative_pooled).repeated(call["num_images_per_prompt"])
+
+    def _read(
+        self, texts: Sequence[Sequence[str]], call: Arguments, skip: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the text encoders make of texts, with the LoRAs that are used."""
+        expert, scale, length = self._expert, lora_scale(call), call["max_sequence_length"]
+        with self._networks().lock, ExitStack() as changed:
+            for role, network in expert.networks.items():
+                if role != expert.role:
+                    changed.enter_context(applied(network, role, [self._doses(role, scale)]))
+            return encode(expert.text, texts, skip=skip, t5_length=length, embeddings=self._embeddings)

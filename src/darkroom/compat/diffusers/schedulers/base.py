@@ -1,14 +1,13 @@
 """What diffusers' schedulers have in common: each is a layout of points and one of our samplers.
 
-A scheduler here makes no step itself. `way` says what a pipeline's call is run with: the points on the way from noise
-to picture, the sampler that visits them, and how latents in diffusers' convention are ours.
+`way` says what a pipeline's call is run with: the points on the way from noise to picture, the sampler that visits
+them, and how latents in diffusers' convention are ours. What loops of users' own call is in `stepping`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -16,56 +15,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from darkroom.compat.diffusers.config import Configured, Defaults
+from darkroom.compat.diffusers.config import Defaults
 from darkroom.compat.diffusers.schedulers import solvers
+from darkroom.compat.diffusers.schedulers.stepping import Stepping
+from darkroom.compat.diffusers.schedulers.way import Floats, numbers
 from darkroom.diffusion import (
     Discrete,
+    Flow,
+    FlowSchedule,
     NoiseSchedule,
     Point,
     Points,
     Process,
-    Sampler,
     betas,
-    dry_run,
     process,
 )
 from darkroom.diffusion.beta import beta_quantile
 from darkroom.errors import InvalidRequest, nearest
-from darkroom.numeric import integer, real
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Way:
-    """What a call is run with.
-
-    times: what the network is told at each of its calls. limit: bounds for estimates of x0, if any. exploding: latents
-    in diffusers' convention are x / alpha, so their spread grows with the noise. start: what unit noise is multiplied
-    by to begin with, in that convention. float32_noise: fresh noise is drawn in float32 whatever the networks' type.
-    """
-
-    points: Points
-    sampler: Sampler
-    process: Process
-    limit: solvers.Limit | None = None
-    exploding: bool = False
-    start: float = 1.0
-    float32_noise: bool = False
-
-    @cached_property
-    def times(self) -> tuple[float, ...]:
-        zeros = torch.zeros(1, 1, 1, 1)
-        return tuple(point.time for _, point in dry_run(self.sampler, self.points, zeros))
-
-    def begin(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents of unit noise as the sampler begins with them."""
-        return latents * self.start * self.scale(self.points[0])
-
-    def scale(self, point: Point) -> float:
-        """What latents in diffusers' convention are multiplied by to be ours."""
-        return point.alpha if self.exploding else 1.0
-
 
 TRAINED: Defaults = {
     "num_train_timesteps": 1000,
@@ -92,11 +58,10 @@ FLOWING: Defaults = {
 }
 
 
-class Scheduler(Configured):
+class Scheduler(Stepping):
     """A scheduler: `config` holds its settings under diffusers' names, `order` is how many network calls a step has.
 
-    `set_timesteps` fills in `timesteps`, what the network will be told, call by call. Raises InvalidRequest for
-    settings that diffusers does not have, or that it has and Darkroom does not.
+    Raises InvalidRequest for settings that diffusers does not have, or that it has and Darkroom does not.
     """
 
     config_name = "scheduler_config.json"
@@ -107,9 +72,6 @@ class Scheduler(Configured):
         "beta_schedule",
         "trained_betas",
     )
-    order: ClassVar[int] = 1
-    told: ClassVar[torch.dtype] = torch.float32
-    """The type of `timesteps`, and of the time that callbacks are given."""
 
     def __init__(self, *values: Any, **settings: Any) -> None:
         super().__init__(*values, **settings)
@@ -127,14 +89,13 @@ class Scheduler(Configured):
 
     @property
     def schedule(self) -> NoiseSchedule:
-        """The noise it runs on."""
         return self._discrete
 
     @cached_property
     def _discrete(self) -> Discrete:
         config = self.config
         if config.trained_betas is not None:
-            levels = tuple(_numbers("trained_betas", config.trained_betas) or ())
+            levels = tuple(numbers("trained_betas", config.trained_betas) or ())
             if len(levels) != config.num_train_timesteps:
                 raise InvalidRequest(
                     f"trained_betas are {len(levels)}, num_train_timesteps is {config.num_train_timesteps}: they must "
@@ -161,65 +122,29 @@ class Scheduler(Configured):
         """What unit noise is multiplied by to begin with."""
         return 1.0
 
-    def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: Any = None,
-        *,
-        timesteps: Sequence[float] | None = None,
-        sigmas: Sequence[float] | None = None,
-        mu: float | None = None,
-        eta: float = 0.0,
-    ) -> Way:
-        """Lay out the way for so many steps, or for custom timesteps or sigmas where the scheduler takes them."""
-        way = self.way(num_inference_steps, eta=eta, timesteps=timesteps, sigmas=sigmas, mu=mu)
-        self.num_inference_steps = len(way.points) - 1
-        self.timesteps = torch.tensor(way.times, dtype=self.told, device=device)
-        return way
-
-    def way(
-        self,
-        steps: int | None = None,
-        *,
-        eta: float = 0.0,
-        timesteps: Sequence[float] | None = None,
-        sigmas: Sequence[float] | None = None,
-        mu: float | None = None,
-    ) -> Way:
-        """What a call of so many steps is run with. `eta` is DDIM's and TCD's; `mu` shifts the noise of flow models
-        that are shifted by the size of the picture."""
-        if timesteps is not None and sigmas is not None:
-            raise InvalidRequest("both timesteps and sigmas were given: give one of them")
-        if timesteps is None and sigmas is None:
-            most = self.config.num_train_timesteps
-            count = integer(steps)
-            if count is None or not 1 <= count <= most:
-                raise InvalidRequest(
-                    f"num_inference_steps is {steps!r}: give a whole number from 1 to {most}"
-                )
-            steps = count
-        points = self._points(steps or 0, Custom.of(timesteps, sigmas, mu))
-        return self._way(points, eta)
-
-    def _points(self, steps: int, custom: Custom) -> Points:
-        raise NotImplementedError
-
-    def _way(self, points: Points, eta: float) -> Way:
-        raise NotImplementedError
-
     def _own(self, name: str, default: Any = None) -> Any:
         """A setting, where this class has it: a config may hold others' too."""
         return self.config[name] if name in self.defaults else default
 
     @property
     def _process(self) -> Process:
-        return process(self.config.prediction_type)
+        found = process(self.config.prediction_type)
+        if isinstance(found, Flow) and not isinstance(self.schedule, FlowSchedule):
+            raise InvalidRequest(
+                f"{type(self).__name__} is not for flow models: use FlowMatchEulerDiscreteScheduler, or "
+                "DPMSolverMultistepScheduler with use_flow_sigmas=True"
+            )
+        return found
 
     def _limit(self) -> solvers.Limit | None:
         config = self.config
         if self._own("thresholding"):
             return solvers.thresholded(config.dynamic_thresholding_ratio, config.sample_max_value)
         return solvers.clipped(config.clip_sample_range) if self._own("clip_sample") else None
+
+    def _bounded(self, denoised: torch.Tensor) -> torch.Tensor:
+        limit = self._limit()
+        return denoised if limit is None else limit(denoised)
 
     def _spaced(self, steps: int, extra: int = 0, last: int | None = None) -> Floats:
         """Training steps from many to few in the config's spacing. `extra` lays out so many more and leaves them out at
@@ -287,58 +212,25 @@ class Scheduler(Configured):
         return np.asarray((1 - share) * low + share * (low + 1))
 
 
-@dataclass(frozen=True)
-class Custom:
-    """What a caller lays out in the scheduler's place."""
-
-    timesteps: Sequence[float] | None = None
-    sigmas: Sequence[float] | None = None
-    mu: float | None = None
-
-    @staticmethod
-    def of(timesteps: Any, sigmas: Any, mu: float | None) -> Custom:
-        """What was laid out, as Python's numbers. Raises InvalidRequest for what is no list of numbers."""
-        return Custom(_numbers("timesteps", timesteps), _numbers("sigmas", sigmas), mu)
-
-    def refused(self, scheduler: Scheduler, *names: str) -> None:
-        """Raises InvalidRequest where one of these was given to a scheduler that takes none."""
-        for name in names:
-            if getattr(self, name) is not None:
-                raise InvalidRequest(f"{type(scheduler).__name__} takes no custom {name}: leave them out")
-
-    def falling(self, most: int, whole: bool = True) -> Floats:
-        """The timesteps, checked: falling numbers below `most`; cut to whole ones where they are to be `whole`."""
-        times = np.asarray(self.timesteps, dtype=float)
-        times = np.trunc(times) if whole else times
-        if not len(times) or times.max() >= most or times.min() < 0 or (np.diff(times) >= 0).any():
-            raise InvalidRequest(
-                f"timesteps are {times.tolist()}: give falling numbers from {most - 1} down to 0 at the least"
-            )
-        return times
-
-
-def _numbers(name: str, given: Any) -> list[float] | None:
-    if given is None:
-        return None
-    found = (
-        [real(each) for each in given] if isinstance(given, Iterable) and not isinstance(given, str) else []
-    )
-    numbers = [each for each in found if each is not None and math.isfinite(each)]
-    if not numbers or len(numbers) != len(found):
-        raise InvalidRequest(f"{name} are {given!r}: give a list of numbers")
-    return numbers
-
-
 def flow_points(levels: Sequence[float], times: Sequence[float], schedule: NoiseSchedule) -> Points:
     """Points of a straight path at levels, the last of which has no time."""
     each = zip(levels, [*times, 0.0], strict=False)
     return Points((Point(1 - level, level, float(time)) for level, time in each), schedule)
 
 
-def shifted_by_size(levels: Floats, mu: float | None) -> Floats:
-    """Levels of a flow shifted by e^mu (Esser et al. 2024, https://arxiv.org/abs/2403.03206, eq. 23)."""
+def shifted_by_size(levels: Floats, mu: float | None, kind: str) -> Floats:
+    """Levels of a flow shifted by e^mu (Esser et al. 2024, https://arxiv.org/abs/2403.03206, eq. 23), or by mu where
+    the `kind` is linear."""
     if mu is None:
         raise InvalidRequest(
             "use_dynamic_shifting is set, but no mu was given: give set_timesteps(..., mu=...)"
         )
-    return np.asarray(math.exp(mu) / (math.exp(mu) + (1 / levels - 1)))
+    if kind not in ("exponential", "linear"):
+        raise InvalidRequest(f"time_shift_type is {kind!r}: {nearest(kind, ('exponential', 'linear'))}")
+    shift = math.exp(mu) if kind == "exponential" else mu
+    return np.asarray(shift / (shift + (1 / levels - 1)))
+
+
+def stretched(levels: Floats, last: float) -> Floats:
+    """Levels of a flow spread out so that the lowest is `last`."""
+    return np.asarray(1 - (1 - levels) * (1 - last) / (1 - levels[-1]))

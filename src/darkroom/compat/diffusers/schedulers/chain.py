@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -16,11 +17,11 @@ from darkroom.compat.diffusers.schedulers.base import (
     STABLE,
     THRESHOLDED,
     TRAINED,
-    Custom,
     Scheduler,
-    Way,
 )
-from darkroom.diffusion import CLEAN, Points, sampler
+from darkroom.compat.diffusers.schedulers.stepping import laying, stepping
+from darkroom.compat.diffusers.schedulers.way import Custom, Options, Way
+from darkroom.diffusion import CLEAN, Point, Points, sampler
 from darkroom.errors import InvalidRequest
 
 
@@ -30,12 +31,13 @@ class Chain(Scheduler):
     told = torch.int64
 
     def _points(self, steps: int, custom: Custom) -> Points:
-        custom.refused(self, "timesteps", "sigmas")
         times = self._spaced(steps).round()
-        config, schedule = self.config, self._discrete
-        last = CLEAN if config.set_alpha_to_one else schedule.trained(0)
-        points = [*(schedule.trained(self._inside(time)) for time in times), last]
-        return solvers.Strided(points, schedule, config.num_train_timesteps // steps, last)
+        points = [self._discrete.trained(self._inside(time)) for time in times]
+        return self._strided(points, self.config.num_train_timesteps // steps)
+
+    def _strided(self, points: Sequence[Point], stride: int) -> Points:
+        last = CLEAN if self.config.set_alpha_to_one else self._discrete.trained(0)
+        return solvers.Strided([*points, last], self._discrete, stride, last)
 
     def _inside(self, time: float) -> float:
         if not 0 <= time <= self._discrete.last:
@@ -57,8 +59,19 @@ class DDIMScheduler(Chain):
         "rescale_betas_zero_snr": False,
     }
 
-    def _way(self, points: Points, eta: float) -> Way:
-        return Way(points, partial(solvers.ddim, eta=eta, limit=self._limit()), self._process)
+    set_timesteps = laying("num_inference_steps device")(Scheduler.set_timesteps)
+    step = stepping("eta use_clipped_model_output generator variance_noise return_dict")(Scheduler.step)
+
+    def _way(self, points: Points, options: Options) -> Way:
+        clipped = options["use_clipped_model_output"]
+        run = partial(solvers.ddim, eta=options["eta"], limit=None if clipped else self._limit())
+        return Way(points, run, self._process, self._limit() if clipped else None)
+
+    def _alone(self, time: float) -> Points:
+        # As in diffusers, steps go so far down from wherever they begin.
+        assert self.num_inference_steps is not None
+        point = self._discrete.trained(self._inside(time))
+        return self._strided([point], self.config.num_train_timesteps // self.num_inference_steps)
 
 
 class PNDMScheduler(Chain):
@@ -70,7 +83,10 @@ class PNDMScheduler(Chain):
         "skip_prk_steps": False,
     }
 
-    def _way(self, points: Points, eta: float) -> Way:
+    set_timesteps = laying("num_inference_steps device")(Scheduler.set_timesteps)
+    step = stepping("return_dict")(Scheduler.step)
+
+    def _way(self, points: Points, options: Options) -> Way:
         run = partial(solvers.pndm, process=self._process, prk=not self.config.skip_prk_steps)
         return Way(points, run, self._process)
 
@@ -85,10 +101,11 @@ class DDPMScheduler(Chain):
         "variance_type": "fixed_small",
         "rescale_betas_zero_snr": False,
     }
-    fixed: ClassVar[Defaults] = {"variance_type": "fixed_small"}
+
+    set_timesteps = laying("num_inference_steps device timesteps")(Scheduler.set_timesteps)
+    step = stepping("generator return_dict")(Scheduler.step)
 
     def _points(self, steps: int, custom: Custom) -> Points:
-        custom.refused(self, "sigmas")
         if custom.timesteps is None:
             times = self._spaced(steps).round()
         else:
@@ -96,8 +113,12 @@ class DDPMScheduler(Chain):
         schedule = self._discrete
         return Points([*(schedule.trained(self._inside(time)) for time in times), CLEAN], schedule)
 
-    def _way(self, points: Points, eta: float) -> Way:
-        return Way(points, sampler("ddpm"), self._process, self._limit())
+    def _way(self, points: Points, options: Options) -> Way:
+        variances = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large"}
+        kind = self.config.variance_type
+        if kind not in variances:
+            raise InvalidRequest(f"variance_type {kind!r} is not there: choose one of {', '.join(variances)}")
+        return Way(points, sampler("ddpm", variance=variances[kind]), self._process, self._limit())
 
 
 class Distilled(Scheduler):
@@ -120,32 +141,43 @@ class Distilled(Scheduler):
         "rescale_betas_zero_snr": False,
     }
 
+    set_timesteps = laying("num_inference_steps device original_inference_steps timesteps strength")(
+        Scheduler.set_timesteps
+    )
+
     def _points(self, steps: int, custom: Custom) -> Points:
-        custom.refused(self, "sigmas")
-        count, original = self.config.num_train_timesteps, self.config.original_inference_steps
+        count = self.config.num_train_timesteps
+        original = custom.original_inference_steps or self.config.original_inference_steps
         if not 1 <= original <= count:
             raise InvalidRequest(f"original_inference_steps is {original}: give a number from 1 to {count}")
+        share = custom.strength
+        if not 0 < share <= 1:
+            raise InvalidRequest(f"strength is {share}: give a number above 0 to 1")
         if custom.timesteps is not None:
             times = custom.falling(count)
-        elif steps > original:
-            raise InvalidRequest(
-                f"num_inference_steps is {steps}: {type(self).__name__} takes at most original_inference_steps, "
-                f"which is {original}"
-            )
+            times = times[len(times) - int(len(times) * share) :]
         else:
-            whole = (np.arange(1, original + 1) * (count // original) - 1)[::-1]
-            times = whole[np.floor(np.linspace(0, original, steps, endpoint=False)).astype(int)]
+            trained = int(original * share)
+            if steps > trained:
+                raise InvalidRequest(
+                    f"num_inference_steps is {steps}: {type(self).__name__} takes at most original_inference_steps, "
+                    f"of which there are {trained} at strength {share:g}"
+                )
+            whole = (np.arange(1, trained + 1) * (count // original) - 1)[::-1]
+            times = whole[np.floor(np.linspace(0, trained, steps, endpoint=False)).astype(int)]
         return Points([*(self._discrete.trained(float(time)) for time in times), CLEAN], self._discrete)
 
 
 class LCMScheduler(Distilled):
-    def _way(self, points: Points, eta: float) -> Way:
+    step = stepping("generator return_dict")(Scheduler.step)
+
+    def _way(self, points: Points, options: Options) -> Way:
         scaling = float(self.config.timestep_scaling)
         return Way(points, sampler("lcm", timestep_scaling=scaling), self._process, self._limit())
 
 
 class TCDScheduler(Distilled):
-    def _way(self, points: Points, eta: float) -> Way:
-        if not 0 <= eta <= 1:
-            raise InvalidRequest(f"eta is {eta}: TCDScheduler takes 0 to 1")
-        return Way(points, sampler("tcd", eta=eta), self._process)
+    step = stepping("eta generator return_dict", eta=0.3)(Scheduler.step)
+
+    def _way(self, points: Points, options: Options) -> Way:
+        return Way(points, sampler("tcd", eta=options["eta"]), self._process)

@@ -3,42 +3,49 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from darkroom.compat.diffusers.config import Defaults
+from darkroom.compat.diffusers.schedulers import solvers
 from darkroom.compat.diffusers.schedulers.base import (
     BENT,
     CLIPPED,
     SPACED,
     STABLE,
     TRAINED,
-    Custom,
-    Floats,
     Scheduler,
-    Way,
 )
-from darkroom.diffusion import Points, Sampler, sampler
+from darkroom.compat.diffusers.schedulers.stepping import laying, stepping
+from darkroom.compat.diffusers.schedulers.way import PLAIN, Custom, Floats, Options, Way
+from darkroom.diffusion import Point, Points, Sampler, sampler
+from darkroom.errors import InvalidRequest
+from darkroom.numeric import integer
 
 
 class Exploding(Scheduler):
     """Schedulers that work on x / alpha, after k-diffusion."""
 
     whole_karras: ClassVar[bool] = False
-    takes: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ()
+    """Those of the sampler that `step` takes."""
+    _explodes = True
 
     @property
     def init_noise_sigma(self) -> float:
         """As for the steps that were laid out last; before that, for all."""
-        return self.way(self.num_inference_steps or self.config.num_train_timesteps).start
+        laid = self._laid or self._points(self.config.num_train_timesteps, Custom())
+        return self._way(laid, PLAIN).start
 
     def _points(self, steps: int, custom: Custom) -> Points:
         config = self.config
-        custom.refused(self, *({"timesteps", "sigmas"} - set(self.takes)))
         if self._tells_levels:
             custom.refused(self, "timesteps")
+        if custom.sigmas is not None and custom.timesteps is not None:
+            raise InvalidRequest("both timesteps and sigmas were given: give one of them")
         if custom.sigmas is not None:
             levels = np.asarray(custom.sigmas, dtype=float)
             return self._preserving(levels.tolist(), self._told_at(levels[:-1], self._times_of(levels[:-1])))
@@ -69,20 +76,21 @@ class Exploding(Scheduler):
         of_levels = self._own("timestep_type") == "continuous"
         return of_levels and bool(self.config.prediction_type == "v_prediction")
 
-    def _way(self, points: Points, eta: float) -> Way:
+    def _way(self, points: Points, options: Options) -> Way:
         highest = self._discrete.level(points[0])
         even = self.config.timestep_spacing in ("linspace", "trailing")
         return Way(
             points,
-            self._sampler(),
+            self._sampler(options),
             self._process,
             self._limit(),
             exploding=True,
             start=highest if even else math.hypot(highest, 1),
         )
 
-    def _sampler(self) -> Sampler:
-        return sampler(type(self).__name__)
+    def _sampler(self, options: Options) -> Sampler:
+        given: dict[str, Any] = {name: value for name, value in options.items() if name in self.options}
+        return sampler(type(self).__name__, **given)
 
 
 class EulerDiscreteScheduler(Exploding):
@@ -97,31 +105,51 @@ class EulerDiscreteScheduler(Exploding):
         "rescale_betas_zero_snr": False,
         "final_sigmas_type": "zero",
     }
-    takes = ("timesteps", "sigmas")
+    options = ("s_churn", "s_tmin", "s_tmax", "s_noise")
+    set_timesteps = laying("num_inference_steps device timesteps sigmas")(Scheduler.set_timesteps)
+    step = stepping("s_churn s_tmin s_tmax s_noise generator return_dict")(Scheduler.step)
 
 
 class EulerAncestralDiscreteScheduler(Exploding):
     defaults: ClassVar[Defaults] = {**TRAINED, **SPACED, "rescale_betas_zero_snr": False}
+    set_timesteps = laying("num_inference_steps device")(Scheduler.set_timesteps)
+    step = stepping("generator return_dict")(Scheduler.step)
 
 
 class HeunDiscreteScheduler(Exploding):
     defaults: ClassVar[Defaults] = {**TRAINED, **STABLE, **SPACED, **BENT, **CLIPPED, "clip_sample": False}
     order = 2
-    takes = ("timesteps",)
+    set_timesteps = laying("num_inference_steps device timesteps")(Scheduler.set_timesteps)
+    step = stepping("return_dict")(Scheduler.step)
 
 
 class KDPM2DiscreteScheduler(Exploding):
     defaults: ClassVar[Defaults] = {**TRAINED, **STABLE, **SPACED, **BENT}
     order = 2
     whole_karras = True
+    set_timesteps = laying("num_inference_steps device")(Scheduler.set_timesteps)
+    step = stepping("return_dict")(Scheduler.step)
+
+    def _level_at(self, number: int) -> Point:
+        # Of the call in the middle of a step, diffusers gives the level at its end.
+        step, point = self._calls[number]
+        return point if self._begins(number) else self._laid_out()[step + 1]
 
 
 class KDPM2AncestralDiscreteScheduler(KDPM2DiscreteScheduler):
-    pass
+    step = stepping("generator return_dict")(Scheduler.step)
 
 
 class LMSDiscreteScheduler(Exploding):
     defaults: ClassVar[Defaults] = {**TRAINED, **SPACED, **BENT}
+    set_timesteps = laying("num_inference_steps device")(Scheduler.set_timesteps)
+    step = stepping("order return_dict")(Scheduler.step)
+
+    def _sampler(self, options: Options) -> Sampler:
+        order = integer(options["order"])
+        if order is None or not 1 <= order <= 8:
+            raise InvalidRequest(f"order is {options['order']!r}: give a whole number from 1 to 8")
+        return partial(solvers.lms, order=order)
 
 
 class DPMSolverSDEScheduler(Exploding):
@@ -131,3 +159,6 @@ class DPMSolverSDEScheduler(Exploding):
     defaults: ClassVar[Defaults] = {**TRAINED, **STABLE, **SPACED, **BENT, "noise_sampler_seed": None}
     fixed: ClassVar[Defaults] = {"noise_sampler_seed": None}
     order = 2
+    options = ("s_noise",)
+    set_timesteps = laying("num_inference_steps device")(Scheduler.set_timesteps)
+    step = stepping("generator return_dict s_noise")(Scheduler.step)

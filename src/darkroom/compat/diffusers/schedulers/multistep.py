@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,13 +18,13 @@ from darkroom.compat.diffusers.schedulers.base import (
     SPACED,
     THRESHOLDED,
     TRAINED,
-    Custom,
-    Floats,
     Scheduler,
-    Way,
     flow_points,
     shifted_by_size,
+    stretched,
 )
+from darkroom.compat.diffusers.schedulers.stepping import laying, stepping
+from darkroom.compat.diffusers.schedulers.way import Custom, Floats, Options, Way
 from darkroom.diffusion import FlowSchedule, NoiseSchedule, Points, sampler
 from darkroom.errors import InvalidRequest, nearest
 
@@ -35,7 +35,6 @@ class Solver(Scheduler):
     told = torch.int64
     whole_bends: ClassVar[tuple[str, ...]] = ("use_karras_sigmas",)
     repeats_last: ClassVar[bool] = False
-    takes_timesteps: ClassVar[bool] = False
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -46,10 +45,10 @@ class Solver(Scheduler):
 
     def _points(self, steps: int, custom: Custom) -> Points:
         config, highest, lowest = self.config, float(self._levels[-1]), float(self._levels[0])
-        custom.refused(self, "sigmas", *(() if self.takes_timesteps else ("timesteps",)))
         if config.use_flow_sigmas:
             custom.refused(self, "timesteps")
             return self._flowing(steps, custom)
+        custom.refused(self, "sigmas")
         bent = self._bent(self._own("sigma_max") or highest, self._own("sigma_min") or lowest, steps)
         if custom.timesteps is not None:
             times = custom.falling(config.num_train_timesteps)
@@ -59,7 +58,7 @@ class Solver(Scheduler):
             if any(self._own(name) for name in self.whole_bends):
                 times = times.round()
         else:
-            times = self._laid(steps).round()
+            times = self._spread(steps).round()
             levels = self._at_times(times)
         last = 0.0
         if self._ends_at_least:
@@ -72,18 +71,26 @@ class Solver(Scheduler):
         """Whether the last step ends at the least noise trained on, not at none."""
         return bool(self._own("final_sigmas_type", "sigma_min") == "sigma_min")
 
-    def _laid(self, steps: int) -> Floats:
+    def _spread(self, steps: int) -> Floats:
         return self._spaced(steps, extra=1)
 
     def _flowing(self, steps: int, custom: Custom) -> Points:
         config, count = self.config, self.config.num_train_timesteps
-        even = 1 - np.linspace(1, 1 / count, steps + 1)[::-1][:-1] if self._begins_below_one else None
-        levels = np.linspace(1, 1 / count, steps + 1)[:-1] if even is None else even
+        if bends := [name for name in BENT if config[name]]:
+            raise InvalidRequest(f"use_flow_sigmas and {bends[0]} are both set: set one of them")
+        if custom.sigmas is not None:
+            levels = np.asarray(custom.sigmas, dtype=float)
+        elif self._begins_below_one:
+            levels = 1 - np.linspace(1, 1 / count, steps + 1)[::-1][:-1]
+        else:
+            levels = np.linspace(1, 1 / count, steps + 1)[:-1]
         if config.use_dynamic_shifting:
-            levels = shifted_by_size(levels, custom.mu)
+            levels = shifted_by_size(levels, custom.mu, config.time_shift_type)
         else:
             levels = config.flow_shift * levels / (1 + (config.flow_shift - 1) * levels)
-        if even is None and abs(levels[0] - 1) < 1e-6:
+        if self._own("shift_terminal"):
+            levels = stretched(levels, config.shift_terminal)
+        if not self._begins_below_one and abs(levels[0] - 1) < 1e-6:
             levels[0] -= 1e-6
         times = np.floor(levels * count)
         last = float(levels[-1]) if self._ends_at_least else 0.0
@@ -106,7 +113,7 @@ class _DPMSolver(Solver):
 
     fixed: ClassVar[Defaults] = {"variance_type": None}
     algorithms: ClassVar[tuple[str, ...]]
-    takes_timesteps = True
+    set_timesteps = laying("num_inference_steps device mu timesteps")(Scheduler.set_timesteps)
 
     @property
     def _dpm(self) -> solvers.DPMSolver:
@@ -127,7 +134,7 @@ class _DPMSolver(Solver):
             )
         return solvers.DPMSolver(algorithm, self._solver_type(("midpoint", "heun"), ("logrho", "bh1", "bh2")))
 
-    def _laid(self, steps: int) -> Floats:
+    def _spread(self, steps: int) -> Floats:
         """Over the training steps that are not below lambda_min_clipped."""
         least = self.config.lambda_min_clipped
         last = sum(-math.log(level) >= least for level in self._discrete.levels)
@@ -152,10 +159,11 @@ class DPMSolverMultistepScheduler(_DPMSolver):
         "variance_type": None,
         "rescale_betas_zero_snr": False,
     }
+    step = stepping("generator variance_noise return_dict")(Scheduler.step)
     algorithms = ("dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver")
     whole_bends = ("use_karras_sigmas", "use_lu_lambdas")
 
-    def _way(self, points: Points, eta: float) -> Way:
+    def _way(self, points: Points, options: Options) -> Way:
         config, solver = self.config, self._dpm
         run = partial(
             solvers.dpm_multistep,
@@ -181,9 +189,10 @@ class DPMSolverSinglestepScheduler(_DPMSolver):
         "lambda_min_clipped": -math.inf,
         "variance_type": None,
     }
+    step = stepping("generator return_dict")(Scheduler.step)
     algorithms = ("dpmsolver++", "sde-dpmsolver++", "dpmsolver")
 
-    def _way(self, points: Points, eta: float) -> Way:
+    def _way(self, points: Points, options: Options) -> Way:
         config, solver = self.config, self._dpm
         run = partial(
             solvers.dpm_singlestep,
@@ -207,8 +216,10 @@ class DEISMultistepScheduler(Solver):
         "lower_order_final": True,
     }
     repeats_last = True
+    set_timesteps = laying("num_inference_steps device mu")(Scheduler.set_timesteps)
+    step = stepping("return_dict")(Scheduler.step)
 
-    def _way(self, points: Points, eta: float) -> Way:
+    def _way(self, points: Points, options: Options) -> Way:
         config = self.config
         points = Points(points, self._discrete)  # It integrates over sigma / alpha, flow models' too.
         self._solver_type(("logrho",), ("midpoint", "heun", "bh1", "bh2"))
@@ -237,21 +248,21 @@ class UniPCMultistepScheduler(Solver):
         "sigma_max": None,
         "shift_terminal": None,
     }
-    fixed: ClassVar[Defaults] = {
-        "predict_x0": True,
-        "disable_corrector": [],
-        "solver_p": None,
-        "shift_terminal": None,
-    }
+    fixed: ClassVar[Defaults] = {"solver_p": None}
     repeats_last = True
     _begins_below_one = False
+    set_timesteps = laying("num_inference_steps device sigmas mu")(Scheduler.set_timesteps)
+    step = stepping("return_dict")(Scheduler.step)
 
-    def _way(self, points: Points, eta: float) -> Way:
+    def _way(self, points: Points, options: Options) -> Way:
         config = self.config
-        run = sampler(
+        run: Any = sampler(
             "unipc",
             order=config.solver_order,
             variant=self._solver_type(("bh2", "bh1"), ("midpoint", "heun", "logrho")),
             lower_order_final=bool(config.lower_order_final),
+            predict="x0" if config.predict_x0 else "noise",
         )
-        return Way(points, run, self._process, self._limit())
+        # Only estimates of x0 have bounds.
+        limit = self._limit() if config.predict_x0 else None
+        return Way(points, partial(run, uncorrected=tuple(config.disable_corrector)), self._process, limit)

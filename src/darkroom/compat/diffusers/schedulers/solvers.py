@@ -6,6 +6,7 @@ to, d the estimate of x0 at p, `lam` is lambda = log(alpha / sigma).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from darkroom.diffusion import NoiseSchedule, Point, Points, Process, Run, Steps
-from darkroom.diffusion.multistep import ADAMS_BASHFORTH, blend, distinct
-from darkroom.diffusion.samplers import along, noised, posterior
+from darkroom.diffusion.multistep import ADAMS_BASHFORTH, blend, distinct, weights
+from darkroom.diffusion.samplers import along, moved, noised, posterior, slope
 
 Limit = Callable[[Tensor], Tensor]
 """Holds an estimate of x0 within bounds."""
@@ -37,18 +38,6 @@ def thresholded(ratio: float, most: float) -> Limit:
     return limit
 
 
-def ddim(run: Run, points: Points, *, eta: float = 0.0, limit: Limit | None = None) -> Steps:
-    """DDIM (Song et al. 2020, https://arxiv.org/abs/2010.02502, eq. 12) whose estimate of x0 may be held within bounds
-    while that of the noise is not."""
-    for p, q in run.steps(points):
-        d = (yield run.x, p).denoised
-        below = posterior(p, q, eta)
-        x = along(run.x, d, p, below)
-        if limit is not None:
-            x = x + q.alpha * (limit(d) - d)
-        run.x = noised(run, x, below, q)
-
-
 class Strided(Points):
     """Points whose steps go a fixed number of training steps down, wherever the next point lies: how diffusers' DDIM
     and PNDM step. What would be below the first training step is `last`."""
@@ -58,11 +47,25 @@ class Strided(Points):
         self.stride, self._last = stride, last
 
     def end(self, index: int) -> Point:
+        """Where the step from point `index` goes."""
         return self.below(self[index].time, self.stride)
 
     def below(self, time: float, steps: int) -> Point:
         """The point so many training steps below a time."""
         return self.schedule.trained(time - steps) if time >= steps else self._last
+
+
+def ddim(run: Run, points: Strided, *, eta: float = 0.0, limit: Limit | None = None) -> Steps:
+    """DDIM (Song et al. 2020, https://arxiv.org/abs/2010.02502, eq. 12) whose estimate of x0 may be held within bounds
+    while that of the noise is not."""
+    for p, _ in run.steps(points):
+        q = points.end(run.step)
+        d = (yield run.x, p).denoised
+        below = posterior(p, q, eta)
+        x = along(run.x, d, p, below)
+        if limit is not None:
+            x = x + q.alpha * (limit(d) - d)
+        run.x = noised(run, x, below, q)
 
 
 def pndm(run: Run, points: Strided, *, process: Process, prk: bool) -> Steps:
@@ -77,8 +80,8 @@ def pndm(run: Run, points: Strided, *, process: Process, prk: bool) -> Steps:
         return moved
 
     schedule, last = points.schedule, len(points) - 2
-    for p, q in run.steps(points):
-        x = run.x
+    for p, _ in run.steps(points):
+        x, q = run.x, points.end(run.step)
         d = (yield x, p).denoised
         past = [output(x, d, p), *run.history][:4]
         if prk and len(past) < 4 and run.step < last:
@@ -97,10 +100,33 @@ def pndm(run: Run, points: Strided, *, process: Process, prk: bool) -> Steps:
             d = (yield end, q).denoised
             mean = (past[0] + output(end, d, q)) / 2
             p = schedule.trained(min(q.time + points.stride, schedule.last))
+            # Begun midway, diffusers goes on from here as if it were one step further.
+            run.step += run.step > 0
         else:
             mean = blend(ADAMS_BASHFORTH[len(past) - 1], past)
         run.x = stepped(x, mean, p, q)
         run.history = past
+
+
+def lms(run: Run, points: Points, *, order: int = 4) -> Steps:
+    """Linear multistep, as in `darkroom.diffusion.multistep`. Begun midway, the slopes that are known get the weights
+    they would have beside those of all levels behind, as in diffusers."""
+    schedule = points.schedule
+    for p, q in run.steps(points):
+        d = (yield run.x, p).denoised
+        if not schedule.scale(p):
+            run.x = along(run.x, d, p, q)
+            continue
+        slopes = [slope(schedule, run.x, d, p), *run.history][:order]
+        behind = [points[run.step - number] for number in range(min(run.step + 1, order))]
+        each = itertools.zip_longest(slopes, (schedule.level(point) for point in behind))
+        known, level = distinct([*each]), schedule.level(p)
+        step = schedule.level(q) - level
+        moments = [step**i / (i + 1) for i in range(len(known))]
+        factors = weights([u - level for _, u in known], moments)
+        used = [(factor, own) for factor, (own, _) in zip(factors, known, strict=True) if own is not None]
+        run.x = moved(schedule, run.x, blend(*zip(*used, strict=True)), p, q)
+        run.history = slopes
 
 
 # DPM-Solver
