@@ -45,7 +45,7 @@ ORDER = {
     "compat": "diffusers",
     "compat.diffusers": """
         config images outputs faces texts vae signatures arguments noise denoisers schedulers prompts job call calls
-        adapters placed autoencoders parts saving pipeline pipelines
+        adapters placed autoencoders parts prompted saving pipeline pipelines
     """,
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """

@@ -60,7 +60,7 @@ def compare(
     begin=0,
     announced=False,
     between=lambda x: x,
-    extra={},  # noqa: B006
+    extra=None,
     **settings,
 ):
     """Steps both side by side from one generator's noise, with a network that knows the mixture above; from the call
@@ -75,7 +75,7 @@ def compare(
     x, y = (noise * float(getattr(each, "init_noise_sigma", 1.0)) for each in (ours, theirs))
     assert relative(x, y) <= tolerance
     known = {*inspect.signature(theirs.step).parameters}
-    extra = {**({"eta": eta} if eta is not None else {}), **extra}
+    extra = {**({"eta": eta} if eta is not None else {}), **(extra or {})}
     if announced and hasattr(theirs, "set_begin_index"):
         for each in (ours, theirs):
             each.set_begin_index(begin)

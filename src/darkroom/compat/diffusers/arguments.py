@@ -106,9 +106,7 @@ def checked(call: Arguments, tensor_inputs: Sequence[str]) -> Arguments:
     """A call's arguments with numbers that are Python's. Raises InvalidRequest for what no model can honour;
     `tensor_inputs`: what callbacks may ask for."""
     given = cast(dict[str, Any], call)
-    for name in _MISSING:
-        if given[name] is not None:
-            raise InvalidRequest(f"{name} is not there yet: leave it out")
+    signatures.refuse(**{name: given[name] for name in _MISSING})
     found: dict[str, Any] = {
         name: check(name, given[name])
         for name, check in _CHECKS.items()

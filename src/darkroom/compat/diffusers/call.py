@@ -14,7 +14,6 @@ from torch import Tensor
 from darkroom.compat.diffusers.arguments import Arguments, Callback
 from darkroom.compat.diffusers.job import Output, Told
 from darkroom.compat.diffusers.outputs import BaseOutput
-from darkroom.compat.diffusers.prompts import listed
 from darkroom.compat.diffusers.schedulers.way import Way
 from darkroom.errors import InvalidRequest, nearest
 
@@ -141,13 +140,6 @@ class Stepped:
                 f"callback_on_step_end returned latents of the shape {given}: they are {tuple(latents.shape)}"
             )
         return changed
-
-
-def by_encoder(name: str, prompts: Sequence[Any], count: int | None = None) -> list[list[str]]:
-    """The texts of each encoder: its own, or the first one's."""
-    first = listed(name, prompts[0], count)
-    others = enumerate(prompts[1:], start=2)
-    return [first, *(listed(f"{name}_{n}", own, len(first)) if own else first for n, own in others)]
 
 
 def both(negative: Tensor | None, positive: Tensor | None) -> Any:

@@ -15,7 +15,7 @@ from darkroom.adapters.applied import applied
 from darkroom.compat.diffusers.arguments import attention_scale
 from darkroom.compat.diffusers.faces import Network, network
 from darkroom.compat.diffusers.outputs import BaseOutput
-from darkroom.errors import InvalidRequest
+from darkroom.compat.diffusers.signatures import refuse
 from darkroom.networks import Conditioning, Denoiser, Residuals
 
 
@@ -68,7 +68,7 @@ class _UNet(_Denoiser):
     ) -> Any:
         """Of latents (B, C, h, w) at a time, one for all or one each, with texts (B, tokens, width); SDXL's
         `added_cond_kwargs` are `text_embeds` (B, P) and `time_ids` (B, 6). Without `return_dict` a tuple."""
-        _refuse(
+        refuse(
             timestep_cond=timestep_cond,
             attention_mask=attention_mask,
             down_intrablock_additional_residuals=down_intrablock_additional_residuals,
@@ -99,17 +99,11 @@ class _MMDiT(_Denoiser):
     ) -> Any:
         """Of latents (B, C, h, w) at a time, one for all or one each, with texts (B, tokens, width) and what they come
         to (B, P). Without `return_dict` a tuple."""
-        _refuse(skip_layers=skip_layers)
+        refuse(skip_layers=skip_layers)
         blocks = block_controlnet_hidden_states
         residuals = None if blocks is None else Residuals(tuple(blocks))
         told = Conditioning(encoder_hidden_states, pooled_projections, residuals=residuals)
         return self._denoised(hidden_states, timestep, told, joint_attention_kwargs, return_dict)
-
-
-def _refuse(**given: object) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise InvalidRequest(f"{name} is not there: leave it out")
 
 
 def denoiser(of: Denoiser, pipe: Any) -> Any:

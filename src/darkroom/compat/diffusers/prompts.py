@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,13 @@ def listed(name: str, value: object, count: int | None = None) -> list[str]:
     if count is not None and len(value) != count:
         raise InvalidRequest(f"{name} has {len(value)} texts, prompt has {count}: give as many")
     return list(value)
+
+
+def by_encoder(name: str, prompts: Sequence[Any], count: int | None = None) -> list[list[str]]:
+    """The texts of each encoder: its own, or the first one's."""
+    first = listed(name, prompts[0], count)
+    others = enumerate(prompts[1:], start=2)
+    return [first, *(listed(f"{name}_{n}", own, len(first)) if own else first for n, own in others)]
 
 
 def encode(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from darkroom.checkpoint.export import convert
 from darkroom.compat.diffusers.parts import Parts
 from darkroom.compat.diffusers.placed import Placed, opened
+from darkroom.compat.diffusers.signatures import refuse
 from darkroom.errors import InvalidRequest
 from darkroom.files import expanded
 from darkroom.networks.roles import Role
@@ -37,9 +38,7 @@ class Saved(Parts, Placed):
         `max_shard_size` changes nothing: a network is one file. Raises InvalidRequest for what cannot be honoured, and
         where it cannot write.
         """
-        for name, given in (("variant", variant), ("push_to_hub", push_to_hub or None)):
-            if given is not None:
-                raise InvalidRequest(f"{name} is not there: leave it out")
+        refuse(variant=variant, push_to_hub=push_to_hub or None)
         if not safe_serialization:
             raise InvalidRequest(
                 "safe_serialization is False: Darkroom writes safetensors alone, leave it out"

@@ -12,6 +12,13 @@ from darkroom.errors import InvalidRequest, nearest
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
+def refuse(**given: object) -> None:
+    """Raises InvalidRequest where one of these, which nothing here honours, is given."""
+    for name, value in given.items():
+        if value is not None:
+            raise InvalidRequest(f"{name} is not there: leave it out")
+
+
 def taking(names: str, types: Any, defaults: Mapping[str, Any]) -> Callable[[Method], Method]:
     """Has a method take the arguments `names`, as diffusers' of that name does: in that order, those behind a * by name
     alone. The method itself is handed all that `types` knows by name, those that it does not take as they are anyhow.

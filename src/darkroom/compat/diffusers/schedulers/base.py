@@ -142,10 +142,6 @@ class Scheduler(Stepping):
             return solvers.thresholded(config.dynamic_thresholding_ratio, config.sample_max_value)
         return solvers.clipped(config.clip_sample_range) if self._own("clip_sample") else None
 
-    def _bounded(self, denoised: torch.Tensor) -> torch.Tensor:
-        limit = self._limit()
-        return denoised if limit is None else limit(denoised)
-
     def _spaced(self, steps: int, extra: int = 0, last: int | None = None) -> Floats:
         """Training steps from many to few in the config's spacing. `extra` lays out so many more and leaves them out at
         the low end; the highest is below `last`."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from darkroom.compat.diffusers.config import Defaults
-from darkroom.compat.diffusers.schedulers import solvers
 from darkroom.compat.diffusers.schedulers.base import (
     BENT,
     CLIPPED,
@@ -21,9 +20,8 @@ from darkroom.compat.diffusers.schedulers.base import (
 )
 from darkroom.compat.diffusers.schedulers.stepping import laying, stepping
 from darkroom.compat.diffusers.schedulers.way import PLAIN, Custom, Floats, Options, Way
-from darkroom.diffusion import Point, Points, Sampler, sampler
+from darkroom.diffusion import Point, Points, sampler
 from darkroom.errors import InvalidRequest
-from darkroom.numeric import integer
 
 
 class Exploding(Scheduler):
@@ -79,18 +77,15 @@ class Exploding(Scheduler):
     def _way(self, points: Points, options: Options) -> Way:
         highest = self._discrete.level(points[0])
         even = self.config.timestep_spacing in ("linspace", "trailing")
+        given: dict[str, Any] = {name: value for name, value in options.items() if name in self.options}
         return Way(
             points,
-            self._sampler(options),
+            sampler(type(self).__name__, **given),
             self._process,
             self._limit(),
             exploding=True,
             start=highest if even else math.hypot(highest, 1),
         )
-
-    def _sampler(self, options: Options) -> Sampler:
-        given: dict[str, Any] = {name: value for name, value in options.items() if name in self.options}
-        return sampler(type(self).__name__, **given)
 
 
 class EulerDiscreteScheduler(Exploding):
@@ -142,14 +137,15 @@ class KDPM2AncestralDiscreteScheduler(KDPM2DiscreteScheduler):
 
 class LMSDiscreteScheduler(Exploding):
     defaults: ClassVar[Defaults] = {**TRAINED, **SPACED, **BENT}
+    options = ("order",)
     set_timesteps = laying("num_inference_steps device")(Scheduler.set_timesteps)
     step = stepping("order return_dict")(Scheduler.step)
 
-    def _sampler(self, options: Options) -> Sampler:
-        order = integer(options["order"])
-        if order is None or not 1 <= order <= 8:
-            raise InvalidRequest(f"order is {options['order']!r}: give a whole number from 1 to 8")
-        return partial(solvers.lms, order=order)
+    def _before(self, step: int, sample: Tensor) -> tuple[Any, ...]:
+        # As in diffusers, what is known gets the weight it would have beside the slopes at all levels behind.
+        points = self._laid_out()
+        none = torch.zeros_like(sample, dtype=torch.float32)
+        return tuple((none, points.schedule.level(points[behind])) for behind in reversed(range(step)))
 
 
 class DPMSolverSDEScheduler(Exploding):

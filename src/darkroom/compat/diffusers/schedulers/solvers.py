@@ -6,7 +6,6 @@ to, d the estimate of x0 at p, `lam` is lambda = log(alpha / sigma).
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from darkroom.diffusion import NoiseSchedule, Point, Points, Process, Run, Steps
-from darkroom.diffusion.multistep import ADAMS_BASHFORTH, blend, distinct, weights
-from darkroom.diffusion.samplers import along, moved, noised, posterior, slope
+from darkroom.diffusion.multistep import ADAMS_BASHFORTH, blend, distinct
+from darkroom.diffusion.samplers import along, noised, posterior
 
 Limit = Callable[[Tensor], Tensor]
 """Holds an estimate of x0 within bounds."""
@@ -106,27 +105,6 @@ def pndm(run: Run, points: Strided, *, process: Process, prk: bool) -> Steps:
             mean = blend(ADAMS_BASHFORTH[len(past) - 1], past)
         run.x = stepped(x, mean, p, q)
         run.history = past
-
-
-def lms(run: Run, points: Points, *, order: int = 4) -> Steps:
-    """Linear multistep, as in `darkroom.diffusion.multistep`. Begun midway, the slopes that are known get the weights
-    they would have beside those of all levels behind, as in diffusers."""
-    schedule = points.schedule
-    for p, q in run.steps(points):
-        d = (yield run.x, p).denoised
-        if not schedule.scale(p):
-            run.x = along(run.x, d, p, q)
-            continue
-        slopes = [slope(schedule, run.x, d, p), *run.history][:order]
-        behind = [points[run.step - number] for number in range(min(run.step + 1, order))]
-        each = itertools.zip_longest(slopes, (schedule.level(point) for point in behind))
-        known, level = distinct([*each]), schedule.level(p)
-        step = schedule.level(q) - level
-        moments = [step**i / (i + 1) for i in range(len(known))]
-        factors = weights([u - level for _, u in known], moments)
-        used = [(factor, own) for factor, (own, _) in zip(factors, known, strict=True) if own is not None]
-        run.x = moved(schedule, run.x, blend(*zip(*used, strict=True)), p, q)
-        run.history = slopes
 
 
 # DPM-Solver

@@ -19,9 +19,10 @@ from darkroom.compat.diffusers.arguments import Generators
 from darkroom.compat.diffusers.config import Configured
 from darkroom.compat.diffusers.noise import drawing
 from darkroom.compat.diffusers.outputs import BaseOutput
+from darkroom.compat.diffusers.schedulers.solvers import Limit
 from darkroom.compat.diffusers.schedulers.way import PLAIN, Custom, Layout, Options, Way
-from darkroom.compat.diffusers.signatures import Method, taking
-from darkroom.diffusion import Estimate, NoiseSchedule, Point, Points, Run, Snapshot
+from darkroom.compat.diffusers.signatures import Method, refuse, taking
+from darkroom.diffusion import Estimate, NoiseSchedule, Point, Points, Run, Snapshot, dry_run
 from darkroom.errors import InvalidRequest
 from darkroom.numeric import integer
 
@@ -83,7 +84,7 @@ class _Finished(Exception):
 
 
 class Stepping(Configured):
-    """What users' own loops call; `_points`, `_way` and `schedule` are given by the scheduler."""
+    """What users' own loops call; `schedule`, `_points`, `_way` and `_limit` are given by the scheduler."""
 
     order: ClassVar[int] = 1
     told: ClassVar[torch.dtype] = torch.float32
@@ -109,6 +110,14 @@ class Stepping(Configured):
         """The way over points."""
         raise NotImplementedError
 
+    def _limit(self) -> Limit | None:
+        """The bounds of estimates of the picture that the config gives."""
+        raise NotImplementedError
+
+    def _before(self, step: int, sample: Tensor) -> tuple[Any, ...]:
+        """What a sampler remembers that begins midway, with this step."""
+        return ()
+
     # The way
 
     def set_timesteps(self, *_: Any, **layout: Unpack[Layout]) -> None:
@@ -123,10 +132,12 @@ class Stepping(Configured):
                     f"num_inference_steps is {asked!r}: give a whole number from 1 to {most}"
                 )
         laid = self._points(steps, custom)
-        way = self._way(laid, PLAIN)
-        self.timesteps = torch.tensor(way.times, dtype=self.told, device=layout["device"])
+        plain = self._way(laid, PLAIN)
+        calls = tuple(dry_run(plain.sampler, plain.points, torch.zeros(1, 1, 1, 1)))
+        told = [point.time for _, point in calls]
+        self.timesteps = torch.tensor(told, dtype=self.told, device=layout["device"])
         self.num_inference_steps = len(laid) - 1
-        self._laid, self._calls, self._place, self._begin = laid, way.calls, None, None
+        self._laid, self._calls, self._place, self._begin = laid, calls, None, None
 
     def lay_out_as(self, other: Stepping) -> None:
         """Lay out the way of another scheduler of this class."""
@@ -135,7 +146,7 @@ class Stepping(Configured):
 
     def way(self, **options: Any) -> Way:
         """The way that is laid out. Raises InvalidRequest where none is."""
-        return self._way(self._laid_out(), cast(Options, {**PLAIN, **options}))
+        return replace(self._way(self._laid_out(), cast(Options, {**PLAIN, **options})), calls=self._calls)
 
     def _laid_out(self) -> Points:
         if self._laid is None:
@@ -183,8 +194,7 @@ class Stepping(Configured):
             raise InvalidRequest(
                 f"model_output has the shape {tuple(output.shape)}, sample {tuple(sample.shape)}: they must be the same"
             )
-        if step["per_token_timesteps"] is not None:
-            raise InvalidRequest("per_token_timesteps is not there: leave it out")
+        refuse(per_token_timesteps=step["per_token_timesteps"])
         place = self._placed(_time(step["timestep"]), sample)
         way = self._way(place.points, cast(Options, {name: step[name] for name in PLAIN}))  # type: ignore[literal-required]
         drawn = dict(place.drawn)
@@ -195,7 +205,8 @@ class Stepping(Configured):
         for answer in place.answers:
             x, point = asked.send(answer)
         denoised = way.process.denoised(output.to(torch.float32), x, point)
-        bounded = self._bounded(denoised)
+        limit = self._limit()
+        bounded = denoised if limit is None else limit(denoised)
         answer = Estimate(denoised if way.limit is None else bounded)
         place = replace(place, call=place.call + 1)
         try:
@@ -209,10 +220,6 @@ class Stepping(Configured):
         # Others than those that are kept, which users may change in place.
         found = SchedulerOutput(shown.clone(), bounded.to(sample.dtype, copy=True))
         return found if step["return_dict"] else found.to_tuple()
-
-    def _bounded(self, denoised: Tensor) -> Tensor:
-        """An estimate of the picture within the bounds that the config gives."""
-        return denoised
 
     def _noise(self, way: Way, drawn: dict[int, Tensor], step: Step) -> Callable[[int], Tensor]:
         sample, given = step["sample"], step["variance_noise"]
@@ -233,7 +240,7 @@ class Stepping(Configured):
         place = self._place
         if place is None or (place.points, place.call) != (points, number):
             step = self._calls[number][0] if points is self._laid else 0
-            place = Place(points, number, Snapshot(sample, step, (), 0))
+            place = Place(points, number, Snapshot(sample, step, self._before(step, sample), 0))
         if place.shown is None or not _same(place.shown, sample):
             if place.answers:
                 log.warning(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypedDict
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from darkroom.compat.diffusers.arguments import a_number
 from darkroom.compat.diffusers.schedulers import solvers
-from darkroom.diffusion import Point, Points, Process, Sampler, dry_run
+from darkroom.diffusion import Point, Points, Process, Sampler
 from darkroom.errors import InvalidRequest
 from darkroom.numeric import integer, real
 
@@ -57,7 +56,8 @@ class Way:
 
     limit: bounds for estimates of x0, if any. exploding: latents in diffusers' convention are x / alpha, so their
     spread grows with the noise. start: what unit noise is multiplied by to begin with, in that convention.
-    float32_noise: fresh noise is drawn in float32 whatever the networks' type.
+    float32_noise: fresh noise is drawn in float32 whatever the networks' type. calls: the network calls, each as the
+    step that it is of and its point, of a way that is laid out.
     """
 
     points: Points
@@ -67,11 +67,7 @@ class Way:
     exploding: bool = False
     start: float = 1.0
     float32_noise: bool = False
-
-    @cached_property
-    def calls(self) -> tuple[tuple[int, Point], ...]:
-        """The network calls on the way: the step that each is of, and its point."""
-        return tuple(dry_run(self.sampler, self.points, torch.zeros(1, 1, 1, 1)))
+    calls: tuple[tuple[int, Point], ...] = ()
 
     @property
     def times(self) -> tuple[float, ...]:
