@@ -82,7 +82,8 @@ def same_numbers() -> None:
 
 @pytest.fixture(autouse=True)
 def empty_library(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keeps the library of whoever runs the tests out of them, and them out of it."""
+    """Keeps the library and the settings of whoever runs the tests out of them, and them out of it."""
     home = tmp_path_factory.mktemp("library") / "home"
     monkeypatch.setenv("DARKROOM_HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home.parent / "config"))
     return home

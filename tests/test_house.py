@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "darkroom"
 # In each package, a later one may import an earlier one, never the reverse; "" is the whole house.
 ORDER = {
     "": """
-        errors lazy numeric files pixels
+        version errors lazy numeric files pixels
         diffusion networks weights language prompt checkpoint library adapters safety
         generation loading engine assembly forecast provenance series model shelf
         world evaluation train serve compat cli
@@ -53,7 +53,8 @@ ORDER = {
         saved job explain
     """,
     "cli": """
-        arguments files progress asked show train checkpoints models lora merge generate evaluate again prompt plan
+        parser arguments settings files progress asked show doctor train checkpoints models lora merge generate
+        evaluate again prompt plan
     """,
 }
 PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate", "compel", "torchsde"}

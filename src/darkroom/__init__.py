@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from darkroom.errors import Cancelled, DarkroomError, GenerationError, InvalidRequest, ModelError
 from darkroom.lazy import lazily
+from darkroom.version import __version__
 
 # Torch's threads spin long while they wait for one another, unless told otherwise before it is imported: beside one
 # busy program a small network then runs ten times slower: a spinning thread keeps the processor from the awaited one.
@@ -40,6 +41,7 @@ __all__ = [
     "Request",
     "Shelf",
     "Step",
+    "__version__",
     "load",
 ]
 

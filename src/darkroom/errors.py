@@ -34,8 +34,14 @@ class Cancelled(DarkroomError):
     """The job was cancelled before its picture was finished."""
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name closest to a mistyped one, if any is close."""
+    close = difflib.get_close_matches(str(name).lower(), sorted(known), n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence suggesting the known name closest to a mistyped one, listing all if none is close."""
     known = sorted(known)
-    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    close = closest(name, known)
+    return f"did you mean {close!r}?" if close else f"known: {', '.join(known)}"

@@ -75,6 +75,10 @@ class Model:
         self._loop = Loop(self.engine.beside())
         weakref.finalize(self, self._loop.close, wait=False).atexit = False
 
+    def __repr__(self) -> str:
+        where = f"{self.placement.device} in {self.placement.precision}"
+        return f"<Model {self.name}: {self.family.name}, on {where}>"
+
     def networks(self) -> list[nn.Module]:
         """All its networks."""
         return self._networks.modules()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from darkroom.language.tags import parse_tag
 from darkroom.library.locate import OF_A_VAE, anchored, given_path, name_of, recalled
 from darkroom.loading import Loading
 from darkroom.networks.roles import Role
+from darkroom.version import __version__
 from darkroom.weights.hashes import sha256_of
 
 # Raised whenever the same request would give other pixels than before.
@@ -103,11 +103,10 @@ class Provenance:
         numerics: Mapping[str, Any],
         notes: Sequence[str],
     ) -> tuple[dict[str, Any], str]:
-        darkroom = version("darkroom")
         fused = {"fuse": [text for text, _, _ in self._fused]} if self._fused else {}
         model = {"name": self.name, "refiner": self.refiner, **self._loaded, **fused, "weights": dict(hashes)}
         metadata: dict[str, Any] = {
-            "darkroom": darkroom,
+            "darkroom": __version__,
             "request": request.to_dict(),
             "model": model,
             "numerics": dict(numerics),
@@ -117,7 +116,7 @@ class Provenance:
             metadata["template"] = template
         # As A1111 names it: with the beginning of its hash.
         refiner = self.refiner and f"{self.refiner} [{hashes['refiner unet'][:10]}]"
-        return metadata, infotext(request, self.name, hashes[self._denoiser], darkroom, refiner)
+        return metadata, infotext(request, self.name, hashes[self._denoiser], __version__, refiner)
 
 
 def _files_of(opened: Opened) -> dict[str, Sequence[Path]]:

@@ -15,10 +15,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from importlib.metadata import version
-from typing import NoReturn, TextIO
+from typing import TextIO
 
+from darkroom.cli.parser import Parser
 from darkroom.errors import DarkroomError, InvalidRequest
+from darkroom.version import __version__
 
 INTERRUPTED = 130
 # The modules here with the commands that each adds, in the order of the help.
@@ -31,25 +32,19 @@ _COMMANDS = {
     "lora": "lora",
     "merge": "merge",
     "checkpoints": "inspect convert",
-    "show": "samplers guides info doctor",
+    "show": "samplers guides info",
+    "doctor": "doctor",
     "evaluate": "evaluate",
     "train": "train",
 }
 
 _EXAMPLES = """\
 examples:
-  darkroom generate "a red boat on a calm sea"
+  darkroom "a red boat on a calm sea"                     # a prompt alone is generated
   darkroom generate "three red balloons above a blue sea at night" --count 4 --grid
   darkroom again out/42-a-red-boat-on-a-calm-sea.png
   darkroom samplers
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with mistakes told in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
 
 
 def parser(word: str | None = None) -> argparse.ArgumentParser:
@@ -60,9 +55,10 @@ def parser(word: str | None = None) -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"darkroom {version('darkroom')}")
+    top.add_argument("--version", action="version", version=f"darkroom {__version__}")
     top.add_argument("--debug", action="store_true", help="show where an error came from")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    top.set_defaults(run=lambda args: top.print_help())
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
     own = [module for module, names in _COMMANDS.items() if word in names.split()]
     for module in own or _COMMANDS:
         import_module(f"darkroom.cli.{module}").add(commands)
@@ -94,6 +90,18 @@ def _is_open(stream: TextIO) -> bool:
     return flags & os.O_ACCMODE != os.O_RDONLY
 
 
+def _commanded(arguments: Sequence[str]) -> list[str]:
+    """The arguments with their command: what begins with a prompt, or with an option and names none, is to be
+    generated."""
+    first = arguments[0] if arguments else "--help"
+    commands = " ".join(_COMMANDS.values()).split()
+    prompt = not first.startswith("-") and any(map(str.isspace, first.strip()))
+    option = first.startswith("-") and first not in ("-h", "--help", "--version")
+    if option and (named := next((word for word in arguments if word in commands), None)):
+        raise InvalidRequest(f"{first} stands before its command: write darkroom {named} ... {first} ...")
+    return ["generate", *arguments] if prompt or option else [*arguments]
+
+
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     command = next((word for word in arguments if not word.startswith("-")), None)
     try:
@@ -107,10 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 0 done, 1 failed, 2 a mistake in what was asked
     for, 130 interrupted."""
     _bear_everything()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
     try:
-        args = _parsed(arguments)
+        args = _parsed(_commanded([word for word in given if word != "--debug"]))
         logging.basicConfig(format="%(message)s", level=logging.DEBUG if debug else logging.WARNING)
         return int(args.run(args) or 0)
     except DarkroomError as error:

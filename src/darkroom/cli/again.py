@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from darkroom.cli.arguments import a_path, a_place
+from darkroom.cli.arguments import a_path, a_place, spelt
 from darkroom.cli.asked import given
 from darkroom.files import expanded, write_numbered
 
@@ -21,12 +21,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("picture", type=a_path, help="a picture made by Darkroom")
     command.add_argument(
-        "--output",
+        *spelt("output"),
         type=a_place,
         metavar="PATH",
         help="also write the new picture to this file or folder",
     )
-    command.add_argument("--model", help="use this model instead of the one the picture names")
+    command.add_argument(*spelt("model"), help="use this model instead of the one the picture names")
     command.add_argument(
         "--refiner", metavar="PATH", help="use this refiner instead of the one the picture names"
     )

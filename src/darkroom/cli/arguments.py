@@ -26,6 +26,14 @@ def a_place(text: str) -> str:
     return text
 
 
+def a_whole(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+
+
 def a_number(text: str) -> float:
     """A number, with a decimal point."""
     try:
@@ -42,27 +50,64 @@ def a_size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2] or found[1])
 
 
+# As stable-diffusion.cpp has them.
+_SHORT = {
+    "model": "-m",
+    "prompt": "-p",
+    "negative": "-n",
+    "width": "-W",
+    "height": "-H",
+    "seed": "-s",
+    "count": "-b",
+    "output": "-o",
+}
+
+
+def spelt(name: str) -> list[str]:
+    """An option as it may be spelt: -m, --model."""
+    long = f"--{name.replace('_', '-')}"
+    return [_SHORT[name], long] if name in _SHORT else [long]
+
+
+def kind_of(each: Field[Any]) -> str:
+    """Of which type a setting is: int, float, str, bool, or a tuple of texts."""
+    return str(each.type).split(" ")[0]
+
+
 _TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
-    "int": (int, "N"),
+    "int": (a_whole, "N"),
     "float": (a_number, "X"),
     "str": (str, "TEXT"),
 }
+
+
+def add_prompt(command: argparse.ArgumentParser, help: str) -> None:
+    """The prompt, which stands by itself or behind --prompt."""
+    command.add_argument("prompt", nargs="?", help=help)
+    command.add_argument(
+        *spelt("prompt"), dest="prompt_too", metavar="TEXT", help="the same, where it is better named"
+    )
+
+
+def add_size(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--size", type=a_size, metavar="WxH", help="width and height at once: 256x128, or 256")
 
 
 def add_settings(group: argparse._ArgumentGroup, settings: Iterable[Field[Any]]) -> None:
     """An option for each setting (`darkroom.generation.checks.setting`); None where it is not given."""
     for each in settings:
         told = each.metadata
-        option = f"--{(told['each'] or called(each)).replace('_', '-')}"
-        kind = str(each.type).split(" ")[0]
+        options = spelt(told["each"] or called(each))
         given: dict[str, Any] = {"dest": called(each), "default": None, "help": told["help"]}
+        if each.default not in (None, "", ()) and "default" not in told["help"]:
+            given["help"] += f" (default: {each.default})"
         if told["each"]:
             given["help"] += "; may be repeated"
-            group.add_argument(option, action="append", metavar=told["sign"] or "NAME[:...]", **given)
-        elif kind == "bool":
-            group.add_argument(option, action=argparse.BooleanOptionalAction, **given)
+            group.add_argument(*options, action="append", metavar=told["sign"] or "NAME[:...]", **given)
+        elif (kind := kind_of(each)) == "bool":
+            group.add_argument(*options, action=argparse.BooleanOptionalAction, **given)
         elif told["choices"]:
-            group.add_argument(option, type=str.lower, choices=told["choices"], **given)
+            group.add_argument(*options, type=str.lower, choices=told["choices"], **given)
         else:
             read, sign = _TYPES[kind]
-            group.add_argument(option, type=read, metavar=told["sign"] or sign, **given)
+            group.add_argument(*options, type=read, metavar=told["sign"] or sign, **given)

@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import stat
 import sys
-import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darkroom.cli.settings import FILES, KNOWN, is_empty, said, why_unread
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
-from darkroom.files import as_text, read_text
-from darkroom.generation.request import PARTS, SETTINGS, Request, flattened, unknown_setting
+from darkroom.files import as_text
+from darkroom.generation.request import Request, flattened
 from darkroom.loading import LOADING, Loading
-
-SETTINGS_FILE = "darkroom.toml"
-
-# What there is to say of the files of pictures, as it is where nobody says. All options may stand in darkroom.toml.
-_FILES: dict[str, Any] = {"output": "out", "format": None, "name": None, "grid": False, "metadata": True}
-_OPTIONS = {name: each.default for name, each in LOADING.items()} | _FILES
-
-# What is not text among them.
-_LISTS = {name for name, default in _OPTIONS.items() if isinstance(default, tuple)}
-_SWITCHES = {name for name, default in _OPTIONS.items() if isinstance(default, bool)} | {"zero_snr"}
-# What people write in a settings file that belongs elsewhere.
-_ELSEWHERE = {
-    "prompt": "a prompt stands on the command line, or in the file of --prompts",
-    "prompts": "name the file on the command line: --prompts FILE",
-    "with": "it is called others here: a list of names and files",
-}
 
 
 @dataclass(frozen=True)
@@ -48,14 +34,23 @@ def area(request: Request) -> int:
 
 
 def gather(args: argparse.Namespace) -> tuple[Loading, dict[str, Any], dict[str, Any]]:
-    """What to load, where pictures go, and the settings of requests: from the command line over the settings file over
-    what is so anyhow."""
-    known = (SETTINGS.keys() | _OPTIONS.keys()) - {"prompt"}
-    merged = {**_FILES, **settings_file(args.settings, known), **given(args, known)}
-    files = {name: merged.pop(name) for name in _FILES}
+    """What to load, where pictures go, and the settings of requests: from the command line over what is said elsewhere
+    (`darkroom.cli.settings`) over what is so anyhow."""
+    elsewhere = {name: found[0].value for name, found in said(args.settings).items()}
+    merged = {**FILES, **elsewhere, **_sized(args), **given(args, KNOWN)}
+    files = {name: merged.pop(name) for name in FILES}
     loading = {name: merged.pop(name) for name in LOADING if name in merged}
     check_options(files | loading)
     return Loading(**loading).checked(), files, {name: _heard(value) for name, value in merged.items()}
+
+
+def _sized(args: argparse.Namespace) -> dict[str, int]:
+    """Width and height where --size says them."""
+    if args.size is None:
+        return {}
+    if also := given(args, ("width", "height")):
+        raise InvalidRequest(f"--size says width and height, and so does --{next(iter(also))}: leave one out")
+    return dict(zip(("width", "height"), args.size, strict=True))
 
 
 def given(args: argparse.Namespace, known: Collection[str]) -> dict[str, Any]:
@@ -73,7 +68,7 @@ def loading_given(args: argparse.Namespace) -> Loading:
 def check_options(options: Mapping[str, Any]) -> None:
     """Raises InvalidRequest for an option that is empty."""
     for name, value in options.items():
-        if any(isinstance(each, str) and not each.strip() for each in (value if name in _LISTS else [value])):
+        if is_empty(name, value):
             option = "with" if name == "others" else name
             raise InvalidRequest(f"--{option} is empty: say what it is to be, or leave it out")
 
@@ -86,72 +81,40 @@ def _heard(value: Any) -> Any:
     return value
 
 
-def settings_file(path: Path | None, known: set[str]) -> dict[str, Any]:
-    """The [generate] table of a settings file; of the default one, if it is there. Raises InvalidRequest for what is
-    not known there, or of another type than it is to be."""
-    chosen = path or Path(SETTINGS_FILE)
-    if path is None and not chosen.is_file():
-        return {}
-    try:
-        tables = tomllib.loads(read_text(chosen))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"cannot read the settings file {chosen}: {_why(error)}") from error
-    for name in tables:
-        if name != "generate":
-            hint = "put it below a line [generate]" if name in known else "its settings stand in [generate]"
-            raise InvalidRequest(f"{chosen} has {name!r} beside the table [generate]: {hint}")
-    table = tables.get("generate", {})
-    if not isinstance(table, dict):
-        raise InvalidRequest(
-            f"{chosen}: generate is {table!r}: write [generate], and a setting a line below it"
-        )
-    asked = {name: value for name, value in table.items() if name in SETTINGS or name in PARTS}
-    try:
-        table = {**{name: value for name, value in table.items() if name not in asked}, **flattened(asked)}
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{chosen}: {error}") from error
-    for name, value in table.items():
-        if name not in known:
-            raise InvalidRequest(f"unknown setting {name!r} in {chosen}: {_hint(name, known)}")
-        if wrong := _mistyped(name, value):
-            raise InvalidRequest(f"{chosen}: {name} is {value!r}: {wrong}")
-    return {name: list(value) if name in _LISTS else value for name, value in table.items()}
+def prompt_of(args: argparse.Namespace) -> str | None:
+    """The prompt of a command line, wherever it stands. Raises InvalidRequest where there are two."""
+    if args.prompt is not None and args.prompt_too is not None:
+        raise InvalidRequest(f"there are two prompts, {args.prompt!r} and {args.prompt_too!r}: leave one out")
+    prompt: str | None = args.prompt if args.prompt_too is None else args.prompt_too
+    return prompt
 
 
-def _mistyped(name: str, value: object) -> str:
-    """What is wrong with the type of an option in a settings file; a request's own fields say so themselves."""
-    if name not in _OPTIONS:
-        return ""
-    if name in _SWITCHES:
-        return "" if isinstance(value, bool) else f"write true or false, without quotes: {name} = true"
-    if name in _LISTS:
-        texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
-        return "" if texts else f'write a list of texts: {name} = ["..."]'
-    return "" if isinstance(value, str) else f'write it as text: {name} = "{_example(name, value)}"'
-
-
-def _example(name: str, value: object) -> str:
-    if name == "memory" and not isinstance(value, bool | list | dict):
-        return f"{value}GB"
-    return {"precision": "float16", "format": "png", "device": "cpu"}.get(name, f"{value}")
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    return _ELSEWHERE.get(name) or unknown_setting(name, known)
+def one_request(args: argparse.Namespace, settings: dict[str, Any]) -> Request:
+    """The request of a command line that has one prompt. Raises InvalidRequest where it has none."""
+    if (prompt := prompt_of(args)) is None:
+        raise InvalidRequest("no prompt: say what the picture should show")
+    return Request.from_dict({**settings, "prompt": _heard(prompt)}).checked()
 
 
 def requested(args: argparse.Namespace, settings: dict[str, Any]) -> list[Asked]:
-    """The requests of a command line: its prompt, and those of its prompts file. Raises InvalidRequest that names every
-    line with a mistake."""
-    if args.prompt is None and args.prompts is None:
-        raise InvalidRequest("no prompt: say what the picture should show, or give --prompts FILE")
-    found = []
-    if args.prompt is not None:
-        found.append(Asked(Request.from_dict({**settings, "prompt": _heard(args.prompt)}).checked()))
-    if args.prompts is None:
+    """The requests of a command line: its prompt, and those of its prompts file, which may be what is piped in. Raises
+    InvalidRequest that names every line with a mistake."""
+    prompt, prompts = prompt_of(args), args.prompts
+    if prompt == str(STDIN):
+        if prompts is not None:
+            raise InvalidRequest(
+                f"the prompt is {prompt}, standard input, and --prompts is {prompts}: leave one out"
+            )
+        prompt, prompts = None, STDIN
+    if prompt is None and prompts is None:
+        if not _is_piped():
+            raise InvalidRequest("no prompt: say what the picture should show, or give --prompts FILE")
+        prompts = STDIN
+    found = [] if prompt is None else [Asked(one_request(args, settings))]
+    if prompts is None:
         return found
 
-    rows, read = _rows_of(args.prompts)
+    rows, read = _rows_of(prompts)
 
     def asked(where: str, row: Any) -> Asked:
         return Asked(Request.from_dict({**settings, **flattened(read(row))}).checked(), where)
@@ -200,25 +163,28 @@ def _rows_of(path: Path) -> tuple[list[tuple[str, Any]], Callable[[Any], dict[st
     return rows, read
 
 
-_STDIN = Path("-")
+STDIN = Path("-")
+
+
+def _is_piped() -> bool:
+    """Whether something is piped into the program, or a file is."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
 def _read(path: Path) -> tuple[str, str]:
     """What a file of prompts is called, or what is piped into the program, and its text."""
-    called = "standard input" if path == _STDIN else str(path)
-    if path == _STDIN and sys.stdin is None:
+    called = "standard input" if path == STDIN else str(path)
+    if path == STDIN and sys.stdin is None:
         raise InvalidRequest("nothing comes in to be read as prompts: pipe it in, or name a file")
     try:
-        raw = sys.stdin.buffer.read() if path == _STDIN else path.read_bytes()
+        raw = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
         return called, as_text(raw).removesuffix("\x1a")  # DOS ends files with Ctrl-Z.
     except (OSError, ValueError) as error:
-        raise InvalidRequest(f"cannot read the prompts file {called}: {_why(error)}") from error
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not text in UTF-8; save it as UTF-8"
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InvalidRequest(f"cannot read the prompts file {called}: {why_unread(error)}") from error
 
 
 def _json(text: str) -> Any:
@@ -234,7 +200,7 @@ def _line(line: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"not JSON: {_why(error)}") from error
+        raise InvalidRequest(f"not JSON: {why_unread(error)}") from error
     return _settings(value)
 
 

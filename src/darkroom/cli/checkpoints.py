@@ -71,6 +71,9 @@ def as_text(found: Description) -> str:
     rows = [("file", f"{found.path}: {found.form}, {found.size / _GIB:.2f} GiB")]
     if found.family:
         rows += [("family", found.family), ("predicts", found.predicts)]
+        side = found.native_size
+        rows += [("native size", f"{side}x{side} pixels; sides are multiples of {found.unit}")]
+        rows += [("defaults", ", ".join(f"{name} {value}" for name, value in found.defaults.items()))]
     for network in found.networks:
         numbers = f"{network.numbers / 1e6:,.1f} M numbers in {', '.join(network.precisions)}"
         rows.append((network.role, f"{network.what}: {numbers}"))

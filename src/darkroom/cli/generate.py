@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkroom.cli.arguments import a_path, add_settings
-from darkroom.cli.asked import SETTINGS_FILE, area, each, gather, requested
+from darkroom.cli.arguments import a_path, add_prompt, add_settings, add_size, spelt
+from darkroom.cli.asked import area, each, gather, requested
+from darkroom.cli.parser import Parser
 from darkroom.cli.progress import loading_bar
+from darkroom.cli.settings import SETTINGS_FILE, user_file
 from darkroom.errors import DarkroomError
+from darkroom.files import as_json, portable
 from darkroom.generation.request import PARTS, Request
 from darkroom.loading import LOADING
 
@@ -24,14 +29,16 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[Parser]) -> None:
     command = commands.add_parser(
         "generate",
         help="make pictures of a prompt",
         description="Make pictures of a prompt, one file each.",
-        epilog=f"Settings may also stand in ./{SETTINGS_FILE}, table [generate]; the command line wins.",
     )
-    command.add_argument("prompt", nargs="?", help="what the picture should show")
+    command.closing = _closing
+    add_prompt(
+        command, "what the picture should show; - reads prompts from standard input, as --prompts does"
+    )
     command.add_argument(
         "--prompts",
         type=a_path,
@@ -43,7 +50,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_loading_options(command)
     files = command.add_argument_group("the files")
     files.add_argument(
-        "--output",
+        *spelt("output"),
         metavar="PATH",
         help="folder for the pictures (default: out), or the file of one: boat.png, .jpg, .webp",
     )
@@ -67,16 +74,40 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--settings", type=a_path, metavar="FILE", help=f"settings file (default: ./{SETTINGS_FILE})"
     )
+    command.add_argument(
+        "--json", action="store_true", help="print JSON, an object a file: path, seed, metadata"
+    )
     command.add_argument("--quiet", action="store_true", help="no progress bar, only the names of the files")
     command.set_defaults(run=run)
+
+
+def _closing() -> str:
+    """What the embedded model has in place of what is not asked for, and where settings may stand."""
+    from darkroom.library.describe import describe
+    from darkroom.library.locate import locate
+
+    usual = ""
+    with suppress(DarkroomError):
+        found = describe(locate("pocket", "model"))
+        named = ", ".join(f"{name} {value}" for name, value in found.defaults.items())
+        usual = f"What is left open is as the model has it: for pocket {found.native_size}x{found.native_size} pixels, "
+        usual += f"{named}; 'darkroom inspect NAME' says it of others. "
+    return (
+        f"{usual}What is always to be so stands in the environment (DARKROOM_STEPS=30), in the folder's "
+        f"{SETTINGS_FILE} or in {portable(user_file())}, table [generate]; the command line goes first, and 'darkroom "
+        "doctor' shows what counts."
+    )
 
 
 def add_picture_options(command: argparse.ArgumentParser) -> None:
     """The options that are settings of a request, those of each part together."""
     own = [each for each in dataclasses.fields(Request) if each.metadata.get("help")]
     add_settings(command.add_argument_group("the picture"), own)
-    for part in PARTS.values():
-        add_settings(command.add_argument_group(part.title), dataclasses.fields(part))
+    for name, part in PARTS.items():
+        group = command.add_argument_group(part.title)
+        if name == "canvas":
+            add_size(group)
+        add_settings(group, dataclasses.fields(part))
 
 
 def add_loading_options(command: argparse.ArgumentParser, but: str | None = None) -> None:
@@ -120,8 +151,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         for picture in _developed(model, requests, args.quiet):
             paths.append(files.save(picture, len(paths), model.name))
+            told = {"path": str(paths[-1]), "seed": picture.seed, "metadata": picture.metadata}
             with tqdm.external_write_mode():
-                print(paths[-1], flush=True)
+                print(as_json(told) if args.json else paths[-1], flush=True)
             if options["grid"]:
                 grid.append(picture)
     except (KeyboardInterrupt, DarkroomError) as error:
@@ -134,10 +166,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"\ndarkroom: interrupted, {kept}", file=sys.stderr)
         return INTERRUPTED
     if grid:
-        paths.append(files.save_grid([picture.image for picture in grid], grid[0].seed))
-        print(paths[-1])
+        sheet = files.save_grid([picture.image for picture in grid], grid[0].seed)
+        print(as_json({"path": str(sheet), "grid": True}) if args.json else sheet)
     if not args.quiet:
-        _report(model, loaded - started, time.perf_counter() - began, paths)
+        _report(model, loaded - started, time.perf_counter() - began)
+        if files.format == "png" and files.metadata:
+            print(f"make it again: darkroom again {shlex.quote(str(paths[0]))}", file=sys.stderr)
     return 0
 
 
@@ -161,19 +195,11 @@ def _developed(model: Model, requests: Sequence[Request], quiet: bool) -> Iterat
                 bar.update()
 
 
-def _report(model: Model, loading: float, total: float, paths: list[Path]) -> None:
-    """How long each stage took, and what to type next."""
+def _report(model: Model, loading: float, total: float) -> None:
+    """How long each stage took."""
     stages = {"load": loading, **model.engine.seconds}
     parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in stages.items())
     print(
         f"{parts}, whole {total:.1f} s on {model.placement.device} in {model.placement.precision}",
         file=sys.stderr,
     )
-    if paths and paths[0].suffix == ".png":
-        print(f"make it again: darkroom again {_shell(paths[0])}", file=sys.stderr)
-
-
-def _shell(path: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(path))

@@ -6,7 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from darkroom.cli.asked import gather
+from darkroom.cli.arguments import add_prompt
+from darkroom.cli.asked import gather, prompt_of
 from darkroom.cli.generate import add_loading_options, add_picture_options
 from darkroom.errors import InvalidRequest
 
@@ -23,7 +24,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Foretell the most memory and the time that a picture takes in each memory mode, from the model's "
         "headers and a second's measurement of this machine. Nothing is loaded.",
     )
-    command.add_argument("prompt", nargs="?", help=argparse.SUPPRESS)
+    add_prompt(command, "what the picture should show, where that counts: LoRAs, parts joined by AND")
     add_picture_options(command)
     add_loading_options(command)
     command.add_argument(
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         memory_mode(asked)  # Raises for an unknown one.
     placement = place(loading.device, loading.precision)
     with open_model(loading) as opened:
-        request = opened.settle(Request.from_dict({**settings, "prompt": args.prompt or ""}))
+        request = opened.settle(Request.from_dict({**settings, "prompt": prompt_of(args) or ""}))
         forecaster = Forecaster(opened, placement, request)
         speed = measure(placement)
         found = [forecaster.forecast(mode, speed) for mode in MODES]

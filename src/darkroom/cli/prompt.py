@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from darkroom.cli.asked import gather, requested
+from darkroom.cli.arguments import add_prompt
+from darkroom.cli.asked import gather, one_request
 from darkroom.cli.generate import add_loading_options, add_picture_options
 from darkroom.files import as_json
 
@@ -47,11 +48,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=_LANGUAGE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("prompt", help="what the picture should show")
+    add_prompt(command, "what the picture should show")
     command.add_argument("--json", action="store_true", help="print JSON")
     add_picture_options(command)
     add_loading_options(command)
-    command.set_defaults(run=run, settings=None, prompts=None)
+    command.set_defaults(run=run, settings=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,10 +69,10 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.networks import Denoiser
 
     loading, _, settings = gather(args)
-    (asked,) = requested(args, settings)
+    request = one_request(args, settings)
     with open_model(loading) as opened:
         name, source = opened.name, opened.source
-        settled = completed(opened.settle(asked.request))
+        settled = completed(opened.settle(request))
         networks = source.build()
         text = conditioner_of(source, networks, torch.device("cpu"))
         denoiser = networks[source.denoiser.role]

@@ -1,14 +1,12 @@
-"""`darkroom samplers`, `info` and `doctor`: what is there, and how it is doing."""
+"""`darkroom samplers`, `guides` and `info`: what there is to choose from, and what a picture's file says."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
+import math
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from darkroom.cli.arguments import a_path
 from darkroom.files import as_json
@@ -18,20 +16,23 @@ if TYPE_CHECKING:
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    samplers = commands.add_parser("samplers", help="list samplers and noise schedules")
+    samplers = commands.add_parser("samplers", help="list samplers and noise schedules, with their options")
     samplers.set_defaults(run=show_samplers)
     guides = commands.add_parser("guides", help="list ways of guiding, with their options")
     guides.set_defaults(run=show_guides)
+    for each in (samplers, guides):
+        each.add_argument("--json", action="store_true", help="print JSON")
     info = commands.add_parser("info", help="print what a picture's file says of how it was made")
     info.add_argument("picture", type=a_path, help="a picture made by Darkroom")
     info.set_defaults(run=show_info)
-    doctor = commands.add_parser("doctor", help="look at this machine: versions, devices, precision, models")
-    doctor.set_defaults(run=show_doctor)
 
 
 def show_samplers(args: argparse.Namespace) -> int:
     from darkroom.diffusion import SAMPLERS, SCHEDULES
 
+    if args.json:
+        print(as_json({"samplers": _plain(SAMPLERS, "stochastic"), "schedules": _plain(SCHEDULES)}, 2))
+        return 0
     print("samplers (--sampler NAME:option=value,...); those marked ~ draw new noise at every step")
     for name, sampler in SAMPLERS.items():
         mark = "~" if sampler.stochastic else " "
@@ -47,11 +48,38 @@ def show_samplers(args: argparse.Namespace) -> int:
 def show_guides(args: argparse.Namespace) -> int:
     from darkroom.diffusion import GUIDES
 
+    if args.json:
+        print(as_json({"guides": _plain(GUIDES)}, 2))
+        return 0
     print("ways of guiding (--guide NAME:option=value,...), beside --guidance and --guidance-rescale")
     for name, guide in GUIDES.items():
         print(f"  {name:10} {guide.label}: {guide.description}")
         _print_options(name, guide.options, 10)
     return 0
+
+
+def _plain(named: Mapping[str, Any], *more: str) -> dict[str, Any]:
+    """What goes by names, as JSON has it: label, description, options, and `more` of each."""
+    return {
+        name: {
+            **{said: getattr(each, said) for said in ("label", "description", *more)},
+            "options": {option: _plain_option(one) for option, one in each.options.items()},
+        }
+        for name, each in named.items()
+    }
+
+
+def _plain_option(option: Option) -> dict[str, Any]:
+    """What an option is unless given, and what it takes; a limit that there is not is left out."""
+    if isinstance(option.default, bool):
+        return {"default": option.default}
+    if option.words:
+        return {"default": option.default, "words": list(option.words)}
+    limits = {"least": option.within.low, "most": option.within.high}
+    found = {name: value for name, value in limits.items() if abs(value) < sys.float_info.max}
+    default = option.default
+    endless = isinstance(default, float) and math.isinf(default)
+    return {"default": None if endless else default, **found}
 
 
 def _print_options(name: str, options: Mapping[str, Option], indent: int = 25) -> None:
@@ -66,59 +94,3 @@ def show_info(args: argparse.Namespace) -> int:
 
     print(as_json(metadata_of(args.picture), 2))
     return 0
-
-
-def show_doctor(args: argparse.Namespace) -> int:
-    import torch
-
-    from darkroom.engine import describe, devices, place
-    from darkroom.engine.devices import cpu_features
-    from darkroom.library.locate import available
-
-    rows = [
-        ("darkroom", version("darkroom")),
-        ("python", f"{platform.python_version()} at {sys.executable}"),
-        ("system", platform.platform()),
-        *((name, _version(name)) for name in ("torch", "numpy", "pillow", "safetensors")),
-        ("processor", describe(torch.device("cpu"))),
-        ("cores", f"{os.cpu_count()}, torch uses {torch.get_num_threads()}"),
-        ("instructions", ", ".join([torch.backends.cpu.get_cpu_capability(), *cpu_features()])),
-        ("memory", _memory()),
-    ]
-    rows += [(f"device {name}", _device(name)) for name in devices()]
-    chosen = place()
-    rows.append(("chosen", f"{chosen.device} in {chosen.precision}: {chosen.why}"))
-    models = available()
-    more = f" and {len(models) - 8} more" if len(models) > 8 else ""
-    rows.append(("models", f"{', '.join([*models][:8])}{more}" or "none: give --model a folder"))
-    for name, value in rows:
-        print(f"{name:14} {value}")
-    return 0 if models else 1
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "missing: run pip install darkroom"
-
-
-def _memory() -> str:
-    try:
-        page = os.sysconf("SC_PAGE_SIZE")
-        total, free = (os.sysconf(name) * page / 2**30 for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
-    except (ValueError, OSError, AttributeError):
-        return "unknown"
-    return f"{total:.1f} GiB, {free:.1f} GiB free"
-
-
-def _device(name: str) -> str:
-    import torch
-
-    from darkroom.engine import describe
-
-    device = torch.device(name)
-    if device.type != "cuda":
-        return describe(device)
-    free, total = (number / 2**30 for number in torch.cuda.mem_get_info(device))
-    return f"{describe(device)}, {total:.1f} GiB, {free:.1f} GiB free"

@@ -207,7 +207,7 @@ class Text(Part):
     clip_skip: int = setting(
         1,
         a_whole(1, 100),
-        "which of CLIP's layers is used, counted back from the one that the model was trained with (1)",
+        "which of CLIP's layers is used, counted back from the one that the model was trained with",
     )
     embeddings: tuple[str, ...] = setting(
         (),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageShow, PngImagePlugin, UnidentifiedImageError
 
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.files import as_json, expanded, write_bytes
@@ -21,11 +21,12 @@ _SUFFIXES = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 """Of a picture in pixels, in the formats that have a limit which is met (libjpeg's, WebP's)."""
 _KEY = "darkroom"
+_SHOWN = 60  # Characters of a prompt.
 _MOST_EXIF = 65_000
 """How many bytes of EXIF a JPEG file has room for, with some to spare for notes on what happened meanwhile."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Picture:
     """`image`: RGB, 8 bits. `metadata`: plain data (request, model and its hashes, numerics, notes).
     `parameters`: the same for people and for A1111's tools. `index`: its place among those asked for together."""
@@ -35,6 +36,23 @@ class Picture:
     metadata: dict[str, Any]
     parameters: str
     index: int = 0
+
+    def __repr__(self) -> str:
+        prompt = str(self.metadata.get("request", {}).get("prompt", ""))
+        shown = prompt if len(prompt) <= _SHOWN else f"{prompt[: _SHOWN - 3]}..."
+        return f"<Picture {self.image.width}x{self.image.height}, seed {self.seed}: {shown!r}>"
+
+    def _repr_png_(self) -> bytes:
+        """How notebooks show it."""
+        return self.encoded()
+
+    def show(self) -> None:
+        """Show it in the notebook, or in this machine's program for pictures. Raises InvalidRequest where there is
+        none."""
+        if not ImageShow.show(self.image, f"seed {self.seed}"):
+            raise InvalidRequest(
+                "there is no program here that shows pictures: write it to a file with save()"
+            )
 
     def save(
         self, path: str | Path, format: str | None = None, metadata: bool = True, new: bool = False

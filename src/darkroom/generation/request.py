@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field
 from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, TypedDict, Unpack, cast
 
+from darkroom.diffusion import GUIDES, SAMPLERS, SCHEDULES
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.generation.checks import (
     a_text,
@@ -101,7 +102,7 @@ def _adapters(name: str, given: object) -> tuple[str, ...]:
     return adapters
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Request:
     """One or more pictures of a prompt.
 
@@ -139,6 +140,15 @@ class Request:
             else:
                 value = given.get(each.name, value)
             object.__setattr__(self, each.name, value)
+
+    def __repr__(self) -> str:
+        """What is asked for, and none of what is not, as it may be written in Python."""
+        asked = [
+            f"{name}={value!r}"
+            for name, value in self.flat().items()
+            if name != "prompt" and value != SETTINGS[name].default
+        ]
+        return f"Request({', '.join([repr(self.prompt), *asked])})"
 
     def replace(self, **changes: Unpack[Changes]) -> Request:
         """This request with other settings."""
@@ -272,30 +282,50 @@ _ELSEWHERE_CALLED = {
     "guidance_scale": "guidance",
     "cfg_scale": "guidance",
     "cfg": "guidance",
+    "scale": "guidance",
     "num_inference_steps": "steps",
+    "ddim_steps": "steps",
     "negative_prompt": "negative",
     "negative_prompt_2": "negative_2",
     "negative_prompt_3": "negative_3",
     "sampler_name": "sampler",
+    "sampling_method": "sampler",
     "scheduler": "sampler or schedule",
     "batch_size": "count",
+    "batch_count": "count",
     "n_iter": "count",
+    "n_samples": "count",
+    "num_images": "count",
     "num_images_per_prompt": "count",
+    "size": "width and height",
     "generator": "seed",
     "lora": "adapters",
     "loras": "adapters",
     "subseed": "variation_seed",
     "subseed_strength": "variation_strength",
 }
-_OPTIONS = {
-    **dict.fromkeys(("eta", "s_churn", "s_tmin", "s_tmax", "s_noise"), 'sampler "ddim:eta=0.5"'),
-    **dict.fromkeys(("rho", "sigma_min", "sigma_max"), 'schedule "karras:rho=5"'),
-}
+
+
+def called_here(name: str) -> str:
+    """What a setting is called here that other programs call by that name: "steps", "width and height"; "" if none."""
+    return _ELSEWHERE_CALLED.get(name.lower(), "")
+
+
+def option_of(name: str) -> tuple[str, str] | None:
+    """Of what an option is (sampler, schedule or guide), and how it is written there, for one that stands alone."""
+    name = name.lower()
+    known: dict[str, Mapping[str, Any]] = {"sampler": SAMPLERS, "schedule": SCHEDULES, "guide": GUIDES}
+    for kind, infos in known.items():
+        for each in infos.values():
+            if (option := each.options.get(name)) is not None:
+                return kind, f"{each.name}:{name}={option.written()}"
+    return None
 
 
 def unknown_setting(name: str, known: Iterable[str] = SETTINGS) -> str:
     """What to write in place of a setting that there is not."""
-    if example := _OPTIONS.get(name.lower()):
-        return f"it is an option of the {example.split()[0]}, written as in {example.split()[1]}"
-    ours = _ELSEWHERE_CALLED.get(name.lower())
-    return f"it is called {ours} here" if ours else nearest(name, known)
+    if ours := called_here(name):
+        return f"it is called {ours} here"
+    if found := option_of(name):
+        return f'it is an option of the {found[0]}, written as in "{found[1]}"'
+    return nearest(name, known)

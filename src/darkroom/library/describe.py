@@ -36,8 +36,9 @@ class Network:
 
 @dataclass(frozen=True)
 class Description:
-    """What a file or folder is. family: "" where it is no whole model; memory: bytes for its weights at each
-    precision; hashes: empty unless asked for."""
+    """What a file or folder is. family: "" where it is no whole model; native_size: the side in pixels of its
+    pictures where none is asked for, any is a multiple of `unit`; defaults: what else a request gets that leaves it
+    open; memory: bytes for its weights at each precision; hashes: empty unless asked for."""
 
     path: Path
     form: str
@@ -50,6 +51,9 @@ class Description:
     memory: Mapping[str, int]
     metadata: Mapping[str, str]
     hashes: Mapping[str, str] = field(default_factory=dict)
+    native_size: int | None = None
+    unit: int = 1
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -104,6 +108,9 @@ def _of_model(source: Source, hashes: bool) -> Description:
         {_called(file, source.path): sha256(file) for weights in files.values() for file in _paths(weights)}
         if hashes
         else {},
+        source.family.native,
+        source.family.unit,
+        vars(source.family.preferences),
     )
 
 

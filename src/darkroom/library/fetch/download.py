@@ -18,7 +18,6 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from darkroom.errors import ModelError
 from darkroom.files import write_json
 from darkroom.library.fetch.remote import Remote, check_room, check_url
 from darkroom.library.secrets import without_secrets
+from darkroom.version import __version__
 from darkroom.weights.hashes import digest
 
 Progress = Callable[[str, int, int | None], object]
@@ -163,7 +163,7 @@ class Web:
             url,
             headers={
                 **headers,
-                "User-Agent": f"darkroom/{version('darkroom')}",
+                "User-Agent": f"darkroom/{__version__}",
                 "Accept-Encoding": "identity",
             },
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from darkroom.pixels import to_images
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.train.folders import load_network, save_network, weights_hash
 from darkroom.train.pocket.data import WorldConfig, rendered, scene_at
+from darkroom.version import __version__
 
 _SCHEDULERS: dict[str, dict[str, Any]] = {
     "flow": {
@@ -70,7 +70,7 @@ def assemble(vae_folder: Path, trained: Path, out: Path, name: str = "pocket") -
         out / "darkroom.json",
         {
             "family": f"Darkroom {name}",
-            "version": version("darkroom"),
+            "version": __version__,
             "native_size": unet.config.sample_size * vae.config.factor,
             "preferences": {
                 "steps": facts["steps"],
