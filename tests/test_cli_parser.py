@@ -13,6 +13,7 @@ from tests.test_cli import GENERATE, run  # noqa: F401 (a fixture)
 from tests.test_cli_asked import QUICK, prompts_in
 
 import darkroom
+from darkroom.cli.words import in_options
 from darkroom.generation import open_picture
 
 
@@ -171,3 +172,20 @@ def test_what_users_hold_says_what_it_is(toy_folder, monkeypatch):
         picture.show()
     assert shown == [picture.image] * 2
     assert darkroom.__version__ == version("darkroom")
+
+
+def test_settings_in_messages_are_options_here(run, tmp_path):  # noqa: F811
+    """The library names them as Python has them."""
+    for message, words in (
+        ('try `precision="float32"`', "try --precision float32"),
+        ("give one (`refiner=`), or none", "give one (--refiner), or none"),
+        ("`adapters=`, `others=`, `guidance_rescale=`", "--adapter, --with, --guidance-rescale"),
+        ("leave it out (`metadata=False`), `core=True`", "leave it out (--no-metadata), --core"),
+        ("`darkroom models scan` of `x = y`", "`darkroom models scan` of `x = y`"),
+    ):
+        assert in_options(message) == words
+    assert "give one (--refiner)" in run(*GENERATE, "--refiner-switch", "0.5")[2]
+    with pytest.raises(darkroom.InvalidRequest, match="give one \\(`refiner=`\\)"):
+        darkroom.load("toy", device="cpu").generate("a", refiner_switch=0.5)
+    err = run("prompt", "a <lora:ink:1>", "--model", "toy", "--dialect", "plain")[2]
+    assert "name it in --adapter" in err

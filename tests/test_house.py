@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ ORDER = {
         saved job explain
     """,
     "cli": """
-        parser arguments settings files progress asked show doctor train checkpoints models lora merge generate
+        parser words arguments settings files progress asked show doctor train checkpoints models lora merge generate
         evaluate again prompt plan
     """,
 }
@@ -129,6 +130,26 @@ def test_no_file_or_package_is_too_long():
         path.name: lines(path) / whole for path in SOURCE.iterdir() if path.is_dir() and path.name != "world"
     }
     assert {name: share for name, share in shares.items() if share > LARGEST_SHARE} == {}
+
+
+def test_messages_of_the_library_name_settings_and_no_options():
+    """A door words them (`darkroom.errors.told`): what is a setting is one, and only commands have options."""
+    from darkroom.generation.request import SETTINGS
+    from darkroom.loading import LOADING
+
+    # Of `Picture.save`, `pull` and the evaluation.
+    known = {*SETTINGS, *LOADING, "format", "metadata", "file", "token", "name", "insecure", "core"}
+    for path in FILES:
+        if {"cli", "cli.py"} & {*path.relative_to(SOURCE).parts}:
+            continue
+        nodes = [*ast.walk(ast.parse(path.read_text("utf-8")))]
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        texts = [
+            node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in docstrings
+        ]
+        for text in (re.sub("[`']darkroom [^`']*[`']", "", text) for text in texts if isinstance(text, str)):
+            assert not re.search(r"(^|[^-\w])--[a-z]", text), f"{path}: {text}"
+            assert {*re.findall(r"`(\w+)=[^`]*`", text)} <= known, f"{path}: {text}"
 
 
 @pytest.mark.parametrize(

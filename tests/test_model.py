@@ -298,9 +298,9 @@ def test_too_little_memory_is_said_in_its_unit(toy_folder):
 def test_what_is_no_adapter_is_told_where_it_belongs(toy_folder):
     model = darkroom.load(toy_folder, device="cpu")
     for file, option in (
-        ("vae/diffusion_pytorch_model.safetensors", "--vae"),
-        ("unet/diffusion_pytorch_model.safetensors", "--model"),
-        ("text_encoder/model.safetensors", "--with"),
+        ("vae/diffusion_pytorch_model.safetensors", "`vae=`"),
+        ("unet/diffusion_pytorch_model.safetensors", "`model=`"),
+        ("text_encoder/model.safetensors", "`others=`"),
     ):
         with pytest.raises(darkroom.ModelError, match=f"is no adapter but .*{option}"):
             model.generate("a boat", adapters=[str(toy_folder / file)])

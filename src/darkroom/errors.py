@@ -1,13 +1,16 @@
 """The errors a user can meet.
 
 Every one of them says what was wrong, the value, and what to do. Doors (command line, service)
-print the message alone: a mistake of the user's is not a traceback.
+print the message alone: a mistake of the user's is not a traceback. A setting that a remedy names is written in one
+way, as Python has it, between backquotes: `memory="full"`, or `vae=` whatever it is to be. A door that calls settings
+otherwise says so with `told`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 
 
 class DarkroomError(Exception):
@@ -32,6 +35,14 @@ class GenerationError(DarkroomError):
 
 class Cancelled(DarkroomError):
     """The job was cancelled before its picture was finished."""
+
+
+_SETTING = re.compile(r"`(\w+)=([^`]*)`")
+
+
+def told(message: str, door: Callable[[str, str], str]) -> str:
+    """A message as a door words it, which is told the name of each setting in it and its value, "" for any."""
+    return _SETTING.sub(lambda found: door(found[1], found[2].strip("\"'")), message)
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

@@ -176,7 +176,7 @@ def loading_of(metadata: Mapping[str, Any], path: Path, **instead: str | Path) -
     model = metadata.get("model")
     model = model if isinstance(model, dict) else {}
     if wrong := [name for name, kind in _KINDS.items() if not _is(kind, model.get(name), name)]:
-        raise InvalidRequest(f"{path}: its metadata is damaged (model, {wrong[0]}): give --model")
+        raise InvalidRequest(f"{path}: its metadata is damaged (model, {wrong[0]}): give `model=`")
     numerics = metadata.get("numerics") or {}
     if not isinstance(numerics, dict):
         raise InvalidRequest(f"{path}: its metadata is damaged (numerics is {numerics!r})")
@@ -188,7 +188,7 @@ def loading_of(metadata: Mapping[str, Any], path: Path, **instead: str | Path) -
         **instead,
     }
     if "model" not in found:
-        raise InvalidRequest(f"{path} does not say which model made it: give --model")
+        raise InvalidRequest(f"{path} does not say which model made it: give `model=`")
     return Loading(**found).checked()
 
 

@@ -286,7 +286,7 @@ def test_fused_twice_is_made_again_as_such(toy_folder: Path, lora: Path, tmp_pat
 
 
 def test_weights_that_come_and_go_are_not_written_to(toy_folder: Path, lora: Path) -> None:
-    with pytest.raises(InvalidRequest, match="--memory full"):
+    with pytest.raises(InvalidRequest, match='`memory="full"`'):
         darkroom.load(toy_folder, memory="low", fuse=[str(lora)])
 
 

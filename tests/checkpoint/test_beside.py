@@ -214,7 +214,7 @@ def test_a_component_is_described_and_used(files, tmp_path):
     rest = put(tmp_path / "rest.safetensors", without(load_file(files["xl"]), "model.diffusion_model."))
     folder = files["xl folder"]
     assert picture(folder / "unet", others=[rest])[0] == picture(files["xl"])[0]
-    for name, words in (("vae", "--vae"), ("text_encoder", "--with")):
+    for name, words in (("vae", "`vae=`"), ("text_encoder", "`others=`")):
         found = describe(folder / name)
         assert "folder of a component" in found.form
         assert words in found.notes[0]

@@ -76,7 +76,11 @@ def test_noise_of_another_kind_is_refused(toy_folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("lora", "LoRA: give it as --adapter"), ("embedding", "--embedding"), ("controlnet", "a ControlNet")],
+    [
+        ("lora", "LoRA: give it as `adapters=`"),
+        ("embedding", "`embeddings=`"),
+        ("controlnet", "a ControlNet"),
+    ],
 )
 def test_what_goes_beside_a_model_is_told_so(tmp_path, kind, words):
     path = tmp_path / "thing.safetensors"

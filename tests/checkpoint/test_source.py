@@ -185,7 +185,7 @@ def test_what_is_missing_is_named(tmp_path):
     for change, words in (
         ({key: t for key, t in tensors.items() if key != name}, name),
         ({key: t for key, t in tensors.items() if "cond_stage" not in key}, "text_encoder"),
-        ({key: t for key, t in tensors.items() if "diffusion_model" not in key}, "--vae"),
+        ({key: t for key, t in tensors.items() if "diffusion_model" not in key}, "`vae=`"),
         ({"weight": torch.zeros(3)}, "another kind of file"),
     ):
         save_file(change, tmp_path / "model.safetensors")

@@ -144,7 +144,7 @@ def test_a_gguf_of_t5_has_its_own(expected, lacking, quantised, tmp_path, capsys
 
 def test_a_tokenizer_is_given_alone(whole, expected, bare, lacking, tmp_path):
     with open_source(bare) as source:
-        assert any("give --with a folder that holds its tokenizer.json" in note for note in source.notes)
+        assert any("give a folder that holds its tokenizer.json" in note for note in source.notes)
     assert not read(bare)[1]
     context, reads = read(bare, others=[whole / "tokenizer_3"])
     assert reads

@@ -224,7 +224,11 @@ def test_what_finds_no_memory_is_decoded_in_tiles(toy_folder, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "tensor", "words"),
     [
-        ("vae/diffusion_pytorch_model.safetensors", "decoder.conv_in.weight", "autoencoder's output .*--vae"),
+        (
+            "vae/diffusion_pytorch_model.safetensors",
+            "decoder.conv_in.weight",
+            "autoencoder's output .*`vae=`",
+        ),
         (
             "text_encoder/model.safetensors",
             "text_model.final_layer_norm.weight",

@@ -267,7 +267,7 @@ def test_an_update_keeps_to_its_variant(service, toy_folder):
 
 def test_names_of_embedded_models_are_refused_before_anything_is_fetched(service, toy_folder):
     service.add_repository("acme/pocket", folder(toy_folder))
-    with pytest.raises(InvalidRequest, match="--name"):
+    with pytest.raises(InvalidRequest, match="`name=`"):
         pull("acme/pocket")
     assert service.bodies() == []
     assert pull("acme/pocket", name="other").entry.name == "other"
@@ -283,7 +283,7 @@ def test_a_single_file_of_the_hub(service, elsewhere, sd1):
     assert recorded.version.digest == hashlib.sha256(sd1).hexdigest() == blobs()[0]
     assert locate(recorded.version.digest[:10]) == recorded.version.path
     service.add_repository("acme/two", {"a.safetensors": sd1, "b/c.safetensors": tensors(), "d.ckpt": b"x"})
-    with pytest.raises(InvalidRequest, match=r"--file: a\.safetensors, d\.ckpt"):
+    with pytest.raises(InvalidRequest, match=r"`file=`: a\.safetensors, d\.ckpt"):
         pull("acme/two")
     assert pull("acme/two", file="c.safetensors").entry.kind == "vae"
     with pytest.raises(InvalidRequest, match=r"did you mean 'a\.safetensors'"):

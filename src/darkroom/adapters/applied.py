@@ -121,7 +121,7 @@ def _made(adapter: Adapter, place: Place, network: nn.Module) -> list[Term]:
     for module in modules:
         if _function(module) is None:
             raise InvalidRequest(
-                f"{adapter.name} changes {place.layers[0]}, which cannot be changed row by row: merge it (--fuse)"
+                f"{adapter.name} changes {place.layers[0]}, which cannot be changed row by row: merge it (`fuse=`)"
             )
     whole = _Whole(adapter, place, network)
     return [partial(whole, number) for number in range(len(modules))]
@@ -198,7 +198,7 @@ class _Whole:
         if any(each.is_meta for each in found):
             raise InvalidRequest(
                 f"{self.adapter.name} changes {', '.join(self.place.layers)} together, which are never in memory "
-                "together: give more memory (--memory medium)"
+                'together: give more memory (`memory="medium"`)'
             )
         return list(found)
 

@@ -126,7 +126,7 @@ def _what_else(path: Path) -> str:
     with open_weights(path) as weights:
         components = [found.component for found in networks_in(weights.shapes)]
     if any(component.roles[0].denoises for component in components):
-        return "a model: give it as --model"
+        return "a model: give it as `model=`"
     return use_alone(components) if components else ""
 
 

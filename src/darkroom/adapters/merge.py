@@ -143,7 +143,7 @@ def _by_spelling(shares: Sequence[Share]) -> Terms:
                 raise ModelError(f"{share.path}: {key}: {error}") from error
             if not all(patch is None or isinstance(patch, LowRank | Difference) for patch in layered):
                 raise InvalidRequest(
-                    f"{share.path} is no plain LoRA ({type(layered.weight).__name__}): say for which model (--model)"
+                    f"{share.path} is no plain LoRA ({type(layered.weight).__name__}): say for which model (`model=`)"
                 )
             strength = share.tag.strength_in(text=part not in ("", "denoiser"))
             terms.setdefault((part or "denoiser", spelt(rest)), []).append((layered, strength))
@@ -203,6 +203,6 @@ def _counted(made: Written, up: Tensor, down: Tensor, found: tuple[Tensor, Tenso
 def _whole(patch: Patch, strength: float, shape: tuple[int, ...] | None, key: str) -> Tensor:
     if shape is None:
         if not isinstance(patch, Difference):
-            raise InvalidRequest(f"{key} is changed in several ways: say for which model (--model)")
+            raise InvalidRequest(f"{key} is changed in several ways: say for which model (`model=`)")
         shape = tuple(patch.change.shape)
     return patch.delta(torch.empty(shape)) * strength

@@ -40,7 +40,7 @@ class Merged:
                         continue
                     if any(getattr(network.get_submodule(layer), leaf).is_meta for layer in place.layers):
                         raise InvalidRequest(
-                            "adapters are merged into weights that stay in memory: give more of it (--memory full), "
+                            'adapters are merged into weights that stay in memory: give more of it (`memory="full"`), '
                             "or leave them apart"
                         )
                     for layer, delta in zip(place.layers, deltas(patch, place, network, leaf), strict=True):

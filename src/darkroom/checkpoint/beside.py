@@ -166,7 +166,7 @@ def _no_use(source: Source, given: Holding) -> str:
         return f"{source.family.name} has no use for {given.path}: it holds a tokenizer, and T5's alone is given so"
     return (
         f"{source.family.name} has no use for {given.path}{_but(given)}: give a text encoder as wide as the one whose "
-        f"place it is to take ({wanted or 'it has none'}), or an autoencoder as --vae"
+        f"place it is to take ({wanted or 'it has none'}), or an autoencoder as `vae=`"
     )
 
 

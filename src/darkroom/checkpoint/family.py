@@ -12,6 +12,12 @@ from darkroom.networks.configs import MMDiTConfig, UNetConfig
 from darkroom.networks.roles import Role
 from darkroom.prompt.use import TextUse
 
+# Between what limits models prefer and requests ask; a third number that is true: above the first.
+STEPS = (1, 1000)
+GUIDANCE = (0.0, 1000.0)
+SECOND_STRENGTH = (0.0, 1.0, True)
+COMPOSE = ("native", "own")
+
 
 @dataclass(frozen=True)
 class Preferences:

@@ -23,12 +23,12 @@ BESIDE: Mapping[str, str] = {
 """What goes beside a model, by the library's kind of it."""
 _MOST_VECTORS = 200
 
-BESIDE_OPTIONS: Mapping[str, str] = {
-    "lora": "--adapter",
-    "hypernetwork": "--adapter",
-    "embedding": "--embedding",
+BESIDE_SETTINGS: Mapping[str, str] = {
+    "lora": "adapters",
+    "hypernetwork": "adapters",
+    "embedding": "embeddings",
 }
-"""Where they are given on a command line, as far as there is a place."""
+"""The settings of a request in which they are given, as far as there is one."""
 
 _OTHERS: Mapping[str, str] = {
     "a motion module (AnimateDiff)": r"(.*\.)?motion_modules\.",

@@ -100,8 +100,8 @@ def readers(
     """
     wanted = list(source.parts if roles is None else roles)
     if missing := [role for role in wanted if role not in source.parts]:
-        option = "load(..., vae=...), --vae" if missing == [Role.VAE] else "load(..., others=[...]), --with"
-        raise ModelError(f"{source.path} holds no {', '.join(missing)}: give the file that does ({option})")
+        place = "vae" if missing == [Role.VAE] else "others"
+        raise ModelError(f"{source.path} holds no {', '.join(missing)}: give the file that does (`{place}=`)")
     found: dict[Role, Reader] = {}
     for role in sorted(source.parts, key=lambda role: (not role.reads_text, role)):
         if role not in wanted:

@@ -105,7 +105,7 @@ def _without_t5(source: Source, wanted: bool) -> Source:
     if Role.TRANSFORMER not in source.parts or (role in source.parts and role in source.tokenizers):
         return source
     why = (
-        "its T5 encoder has no tokenizer: give --with a folder that holds its tokenizer.json or spiece.model"
+        "its T5 encoder has no tokenizer: give a folder that holds its tokenizer.json or spiece.model (`others=`)"
         if role in source.parts
         else "it has no T5 encoder"
     )

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darkroom.checkpoint.family import Family
+from darkroom.checkpoint.family import COMPOSE, GUIDANCE, SECOND_STRENGTH, STEPS, Family
 from darkroom.checkpoint.foreign import OTHER_NOISE
 from darkroom.checkpoint.source import Source
 from darkroom.diffusion import (
     Discrete,
     FlowSchedule,
     NoiseSchedule,
+    Within,
     betas,
     parse_sampler,
     process,
@@ -70,21 +71,18 @@ def _known(find: Callable[[str], object]) -> Callable[[Any], bool]:
     return knows
 
 
-def _within(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: (number := real(value)) is not None and low <= number <= high
+def _in(range: Within, read: Callable[[Any], float | None] = real) -> Callable[[Any], bool]:
+    return lambda value: (number := read(value)) is not None and number in range
 
 
+_STEPS, _GUIDANCE, _STRENGTH = Within(*STEPS), Within(*GUIDANCE), Within(*SECOND_STRENGTH)
 _PREFERENCES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    (
-        "steps",
-        lambda value: integer(value) is not None and 1 <= value <= 1000,
-        "a whole number from 1 to 1000",
-    ),
-    ("guidance", _within(0, 1000), "a number of at least 0"),
+    ("steps", _in(_STEPS, integer), f"a whole number, {_STEPS}"),
+    ("guidance", _in(_GUIDANCE), f"a number, {_GUIDANCE}"),
     ("sampler", _known(parse_sampler), "the name of a sampler"),
     ("schedule", _known(schedule_info), "the name of a schedule"),
-    ("second_strength", _within(0, 1), "a number from 0 to 1"),
-    ("compose", lambda value: value in ("own", "native"), "own or native"),
+    ("second_strength", _in(_STRENGTH), f"a number, {_STRENGTH}"),
+    ("compose", lambda value: value in COMPOSE, " or ".join(COMPOSE)),
 )
 
 

@@ -17,7 +17,7 @@ from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, HUGGING_FACE,
 from darkroom.checkpoint.distilled import names_of, with_speed
 from darkroom.checkpoint.encoders import in_order, is_openclip, seated, seats_of
 from darkroom.checkpoint.family import Family, Shapes
-from darkroom.checkpoint.foreign import BESIDE_OPTIONS, a_kind, kind_beside
+from darkroom.checkpoint.foreign import BESIDE_SETTINGS, a_kind, kind_beside
 from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.infer import Found, networks_in
 from darkroom.checkpoint.settings import scheduled, with_extra
@@ -246,11 +246,11 @@ def _called(path: Path, denoiser: Part) -> list[str]:
 def no_model(own: Holding) -> str:
     """What something is that has neither U-Net nor MMDiT."""
     if own.tokenizers and not own.parts:
-        return "holds a tokenizer and no weights: give it beside a model (--with)"
+        return "holds a tokenizer and no weights: give it beside a model (`others=`)"
     kind = kind_beside(own.shapes)
     if kind is not None:
-        option = f": give it as {BESIDE_OPTIONS[kind]} beside a model" if kind in BESIDE_OPTIONS else ""
-        return f"is no model but {a_kind(kind)}{option}"
+        place = f": give it as `{BESIDE_SETTINGS[kind]}=` beside a model" if kind in BESIDE_SETTINGS else ""
+        return f"is no model but {a_kind(kind)}{place}"
     if own.parts:
         return f"is {use_alone(part.component for part in own.parts)}"
     return "holds none of the networks of Stable Diffusion: it is another kind of file"
@@ -261,4 +261,4 @@ def use_alone(components: Iterable[Component]) -> str:
     each = list(dict.fromkeys(components))
     vae = any(Role.VAE in component.roles for component in each)
     labels = " and ".join(component.label for component in each)
-    return f"{labels} alone: give it {'as --vae beside a model' if vae else 'beside a model (--with)'}"
+    return f"{labels} alone: give it {'as `vae=` beside a model' if vae else 'beside a model (`others=`)'}"

@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TextIO
 
 from darkroom.cli.parser import Parser
+from darkroom.cli.words import aside
 from darkroom.errors import DarkroomError, InvalidRequest
 from darkroom.version import __version__
 
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DarkroomError as error:
         if debug:
             raise
-        print(f"darkroom: {error}", file=sys.stderr)
+        aside("darkroom", error)
         return 2 if isinstance(error, InvalidRequest) else 1
     except KeyboardInterrupt:
         print("\ndarkroom: interrupted", file=sys.stderr)

@@ -96,18 +96,18 @@ def add_size(group: argparse._ArgumentGroup) -> None:
 def add_settings(group: argparse._ArgumentGroup, settings: Iterable[Field[Any]]) -> None:
     """An option for each setting (`darkroom.generation.checks.setting`); None where it is not given."""
     for each in settings:
-        told = each.metadata
-        options = spelt(told["each"] or called(each))
-        given: dict[str, Any] = {"dest": called(each), "default": None, "help": told["help"]}
-        if each.default not in (None, "", ()) and "default" not in told["help"]:
+        facts = each.metadata
+        options = spelt(facts["each"] or called(each))
+        given: dict[str, Any] = {"dest": called(each), "default": None, "help": facts["help"]}
+        if each.default not in (None, "", ()) and "default" not in facts["help"]:
             given["help"] += f" (default: {each.default})"
-        if told["each"]:
+        if facts["each"]:
             given["help"] += "; may be repeated"
-            group.add_argument(*options, action="append", metavar=told["sign"] or "NAME[:...]", **given)
+            group.add_argument(*options, action="append", metavar=facts["sign"] or "NAME[:...]", **given)
         elif (kind := kind_of(each)) == "bool":
             group.add_argument(*options, action=argparse.BooleanOptionalAction, **given)
-        elif told["choices"]:
-            group.add_argument(*options, type=str.lower, choices=told["choices"], **given)
+        elif facts["choices"]:
+            group.add_argument(*options, type=str.lower, choices=facts["choices"], **given)
         else:
             read, sign = _TYPES[kind]
-            group.add_argument(*options, type=read, metavar=told["sign"] or sign, **given)
+            group.add_argument(*options, type=read, metavar=facts["sign"] or sign, **given)

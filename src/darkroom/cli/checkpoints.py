@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
 from darkroom.cli.arguments import a_path
 from darkroom.cli.progress import byte_bar
+from darkroom.cli.words import aside, in_options
 from darkroom.files import as_json
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def as_text(found: Description) -> str:
         numbers = f"{network.numbers / 1e6:,.1f} M numbers in {', '.join(network.precisions)}"
         rows.append((network.role, f"{network.what}: {numbers}"))
     rows += [("missing", ", ".join(found.missing))] if found.missing else []
-    rows += [("note", note) for note in found.notes]
+    rows += [("note", in_options(note)) for note in found.notes]
     sizes = ", ".join(f"{size / _GIB:.2f} GiB in {name}" for name, size in found.memory.items())
     rows.append(("weights take", sizes))
     for name, value in found.metadata.items():
@@ -116,6 +116,6 @@ def run_convert(args: argparse.Namespace) -> int:
             convert(source, out, dtype, args.prune, bar)
             notes = [*noted(source).notes]
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        aside("note", note)
     print(out)
     return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.cli.settings import KNOWN, SETTINGS_FILE, Said, said, user_file, variable
+from darkroom.cli.words import in_options
 from darkroom.errors import InvalidRequest
 from darkroom.files import as_json, portable
 from darkroom.version import __version__
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         settings = said()
     except InvalidRequest as error:
         settings = {}
-        problems.append(str(error))
+        problems.append(in_options(str(error)))
     strangers = _strangers()
     if args.json:
         plain = {name: _plain(each) for name, each in settings.items()}

@@ -17,6 +17,7 @@ from darkroom.cli.asked import area, each, gather, requested
 from darkroom.cli.parser import Parser
 from darkroom.cli.progress import loading_bar
 from darkroom.cli.settings import SETTINGS_FILE, user_file
+from darkroom.cli.words import aside
 from darkroom.errors import DarkroomError
 from darkroom.files import as_json, portable
 from darkroom.generation.request import PARTS, Request
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     with loading_bar(args.quiet) as progress:
         model = load(loading, expecting=max((one.request for one in asked), key=area), progress=progress)
     for note in () if args.quiet else model.notes:
-        print(f"{model.name}: {note}", file=sys.stderr)
+        aside(model.name, note)
     rows = [(one.where, one.request) for one in asked]
     settled = each(lambda _, request: model.settle(request), rows)
     for one in settled:

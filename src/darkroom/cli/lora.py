@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.cli.arguments import a_path
 from darkroom.cli.progress import byte_bar
+from darkroom.cli.words import aside
 from darkroom.errors import InvalidRequest
 from darkroom.files import as_json
 from darkroom.networks.roles import Role
@@ -187,7 +188,7 @@ def run_bake(args: argparse.Namespace) -> int:
             source, args.lora, args.output, dtype, lambda done, total: bar(args.output.name, done, total)
         )
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        aside("note", note)
     print(args.output)
     return 0
 

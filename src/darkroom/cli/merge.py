@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import ExitStack
 
 from darkroom.cli.arguments import a_path
 from darkroom.cli.progress import byte_bar
+from darkroom.cli.words import aside
 from darkroom.language.options import named_options, number
 
 _WHAT = "the model"
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         told = args.output.name
         convert(made, args.output, dtype, prune=True, progress=lambda done, total: bar(told, done, total))
     for note in made.notes[len(base.notes) :]:
-        print(f"note: {note}", file=sys.stderr)
+        aside("note", note)
     print(args.output)
     return 0
 

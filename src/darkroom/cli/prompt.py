@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from darkroom.cli.arguments import add_prompt
 from darkroom.cli.asked import gather, one_request
 from darkroom.cli.generate import add_loading_options, add_picture_options
+from darkroom.cli.words import aside, in_options
 from darkroom.files import as_json
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n\n".join(map(as_text, found)))
     for note in dict.fromkeys(note for each in found for note in each.notes):
-        print(f"note: {note}", file=sys.stderr)
+        aside("note", note)
     return int(not all(each.fits for each in found))
 
 
@@ -110,7 +110,7 @@ def as_text(found: Explanation) -> str:
         if named:
             lines.append(f"\n{title}")
             for each in named:
-                verdict = f"fits {found.model}" if each.problem is None else each.problem
+                verdict = f"fits {found.model}" if each.problem is None else in_options(each.problem)
                 lines.append(f"  {each.name}: {each.what}, {verdict}")
     return "\n".join(lines)
 

@@ -108,7 +108,7 @@ def _device(name: str | None) -> torch.device:
         device = torch.device(device.type, 0)
     if str(device) not in available and device.type not in ("cpu", "meta"):
         raise InvalidRequest(
-            f"device {name!r} is not on this machine, it has {', '.join(available)}: choose one of these (--device)"
+            f"device {name!r} is not on this machine, it has {', '.join(available)}: choose one of these (`device=`)"
         )
     if device.type == "meta":
         raise InvalidRequest("device 'meta' holds no numbers: choose " + ", ".join(available))

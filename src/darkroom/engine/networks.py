@@ -135,7 +135,7 @@ class LatentDiffusion:
         if not bool(made.isfinite().all()):
             raise beyond or GenerationError(
                 "the autoencoder's output is not a number, not even in float32: its weights are damaged, give another "
-                "one (--vae)"
+                "one (`vae=`)"
             )
         note(f"{done} in float32: the autoencoder overflows in a lower precision")
         return made

@@ -52,7 +52,7 @@ class Questions:
                 raise InvalidRequest(f"unknown task {task!r}: {nearest(task, TASKS)}")
             if self.core and task not in GENEVAL_TASKS:
                 raise InvalidRequest(
-                    f"the core of the world has one setting, so no task {task!r}: leave --core out"
+                    f"the core of the world has one setting, so no task {task!r}: leave `core=True` out"
                 )
         if self.count < 1:
             raise InvalidRequest(f"prompts is {self.count}: ask at least 1 for each task")

@@ -196,15 +196,15 @@ def _notes(request: Request, rows: list[RowRead]) -> Iterator[str]:
             if name == "negative":
                 yield f"{tag[0]} in the negative prompt is text: adapters are for the whole picture"
             elif not dialect.tagged(text)[1]:
-                yield f"{tag[0]} is text in the dialect {dialect.name}: name it with --adapter"
+                yield f"{tag[0]} is text in the dialect {dialect.name}: name it in `adapters=`"
         if request.text.dynamic == "off" and re.search(r"\{[^{}]*\|[^{}]*\}|__\w[\w/*]*__", text):
-            yield f"{{a|b}} and __file__ in the {name} are text: --dynamic random draws from them"
+            yield f'{{a|b}} and __file__ in the {name} are text: `dynamic="random"` draws from them'
         if not dialect.edits and re.search(r"\bAND\b|\[[^\[\]]*:[^\[\]]*\]", text):
             yield f"AND and [from:to:when] are text in the dialect {dialect.name}"
         if dialect.name == "a1111" and re.search(r"\w(\+\+?|--)(\s|$)", text):
-            yield "+ and - behind a word are text in the dialect a1111: --dialect compel reads them as weights"
+            yield '+ and - behind a word are text in the dialect a1111: `dialect="compel"` reads them as weights'
     if request.text.emphasis == IGNORE:
-        yield f"weights: {EMPHASES[IGNORE]} (--emphasis ignore)"
+        yield f'weights: {EMPHASES[IGNORE]} (`emphasis="ignore"`)'
     for row in rows:
         for phase in row.phases:
             for encoder in phase.encoders:

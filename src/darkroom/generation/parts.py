@@ -10,17 +10,16 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from darkroom.checkpoint.family import COMPOSE, GUIDANCE, SECOND_STRENGTH, STEPS
 from darkroom.diffusion import SOURCES, parse_guides, parse_sampler, parse_schedule
 from darkroom.errors import InvalidRequest
 from darkroom.generation.checks import a_number, a_text, a_whole, checked, one_of, setting, some_texts
 from darkroom.language import DIALECTS, EMPHASES, ORIGINAL
 
-MAX_STEPS = 1_000
 MAX_SIDE = 8_192
 MAX_SEED = 2**63 - 1
 MAX_ENSD = 2**31 - 1
 DYNAMIC = ("off", "random", "all")
-COMPOSE = ("native", "own")
 SECOND_PASS = ("auto", "on", "off")
 
 
@@ -64,7 +63,7 @@ class Canvas(Part):
     )
     second_strength: float | None = setting(
         None,
-        a_number(0.0, 1.0, above=True),
+        a_number(*SECOND_STRENGTH),
         "how much of the second pass is drawn anew, above 0 and up to 1 (default: the model's)",
     )
 
@@ -98,7 +97,7 @@ class Sampling(Part):
         "noise schedule, with its options: karras:rho=5, see 'darkroom samplers' (default: the sampler's)",
     )
     steps: int | None = setting(
-        None, a_whole(1, MAX_STEPS), f"sampling steps, 1 to {MAX_STEPS:,} (default: the model's)"
+        None, a_whole(*STEPS), f"sampling steps, {STEPS[0]} to {STEPS[1]:,} (default: the model's)"
     )
 
     def checked(self) -> Self:
@@ -124,7 +123,7 @@ class Guidance(Part):
 
     scale: float | None = setting(
         None,
-        a_number(0.0, 1000.0),
+        a_number(*GUIDANCE),
         "classifier-free guidance scale, 1 turns it off (default: the model's)",
         name="guidance",
     )

@@ -99,7 +99,7 @@ class Picture:
         if len(exif.tobytes()) > _MOST_EXIF:
             raise InvalidRequest(
                 f"the prompt is too long for the metadata of a JPEG or WebP file ({_MOST_EXIF:,} bytes): "
-                "write PNG (--format png), or leave it out (--no-metadata)"
+                'write PNG (`format="png"`), or leave it out (`metadata=False`)'
             )
         both = Image.Exif()
         both[ExifTags.Base.ImageDescription] = exif[ExifTags.Base.ImageDescription]

@@ -20,8 +20,7 @@ def settle(request: Request, family: Family, name: str, refined: bool = False) -
     check_drawable(family, name)
     if (switch := request.xl.refiner_switch) is not None and not refined:
         raise InvalidRequest(
-            f"refiner_switch is {switch}, but {name} was loaded without a refiner: "
-            "give one (load(..., refiner=...), --refiner)"
+            f"refiner_switch is {switch}, but {name} was loaded without a refiner: give one (`refiner=`)"
         )
     preferences = family.preferences
     sampler = request.checked().sampling.sampler

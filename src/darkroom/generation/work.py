@@ -211,5 +211,5 @@ def no_picture(what: str, most: float) -> GenerationError | None:
 
 def _no_number(what: str) -> GenerationError:
     return GenerationError(
-        f"{what} is not a number: its weights are damaged or the precision is too low, try --precision float32"
+        f'{what} is not a number: its weights are damaged or the precision is too low, try `precision="float32"`'
     )

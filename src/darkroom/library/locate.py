@@ -8,7 +8,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from darkroom.checkpoint.foreign import BESIDE_OPTIONS, a_kind
+from darkroom.checkpoint.foreign import BESIDE_SETTINGS, a_kind
 from darkroom.errors import ModelError
 from darkroom.files import expanded, portable
 from darkroom.language.options import named
@@ -46,8 +46,8 @@ OF_A_VAE = ("vae", "model")
 OF_PARTS = ("text-encoder", "model", "vae")
 """The same of what is given beside a model."""
 
-# What there is an option for, by kind: where to give what was given elsewhere.
-_OPTIONS = {"model": "--model", "vae": "--vae", "text-encoder": "--with", **BESIDE_OPTIONS}
+# What there is a setting for, by kind: where to give what was given elsewhere.
+_SETTINGS = {"model": "model", "vae": "vae", "text-encoder": "others", **BESIDE_SETTINGS}
 
 
 def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
@@ -81,9 +81,9 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
         raise ModelError(f"there is no file or folder {without_secrets(str(path))}")
     if found := library.match(name):
         entry = found[0]
-        option = f": give it as {_OPTIONS[entry.kind]}" if entry.kind in _OPTIONS else ""
+        instead = f": give it as `{_SETTINGS[entry.kind]}=`" if entry.kind in _SETTINGS else ""
         raise ModelError(
-            f"there is no {kind} {name!r}, what the library calls so is {a_kind(entry.kind)}{option}"
+            f"there is no {kind} {name!r}, what the library calls so is {a_kind(entry.kind)}{instead}"
         )
     if _is_elsewhere(name):
         address = without_secrets(name)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.cli.arguments import a_path
 from darkroom.cli.models.shared import Command, add_kind, check_kind, entries_of, size_of, told
 from darkroom.cli.progress import byte_bar, counted
+from darkroom.cli.words import aside
 from darkroom.errors import InvalidRequest, ModelError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def run_pull(args: argparse.Namespace) -> int:
                     fetched = pull_locked(wanted, token=args.token, insecure=args.insecure, progress=bar)
                 print(told(fetched) if fetched else f"{wanted.name}: is there as locked")
         except ModelError as error:
-            print(f"darkroom: {error}", file=sys.stderr)
+            aside("darkroom", error)
             failed = True
     return 1 if failed else 0
 

@@ -13,7 +13,7 @@ from darkroom.library.fetch.download import NotFound, Web
 from darkroom.library.fetch.origin import CHOICES, Civitai, civitai_endpoint
 from darkroom.library.fetch.remote import Listing, Remote, safe_name
 
-_HELP = "give a token from your Civitai account (CIVITAI_TOKEN, --token)"
+_HELP = "give a token from your Civitai account (CIVITAI_TOKEN, `token=`)"
 
 # What Civitai calls things whose header may not tell.
 _HINTS = {"textualinversion": "embedding", "upscaler": "upscaler", "controlnet": "controlnet"}

@@ -230,7 +230,7 @@ def _refusal(error: urllib.error.HTTPError, url: str, help: str) -> Exception:
             f"{host} answers {error.code} {error.reason}", _wait(error.headers.get("Retry-After", ""))
         )
     if error.code == 401:
-        return ModelError(f"{host} wants to know who asks for {shown}: {help or 'give --token'}")
+        return ModelError(f"{host} wants to know who asks for {shown}: {help or 'give `token=`'}")
     if error.code == 403:
         return ModelError(f"{host} refuses access to {shown}: {help or 'the token given has no right to it'}")
     if error.code in (404, 410):

@@ -118,9 +118,9 @@ def _only_file(origin: Hub, files: Collection[str]) -> str:
     if len(weights) == 1:
         return weights.pop()
     if not weights:
-        raise ModelError(f"{origin.repository} holds no model and no weights in its top folder: give --file")
+        raise ModelError(f"{origin.repository} holds no model and no weights in its top folder: give `file=`")
     raise InvalidRequest(
-        f"{origin.repository} holds several files, choose one with --file: {', '.join(sorted(weights))}"
+        f"{origin.repository} holds several files, choose one with `file=`: {', '.join(sorted(weights))}"
     )
 
 
@@ -140,7 +140,7 @@ def _remote(repository: str, commit: str, name: str, sibling: Any, token: str | 
 
 
 def _help(repository: str) -> str:
-    return f"accept its terms at {hub_endpoint()}/{repository}, and give a token that may read it (HF_TOKEN, --token)"
+    return f"accept its terms at {hub_endpoint()}/{repository}, and give a token that may read it (HF_TOKEN, `token=`)"
 
 
 def _known_token() -> str | None:

@@ -168,7 +168,7 @@ def _fetch(
     if known := _complete(listing):
         return known
     if name in installed() and listing.hint in (None, "model"):
-        raise InvalidRequest(f"{name!r} is the name of a model that comes with Darkroom: give --name")
+        raise InvalidRequest(f"{name!r} is the name of a model that comes with Darkroom: give `name=`")
     unfinished, blobs = _store() / "partial", _store() / "blobs"
     for folder in (unfinished, blobs):
         folder.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ class Listing:
 
 
 def check_url(url: str, insecure: bool) -> None:
-    """Raise InvalidRequest unless an address is https, or http on this machine, or anything goes (`--insecure`)."""
+    """Raise InvalidRequest unless an address is https, or http on this machine, or anything goes (`insecure`)."""
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -67,7 +67,7 @@ def check_url(url: str, insecure: bool) -> None:
     if parts.scheme == "http" and not insecure and not _loopback(parts.hostname):
         raise InvalidRequest(
             f"{without_secrets(url)} is not encrypted, so that anybody on the way could change the file: use https, "
-            "or --insecure"
+            "or `insecure=True`"
         )
 
 
