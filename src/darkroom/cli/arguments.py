@@ -85,7 +85,7 @@ def add_prompt(command: argparse.ArgumentParser, help: str) -> None:
     """The prompt, which stands by itself or behind --prompt."""
     command.add_argument("prompt", nargs="?", help=help)
     command.add_argument(
-        *spelt("prompt"), dest="prompt_too", metavar="TEXT", help="the same, where it is better named"
+        *spelt("prompt"), dest="prompt_too", metavar="TEXT", help="the prompt as an option"
     )
 
 
