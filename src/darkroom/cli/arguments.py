@@ -84,9 +84,7 @@ _TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
 def add_prompt(command: argparse.ArgumentParser, help: str) -> None:
     """The prompt, which stands by itself or behind --prompt."""
     command.add_argument("prompt", nargs="?", help=help)
-    command.add_argument(
-        *spelt("prompt"), dest="prompt_too", metavar="TEXT", help="the prompt as an option"
-    )
+    command.add_argument(*spelt("prompt"), dest="prompt_too", metavar="TEXT", help="the prompt as an option")
 
 
 def add_size(group: argparse._ArgumentGroup) -> None:
