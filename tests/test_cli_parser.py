@@ -6,7 +6,7 @@ import io
 import json
 import os
 import sys
-from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 from tests.test_cli import GENERATE, run  # noqa: F401 (a fixture)
@@ -40,6 +40,7 @@ def test_what_holds_commands_prints_its_help(run, command, name):  # noqa: F811
         [*QUICK, "-p", "a red boat"],
         ["generate", *QUICK, "--prompt=a red boat", "--debug"],
         ["generate", *QUICK, "--", "a red boat"],
+        [*QUICK, "--", "a red boat"],
     ],
 )
 def test_a_prompt_alone_is_generated(run, tmp_path, command):  # noqa: F811
@@ -52,6 +53,7 @@ def test_short_forms_are_those_of_stable_diffusion_cpp(run, tmp_path):  # noqa: 
     short = ["-m", "toy", "-n", "night", "-W", "40", "-H", "48", "-s", "5", "-b", "2", "-o", "made"]
     status, out, _ = run("generate", "-p", "a red boat", *short, "--steps", "1", "--device", "cpu", "--quiet")
     assert (status, out.split()) == (0, ["made/5-a-red-boat.png", "made/6-a-red-boat.png"])
+    assert run("-p", "train", "-o", "models", *QUICK)[1].split() == ["models/7-train.png"]
     request = open_picture(tmp_path / "made/6-a-red-boat.png")[1]["request"]
     assert (request["negative"], request["canvas"]["width"], request["canvas"]["height"]) == ("night", 40, 48)
     assert run("again", "-m", "toy", "-o", "once more/", "made/5-a-red-boat.png")[0] == 0
@@ -67,27 +69,34 @@ def test_a_size_is_width_and_height(run, tmp_path, size, sides):  # noqa: F811
     ("command", "words"),
     [
         ("generat", "darkroom: unknown command 'generat': did you mean 'generate'?"),
-        ("boat", "As a prompt: darkroom generate boat (see 'darkroom --help')"),
-        ("zzz", "known: again, "),
+        ("boat", "unknown command 'boat': as a prompt: darkroom generate boat; known: again, convert, "),
         ("generate a --stepz 5", "unknown option --stepz: did you mean --steps? (see 'darkroom generate --help')"),
         ("generate a --step 5", "unknown option --step: did you mean --steps?"),
         ("generate a --stepz=5", "unknown option --stepz: did you mean --steps?"),
         ("generate a -steps 5", "unknown option -steps: did you mean --steps?"),
+        ("generate -negativ blurry", "unknown option -negativ: did you mean --negative?"),
+        ("generate -sd 1", "unknown option -sd"),
+        ("generate a --others b", "it is called --with here"),
+        ("a red boat --steps 1", "as a prompt: darkroom generate 'a red boat'; known: again"),
+        ("--versio", "darkroom: unknown option --versio: did you mean --version? (see 'darkroom --help')"),
+        ("generate a -- --steps 1", "unexpected '--steps': a text of several words stands in quotes, options before"),
         ("generate a -x 5", "darkroom generate: unknown option -x"),
         ("generate a --cfg-scale 5", "it is called --guidance here"),
         ("generate a --negative-prompt b", "it is called --negative here"),
         ("generate a --lora b", "it is called --adapter here"),
-        ("generate a --scheduler b", "it is called --sampler or --schedule here"),
+        ("generate a --scheduler b", "it is called --sampler and --schedule here"),
         ("generate a --eta 1", "it is an option of the sampler, written as in --sampler euler_ancestral:eta=1"),
         ("generate a --momentum 1", "written as in --guide apg:momentum=-0.5"),
         ("generate a --qqqqq", "darkroom generate: unknown option --qqqqq (see 'darkroom generate --help')"),
-        ("generate a red boat", "darkroom generate: unexpected 'red': what has spaces in it stands in quotes"),
+        ("generate a red boat", "darkroom generate: unexpected 'red': a text of several words stands in quotes"),
         ("generate a -p b", "there are two prompts, 'a' and 'b'"),
         ("generate a --size 64 --width 64", "--size says width and height, and so does --width"),
         ("generate a --size 64y", "'64y': give a side in pixels, or WIDTHxHEIGHT"),
         ("generate a --steps many", "'many' is no whole number"),
         ("generate - --prompts b", "the prompt is -, standard input, and --prompts is b"),
         ("--steps 4 generate a", "--steps stands before its command: write darkroom generate ... --steps"),
+        ("--json models", "--json stands before its command: write darkroom models ... --json"),
+        ("models --jsn", "darkroom models: unknown option --jsn: did you mean --json?"),
         ("models lst", "darkroom models: unknown subcommand 'lst': did you mean 'list'?"),
         ("lora inspekt", "darkroom lora: unknown action 'inspekt': did you mean 'inspect'?"),
         ("lora bake --outptu x", "unknown option --outptu: did you mean --output? (see 'darkroom lora bake --help')"),
@@ -103,15 +112,20 @@ def test_words_that_there_are_not_are_told_the_nearest(run, command, words):  # 
 
 @pytest.mark.parametrize("command", [("generate",), ("generate", "-"), ("-",)])
 def test_prompts_are_piped_in(run, tmp_path, monkeypatch, command):  # noqa: F811
-    """A pipe or a file where no prompt is given, or one named -."""
+    """A pipe or a file where no prompt is given, or whatever there is where one is called -."""
     (tmp_path / "piped").write_text("a red boat\n# no\n")
-    with open(tmp_path / "piped") as piped:
-        monkeypatch.setattr(sys, "stdin", piped)
-        assert run(*command, *QUICK)[0] == 0
-    assert prompts_in(tmp_path / "out") == ["a red boat"]
+    reading, writing = os.pipe()
+    os.write(writing, b"a blue boat\n")
+    os.close(writing)
+    for file in (tmp_path / "piped", reading):
+        with open(file) as piped:
+            monkeypatch.setattr(sys, "stdin", piped)
+            assert run(*command, *QUICK)[0] == 0
+    assert prompts_in(tmp_path / "out") == ["a blue boat", "a red boat"]
     with open(os.devnull) as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
-        assert "no prompt" in run(*command, *QUICK)[2]
+        words = "standard input holds no prompt" if "-" in command else "or give --prompts FILE"
+        assert words in run(*command, *QUICK)[2]
 
 
 def test_generate_tells_a_program_what_it_made(run, tmp_path):  # noqa: F811
@@ -129,6 +143,7 @@ def test_lists_are_told_to_programs(run):  # noqa: F811
     euler = found["samplers"]["samplers"]["euler"]
     assert (euler["label"], euler["stochastic"]) == ("Euler", False)
     assert euler["options"]["s_noise"]["default"] == 1
+    assert euler["options"]["s_tmax"] == {"default": "inf", "least": 0}
     assert found["samplers"]["schedules"]["karras"]["options"]["rho"] == {
         "default": 7,
         "least": 0.1,
@@ -168,10 +183,35 @@ def test_what_users_hold_says_what_it_is(toy_folder, monkeypatch):
     shown = []
     monkeypatch.setattr(ImageShow, "show", lambda image, title: shown.append(image) or len(shown) < 2)
     picture.show()
-    with pytest.raises(darkroom.InvalidRequest, match=r"no program here .* save\(\)"):
+    with pytest.raises(darkroom.DarkroomError, match=r"no program here .* save\(\)"):
         picture.show()
-    assert shown == [picture.image] * 2
-    assert darkroom.__version__ == version("darkroom")
+    notebook = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=1))
+    notebook.display = SimpleNamespace(display=shown.append)
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    picture.show()
+    assert shown == [picture.image, picture.image, picture]
+
+
+def test_the_version_and_help_are_told_whoever_asks(run):  # noqa: F811
+    for option in ("--version", "-V"):
+        assert run(option)[:2] == (0, f"darkroom {darkroom.__version__}\n")
+    assert run("help")[:2] == run("--help")[:2] == run()[:2]
+    assert run("help", "plan")[:2] == run("plan", "--help")[:2]
+    assert run("--help", "plan")[1] == run()[1]
+
+
+def test_a_prompt_may_begin_as_an_option(run, tmp_path):  # noqa: F811
+    status, _, err = run("generate", "-n night", *QUICK)
+    assert (status, "'-n night' begins as an option: a prompt that does stands behind --" in err) == (2, True)
+    assert run("generate", *QUICK, "--", "-n night")[0] == 0
+    assert run("generate", *QUICK, "--prompt=--debug")[0] == 0
+    assert sorted(prompts_in(tmp_path / "out")) == ["--debug", "-n night"]
+
+
+def test_switches_are_undone_on_the_command_line(run, tmp_path):  # noqa: F811
+    (tmp_path / "darkroom.toml").write_text("[generate]\nmetadata = false\ngrid = true\n")
+    assert run("generate", "a", *QUICK, "--metadata", "--no-grid")[1].split() == ["out/7-a.png"]
+    assert prompts_in(tmp_path / "out") == ["a"]
 
 
 def test_settings_in_messages_are_options_here(run, tmp_path):  # noqa: F811
@@ -181,7 +221,7 @@ def test_settings_in_messages_are_options_here(run, tmp_path):  # noqa: F811
         ("give one (`refiner=`), or none", "give one (--refiner), or none"),
         ("`adapters=`, `others=`, `guidance_rescale=`", "--adapter, --with, --guidance-rescale"),
         ("leave it out (`metadata=False`), `core=True`", "leave it out (--no-metadata), --core"),
-        ("`darkroom models scan` of `x = y`", "`darkroom models scan` of `x = y`"),
+        ("`darkroom models scan` of `x = y`, `x=y`", "`darkroom models scan` of `x = y`, `x=y`"),
     ):
         assert in_options(message) == words
     assert "give one (--refiner)" in run(*GENERATE, "--refiner-switch", "0.5")[2]

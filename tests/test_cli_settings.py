@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from tests.test_cli import run  # noqa: F401 (a fixture)
@@ -55,11 +56,11 @@ def test_what_counts_is_what_is_made_and_what_the_doctor_says(run, places, tmp_p
     status, out, _ = run("doctor")
     assert status == 0
     user = str(user_file())
-    assert f"  seed         2 in darkroom.toml (before 3 in {user})" in out
+    assert f"  seed         2 in darkroom.toml, instead of 3 in {user}" in out
     assert "  steps        1 in DARKROOM_STEPS" in out
     found = json.loads(run("doctor", "--json")[1])["settings"]
     assert found["seed"]["value"] == 2
-    assert found["seed"]["before"] == [{"value": 3, "where": user}]
+    assert found["seed"]["instead_of"] == [{"value": 3, "where": user}]
 
 
 def test_the_environment_says_every_kind(places):
@@ -102,6 +103,8 @@ def test_the_environment_says_every_kind(places):
         ("[generate]\nguides = 'apg'", "give a list of texts"),
         ("[generate]\nsize = '64x64'", "it is called width and height here"),
         ("[generate", "cannot read the settings file"),
+        ("[generate]\nno_metadata = true", "write metadata = false"),
+        ("[generate]\nquiet = true", "it is for the command line alone"),
     ],
 )
 def test_mistakes_name_their_file(run, places, text, words):  # noqa: F811
@@ -112,9 +115,68 @@ def test_mistakes_name_their_file(run, places, text, words):  # noqa: F811
         assert (status, len(err.splitlines())) == (2, 1)
         assert where in err
         assert words in err
+
+
+def test_the_doctor_tells_of_what_is_wrong_and_of_the_rest(run, places):  # noqa: F811
+    user = "[generate]\nsteps = 3\nstepz = 3\nseed = 'x'\ndevice = 'warp'\nmodel = 'tooy'\n"
+    places("[generat]\n", user, DARKROOM_GRID="perhaps", DARKROOM_COUNT="x")
     status, out, _ = run("doctor")
-    assert status == 1
-    assert words in next(line for line in out.splitlines() if line.startswith("problem"))
+    problems = [line for line in out.splitlines() if line.startswith("problem")]
+    told = (
+        "COUNT: count is 'x'",
+        "GRID: grid is 'perhaps'",
+        "[generat]",
+        "'stepz'",
+        "seed is 'x'",
+        "'warp'",
+        "'tooy'",
+    )
+    assert (status, len(problems)) == (1, len(told))
+    for line, words in zip(problems, told, strict=True):
+        assert words in line
+    assert f"  steps        3 in {user_file()}" in out
+    assert run("generate", "a")[2].count("\n") == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("model = 'tooy'", "there is no model 'tooy'"),
+        ("device = 'warp'", "unknown device 'warp'"),
+        ("memory = 'ful'", "'ful'"),
+        ("name = '{nope}'", "name template '{nope}'"),
+    ],
+)
+def test_what_is_found_later_names_its_file_too(run, places, line, words):  # noqa: F811
+    places(f"[generate]\n{line}\n")
+    pairs = zip(QUICK[:-1:2], QUICK[1:-1:2], strict=True)
+    own = [word for pair in pairs if pair[0] != f"--{line.split()[0]}" for word in pair]
+    status, _, err = run("generate", "a", *own)
+    assert status in (1, 2)
+    assert err.startswith("darkroom: darkroom.toml: ")
+    assert words in err
+
+
+def test_files_that_cannot_be_read(places, tmp_path, monkeypatch):
+    """A folder in their place, a name that is too long; a user's file that is the folder's counts once."""
+    places()
+    (tmp_path / "darkroom.toml").unlink()
+    (tmp_path / "darkroom.toml").mkdir()
+    with pytest.raises(InvalidRequest, match=r"cannot read the settings file darkroom\.toml: Is a directory"):
+        said()
+    with pytest.raises(InvalidRequest, match=r"file gone\.toml: No such file or directory$"):
+        said(Path("gone.toml"))
+    (tmp_path / "darkroom.toml").rmdir()
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/" + "a" * 400)
+    with pytest.raises(InvalidRequest, match="File name too long"):
+        said()
+    monkeypatch.setenv("XDG_CONFIG_HOME", "config")  # Relative: not to be heeded.
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert said() == {}
+    user_file().parent.mkdir(parents=True)
+    user_file().write_text("[generate]\nsteps = 3\n")
+    monkeypatch.chdir(user_file().parent)
+    assert said() == {"steps": [Said(3, "darkroom.toml")]}
 
 
 @pytest.mark.parametrize(
@@ -122,8 +184,9 @@ def test_mistakes_name_their_file(run, places, text, words):  # noqa: F811
     [
         ("DARKROOM_STEPS", "many", "DARKROOM_STEPS: steps is 'many': give a whole number"),
         ("DARKROOM_STEPS", "0", "DARKROOM_STEPS: steps is 0: choose 1 to 1,000"),
-        ("DARKROOM_GRID", "perhaps", "write true or false"),
+        ("DARKROOM_GRID", "perhaps", "say true or false"),
         ("DARKROOM_ADAPTER", "[1, 2]", "DARKROOM_ADAPTER: adapters is"),
+        ("DARKROOM_ADAPTER", '["a", "b"', "give a list of texts"),
         ("DARKROOM_ADAPTER", "a:start=2", "DARKROOM_ADAPTER: "),
     ],
 )
@@ -135,8 +198,13 @@ def test_mistakes_name_their_variable(places, name, value, words):
 
 
 def test_the_doctor_knows_variables_that_nothing_reads(run, places):  # noqa: F811
-    places(DARKROOM_STEPZ="3", DARKROOM_MODELS_="x", DARKROOM_ZZZZZZ="y")
+    places(DARKROOM_STEPZ="3", DARKROOM_NO_METADATA="1", DARKROOM_ZZZZZZ="y")
     status, out, _ = run("doctor")
     assert status == 0
+    assert (
+        "DARKROOM_STEPZ is read by nothing: did you mean DARKROOM_STEPS?"
+        in run("prompt", "a", "--model", "toy")[2]
+    )
     assert "DARKROOM_STEPZ is read by nothing: did you mean DARKROOM_STEPS?" in out
+    assert "DARKROOM_NO_METADATA is read by nothing: did you mean DARKROOM_METADATA=no?" in out
     assert "DARKROOM_ZZZZZZ is read by nothing\n" in out

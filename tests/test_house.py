@@ -54,7 +54,7 @@ ORDER = {
         saved job explain
     """,
     "cli": """
-        parser words arguments settings files progress asked show doctor train checkpoints models lora merge generate
+        arguments parser words settings files progress asked show doctor train checkpoints models lora merge generate
         evaluate again prompt plan
     """,
 }
@@ -133,12 +133,15 @@ def test_no_file_or_package_is_too_long():
 
 
 def test_messages_of_the_library_name_settings_and_no_options():
-    """A door words them (`darkroom.errors.told`): what is a setting is one, and only commands have options."""
+    """A door words them (`darkroom.errors.reworded`): what is a setting is one, and only commands have options."""
+    from darkroom.checkpoint.foreign import BESIDE_SETTINGS
+    from darkroom.cli import words
     from darkroom.generation.request import SETTINGS
+    from darkroom.library import locate
     from darkroom.loading import LOADING
 
-    # Of `Picture.save`, `pull` and the evaluation.
-    known = {*SETTINGS, *LOADING, "format", "metadata", "file", "token", "name", "insecure", "core"}
+    known = {*SETTINGS, *LOADING, *words._BESIDE}
+    assert {*BESIDE_SETTINGS.values(), *locate._SETTINGS.values()} <= known
     for path in FILES:
         if {"cli", "cli.py"} & {*path.relative_to(SOURCE).parts}:
             continue

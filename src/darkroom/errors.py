@@ -3,7 +3,7 @@
 Every one of them says what was wrong, the value, and what to do. Doors (command line, service)
 print the message alone: a mistake of the user's is not a traceback. A setting that a remedy names is written in one
 way, as Python has it, between backquotes: `memory="full"`, or `vae=` whatever it is to be. A door that calls settings
-otherwise says so with `told`.
+otherwise says so with `reworded`.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ class Cancelled(DarkroomError):
 _SETTING = re.compile(r"`(\w+)=([^`]*)`")
 
 
-def told(message: str, door: Callable[[str, str], str]) -> str:
-    """A message as a door words it, which is told the name of each setting in it and its value, "" for any."""
+def reworded(message: str, door: Callable[[str, str], str]) -> str:
+    """A message as a door words it, which is told the name of each setting in it and its value, "" for any; also of
+    what a user wrote in that form, where a message shows it."""
     return _SETTING.sub(lambda found: door(found[1], found[2].strip("\"'")), message)
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest to a mistyped one, if any is close."""
-    close = difflib.get_close_matches(str(name).lower(), sorted(known), n=1, cutoff=0.5)
+def closest(name: str, known: Iterable[str], alike: float = 0.5) -> str | None:
+    """The known name closest to a mistyped one, if any is so much `alike`, of 1."""
+    close = difflib.get_close_matches(str(name).lower(), sorted(known), n=1, cutoff=alike)
     return close[0] if close else None
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], alike: float = 0.5) -> str:
     """A sentence suggesting the known name closest to a mistyped one, listing all if none is close."""
     known = sorted(known)
-    close = closest(name, known)
+    close = closest(name, known, alike)
     return f"did you mean {close!r}?" if close else f"known: {', '.join(known)}"

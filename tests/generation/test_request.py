@@ -98,6 +98,9 @@ def test_random_seeds_differ_and_leave_room_for_the_count():
 def test_requests_travel_through_json():
     request = Request("a «boat»", negative="rain", guidance=3.5, seed=2**40).settled(width=64)
     assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request
+    for given in ({"prompt_2": ""}, {"negative_3": ""}, {"styles": []}):  # None is the prompt, "" is none.
+        request = Request("a boat", **given)
+        assert Request.from_dict(request.to_dict()).checked() == request.checked()
 
 
 def test_single_requests_count_the_seed_up():

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from darkroom.checkpoint.components.component import Place
-from darkroom.diffusion import NoiseSchedule, Process
+from darkroom.diffusion import NoiseSchedule, Process, Within
 from darkroom.networks.configs import MMDiTConfig, UNetConfig
 from darkroom.networks.roles import Role
 from darkroom.prompt.use import TextUse
 
-# Between what limits models prefer and requests ask; a third number that is true: above the first.
-STEPS = (1, 1000)
-GUIDANCE = (0.0, 1000.0)
-SECOND_STRENGTH = (0.0, 1.0, True)
+# What models may prefer and requests ask for.
+STEPS = Within(1, 1000)
+GUIDANCE = Within(0, 1000)
+SECOND_STRENGTH = Within(0, 1, above=True)
 COMPOSE = ("native", "own")
 
 

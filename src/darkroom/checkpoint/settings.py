@@ -71,17 +71,16 @@ def _known(find: Callable[[str], object]) -> Callable[[Any], bool]:
     return knows
 
 
-def _in(range: Within, read: Callable[[Any], float | None] = real) -> Callable[[Any], bool]:
-    return lambda value: (number := read(value)) is not None and number in range
+def _in(limits: Within, read: Callable[[Any], float | None] = real) -> Callable[[Any], bool]:
+    return lambda value: (number := read(value)) is not None and number in limits
 
 
-_STEPS, _GUIDANCE, _STRENGTH = Within(*STEPS), Within(*GUIDANCE), Within(*SECOND_STRENGTH)
 _PREFERENCES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("steps", _in(_STEPS, integer), f"a whole number, {_STEPS}"),
-    ("guidance", _in(_GUIDANCE), f"a number, {_GUIDANCE}"),
+    ("steps", _in(STEPS, integer), f"a whole number, {STEPS}"),
+    ("guidance", _in(GUIDANCE), f"a number, {GUIDANCE}"),
     ("sampler", _known(parse_sampler), "the name of a sampler"),
     ("schedule", _known(schedule_info), "the name of a schedule"),
-    ("second_strength", _in(_STRENGTH), f"a number, {_STRENGTH}"),
+    ("second_strength", _in(SECOND_STRENGTH), f"a number, {SECOND_STRENGTH}"),
     ("compose", lambda value: value in COMPOSE, " or ".join(COMPOSE)),
 )
 

@@ -11,19 +11,21 @@ import errno
 import io
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from itertools import takewhile
 from typing import TextIO
 
 from darkroom.cli.parser import Parser
-from darkroom.cli.words import aside
-from darkroom.errors import DarkroomError, InvalidRequest
+from darkroom.cli.words import aside, placed
+from darkroom.errors import DarkroomError, InvalidRequest, closest, nearest
 from darkroom.version import __version__
 
 INTERRUPTED = 130
-# The modules here with the commands that each adds, in the order of the help.
+# The commands, in the order of the help, with the module here that adds each.
 _COMMANDS = {
     "generate": "generate",
     "again": "again",
@@ -32,12 +34,17 @@ _COMMANDS = {
     "models": "models",
     "lora": "lora",
     "merge": "merge",
-    "checkpoints": "inspect convert",
-    "show": "samplers guides info",
+    "inspect": "checkpoints",
+    "convert": "checkpoints",
+    "samplers": "show",
+    "guides": "show",
+    "info": "show",
     "doctor": "doctor",
     "evaluate": "evaluate",
     "train": "train",
 }
+
+_OWN = ("-h", "--help", "-V", "--version")
 
 _EXAMPLES = """\
 examples:
@@ -48,7 +55,7 @@ examples:
 """
 
 
-def parser(word: str | None = None) -> argparse.ArgumentParser:
+def parser(word: str = "") -> Parser:
     """The command line: of the command that is named, which is quicker, or whole where none is."""
     top = Parser(
         prog="darkroom",
@@ -56,12 +63,10 @@ def parser(word: str | None = None) -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"darkroom {__version__}")
+    top.add_argument("-V", "--version", action="version", version=f"darkroom {__version__}")
     top.add_argument("--debug", action="store_true", help="show where an error came from")
-    top.set_defaults(run=lambda args: top.print_help())
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    own = [module for module, names in _COMMANDS.items() if word in names.split()]
-    for module in own or _COMMANDS:
+    for module in dict.fromkeys([_COMMANDS[word]] if word in _COMMANDS else _COMMANDS.values()):
         import_module(f"darkroom.cli.{module}").add(commands)
     return top
 
@@ -94,19 +99,33 @@ def _is_open(stream: TextIO) -> bool:
 def _commanded(arguments: Sequence[str]) -> list[str]:
     """The arguments with their command: what begins with a prompt, or with an option and names none, is to be
     generated."""
-    first = arguments[0] if arguments else "--help"
-    commands = " ".join(_COMMANDS.values()).split()
-    prompt = not first.startswith("-") and any(map(str.isspace, first.strip()))
-    option = first.startswith("-") and first not in ("-h", "--help", "--version")
-    if option and (named := next((word for word in arguments if word in commands), None)):
-        raise InvalidRequest(f"{first} stands before its command: write darkroom {named} ... {first} ...")
-    return ["generate", *arguments] if prompt or option else [*arguments]
+    first, *rest = arguments or ["--help"]
+    if first == "help":
+        return [*rest[:1], "--help"]
+    if first in _OWN:
+        return [first]
+    if first in _COMMANDS:
+        return [*arguments]
+    if first.startswith("-"):
+        generate = parser("generate").command("generate")
+        if not generate.knows(first) and closest(first, _OWN, alike=0.7):
+            return [first]
+        if named := [word for word in generate.loose(arguments) if word in _COMMANDS]:
+            raise InvalidRequest(
+                f"{first} stands before its command: write darkroom {named[0]} ... {first} ..."
+            )
+    elif not any(map(str.isspace, first)):
+        hint = nearest(first, _COMMANDS, alike=0.6)
+        if not closest(first, _COMMANDS, alike=0.6):
+            words = takewhile(lambda word: not word.startswith("-"), arguments)
+            hint = f"as a prompt: darkroom generate {shlex.quote(' '.join(words))}; {hint}"
+        parser().error(f"unknown command {first!r}: {hint}")
+    return ["generate", *arguments]
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    command = next((word for word in arguments if not word.startswith("-")), None)
     try:
-        return parser(command).parse_args(arguments)
+        return parser(arguments[0]).parse_args(arguments)
     except SystemExit:
         sys.stdout.flush()  # Help that nobody reads to its end is no error, but told here.
         raise
@@ -117,15 +136,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for, 130 interrupted."""
     _bear_everything()
     given = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in given
+    end = given.index("--") if "--" in given else len(given)
+    own = [word for word in given[:end] if word != "--debug"]
+    debug = len(own) < end
+    args = argparse.Namespace()
     try:
-        args = _parsed(_commanded([word for word in given if word != "--debug"]))
+        args = _parsed(_commanded([*own, *given[end:]]))
         logging.basicConfig(format="%(message)s", level=logging.DEBUG if debug else logging.WARNING)
         return int(args.run(args) or 0)
     except DarkroomError as error:
         if debug:
             raise
-        aside("darkroom", error)
+        aside("darkroom", placed(error, args))
         return 2 if isinstance(error, InvalidRequest) else 1
     except KeyboardInterrupt:
         print("\ndarkroom: interrupted", file=sys.stderr)

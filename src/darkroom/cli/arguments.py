@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
 from darkroom.files import expanded
 from darkroom.generation.checks import called
+from darkroom.generation.request import SETTINGS
+from darkroom.loading import LOADING
 
 
 def a_path(text: str) -> Path:
@@ -63,10 +65,25 @@ _SHORT = {
 }
 
 
+FIELDS: Mapping[str, Field[Any]] = {**SETTINGS, **LOADING}
+"""All settings of a picture and of loading, by the names that they have in Python."""
+
+
+def option_name(name: str) -> str:
+    """What a setting is called where there is one of them at a time: "with" of others, itself of guidance_rescale."""
+    each = FIELDS.get(name)
+    return (each and each.metadata["each"]) or name
+
+
 def spelt(name: str) -> list[str]:
     """An option as it may be spelt: -m, --model."""
-    long = f"--{name.replace('_', '-')}"
+    long = f"--{option_name(name).replace('_', '-')}"
     return [_SHORT[name], long] if name in _SHORT else [long]
+
+
+def is_list(name: str) -> bool:
+    """Whether a setting is a list, of which each is an option of its own."""
+    return name in FIELDS and bool(FIELDS[name].metadata["each"])
 
 
 def kind_of(each: Field[Any]) -> str:
@@ -95,7 +112,7 @@ def add_settings(group: argparse._ArgumentGroup, settings: Iterable[Field[Any]])
     """An option for each setting (`darkroom.generation.checks.setting`); None where it is not given."""
     for each in settings:
         facts = each.metadata
-        options = spelt(facts["each"] or called(each))
+        options = spelt(called(each))
         given: dict[str, Any] = {"dest": called(each), "default": None, "help": facts["help"]}
         if each.default not in (None, "", ()) and "default" not in facts["help"]:
             given["help"] += f" (default: {each.default})"

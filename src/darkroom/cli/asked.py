@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.cli.settings import FILES, KNOWN, is_empty, said, why_unread
+from darkroom.cli.settings import FILES, KNOWN, is_empty, said, strangers, why_unread
+from darkroom.cli.words import aside
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
 from darkroom.files import as_text
 from darkroom.generation.request import Request, flattened
@@ -36,8 +37,14 @@ def area(request: Request) -> int:
 def gather(args: argparse.Namespace) -> tuple[Loading, dict[str, Any], dict[str, Any]]:
     """What to load, where pictures go, and the settings of requests: from the command line over what is said elsewhere
     (`darkroom.cli.settings`) over what is so anyhow."""
-    elsewhere = {name: found[0].value for name, found in said(args.settings).items()}
-    merged = {**FILES, **elsewhere, **_sized(args), **given(args, KNOWN)}
+    for name, close in strangers().items():
+        if close:
+            aside("darkroom", f"{name} is read by nothing: did you mean {close}?")
+    own = {**_sized(args), **given(args, KNOWN)}
+    elsewhere = {name: found[0] for name, found in said(args.settings).items() if name not in own}
+    # For errors that are found later: see `words.placed`.
+    args.said = {each.value: each.where for each in elsewhere.values() if isinstance(each.value, str)}
+    merged = {**FILES, **{name: each.value for name, each in elsewhere.items()}, **own}
     files = {name: merged.pop(name) for name in FILES}
     loading = {name: merged.pop(name) for name in LOADING if name in merged}
     check_options(files | loading)
@@ -69,8 +76,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     """Raises InvalidRequest for an option that is empty."""
     for name, value in options.items():
         if is_empty(name, value):
-            option = "with" if name == "others" else name
-            raise InvalidRequest(f"--{option} is empty: say what it is to be, or leave it out")
+            raise InvalidRequest(f"`{name}=` is empty: say what it is to be, or leave it out")
 
 
 def _heard(value: Any) -> Any:
@@ -89,9 +95,10 @@ def prompt_of(args: argparse.Namespace) -> str | None:
     return prompt
 
 
-def one_request(args: argparse.Namespace, settings: dict[str, Any]) -> Request:
-    """The request of a command line that has one prompt. Raises InvalidRequest where it has none."""
-    if (prompt := prompt_of(args)) is None:
+def one_request(args: argparse.Namespace, settings: dict[str, Any], usual: str | None = None) -> Request:
+    """The request of a command line that has one prompt, or the `usual` one. Raises InvalidRequest for none."""
+    prompt = prompt_of(args)
+    if (prompt := usual if prompt is None else prompt) is None:
         raise InvalidRequest("no prompt: say what the picture should show")
     return Request.from_dict({**settings, "prompt": _heard(prompt)}).checked()
 
@@ -208,6 +215,8 @@ def _settings(value: Any) -> dict[str, Any]:
     """The settings that a value of JSON stands for: an object of them, or a prompt alone."""
     if isinstance(value, str):
         return {"prompt": value}
+    if isinstance(value, dict) and (run := [name for name in value if name in LOADING or name in FILES]):
+        raise InvalidRequest(f"{run[0]} is for all pictures of a run: give `{run[0]}=` on the command line")
     if not isinstance(value, dict):
         written = json.dumps(value, ensure_ascii=False)[:40]
         raise InvalidRequest(f'{written!r} is no JSON object: write {{"prompt": ...}}')

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from darkroom.cli.settings import KNOWN, SETTINGS_FILE, Said, said, user_file, variable
+from darkroom.cli.settings import SETTINGS_FILE, Said, add_settings_file, heard, shown, strangers, user_file
 from darkroom.cli.words import in_options
-from darkroom.errors import InvalidRequest
-from darkroom.files import as_json, portable
+from darkroom.errors import InvalidRequest, ModelError
+from darkroom.files import as_json
 from darkroom.version import __version__
 
 _PACKAGES = ("torch", "numpy", "pillow", "safetensors")
-# What else is read of the environment.
-_VARIABLES = {f"DARKROOM_{name}" for name in ("HOME", "MODELS", "LOCK", "STYLES", "WILDCARDS")}
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,49 +27,62 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Look at this machine: versions, devices, the precision chosen and why, models, and the settings "
         "that count here, with where each stands. Exit status 1: something is wrong.",
     )
+    add_settings_file(doctor)
     doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    facts, problems = _facts()
-    try:
-        settings = said()
-    except InvalidRequest as error:
-        settings = {}
-        problems.append(in_options(str(error)))
-    strangers = _strangers()
+    settings, problems = heard(args.settings)
+    facts = _facts(settings, problems)
+    unknown, files = strangers(), (args.settings or Path(SETTINGS_FILE), user_file())
+    problems = [in_options(problem) for problem in problems]
     if args.json:
-        plain = {name: _plain(each) for name, each in settings.items()}
-        files = {portable(each): each.is_file() for each in _files()}
-        told = {"settings": plain, "settings_files": files, "unknown": strangers, "problems": problems}
+        told = {
+            "settings": {name: _plain(each) for name, each in settings.items()},
+            "settings_files": {shown(each): os.path.isfile(each) for each in files},
+            "unknown": unknown,
+            "problems": problems,
+        }
         print(as_json({**facts, **told}, 2))
         return 1 if problems else 0
     for name, value in facts.items():
         for line in _lines(name, value):
             print(line)
-    read = (f"{portable(each)}{'' if each.is_file() else ' (not there)'}" for each in _files())
+    read = (f"{shown(each)}{'' if os.path.isfile(each) else ' (not there)'}" for each in files)
     print(f"{'settings':14} of the environment, {', '.join(read)}")
     for name, found in settings.items():
         print(f"  {name:12} {_in_words(found)}")
-    for name, hint in strangers.items():
+    for name, hint in unknown.items():
         print(f"{'unknown':14} {name} is read by nothing{hint and f': did you mean {hint}?'}")
     for problem in problems:
         print(f"{'problem':14} {problem}")
     return 1 if problems else 0
 
 
-def _facts() -> tuple[dict[str, Any], list[str]]:
-    """What there is, and what is wrong with it."""
+def _facts(settings: Mapping[str, list[Said]], problems: list[str]) -> dict[str, Any]:
+    """What there is; what is wrong with it is added to the problems."""
     import torch
 
     from darkroom.engine import describe, devices, place
     from darkroom.engine.devices import cpu_features
-    from darkroom.library.locate import available
+    from darkroom.library.locate import available, locate
 
-    chosen = place()
+    wanted = {name: settings[name][0].value for name in ("device", "precision") if name in settings}
+    try:
+        chosen = place(**wanted)
+    except InvalidRequest as error:
+        problems.append(str(error))
+        chosen = place()
+    if "model" in settings:
+        try:
+            locate(settings["model"][0].value)
+        except ModelError as error:
+            problems.append(str(error))
     models = [*available()]
-    facts = {
+    if not models:
+        problems.append("there is no model: give `model=` a folder, or see 'darkroom models --help'")
+    return {
         "darkroom": __version__,
         "python": f"{platform.python_version()} at {sys.executable}",
         "system": platform.platform(),
@@ -84,13 +95,6 @@ def _facts() -> tuple[dict[str, Any], list[str]]:
         "chosen": f"{chosen.device} in {chosen.precision}: {chosen.why}",
         "models": models,
     }
-    return facts, [] if models else [
-        "there is no model: give --model a folder, or see 'darkroom models --help'"
-    ]
-
-
-def _files() -> tuple[Path, Path]:
-    return Path(SETTINGS_FILE), user_file()
 
 
 def _lines(name: str, value: Any) -> list[str]:
@@ -105,23 +109,12 @@ def _lines(name: str, value: Any) -> list[str]:
 def _in_words(found: list[Said]) -> str:
     """What counts of what is said of a setting, and what it goes before."""
     first, *others = (f"{as_json(each.value)} in {each.where}" for each in found)
-    return f"{first} (before {', '.join(others)})" if others else first
+    return f"{first}, instead of {', '.join(others)}" if others else first
 
 
 def _plain(found: list[Said]) -> dict[str, Any]:
     first, *others = (vars(each) for each in found)
-    return {**first, "before": others}
-
-
-def _strangers() -> dict[str, str]:
-    """Variables of the environment that begin as ours and are none of them, each with the nearest."""
-    ours = _VARIABLES | {variable(name) for name in KNOWN}
-    found = {}
-    for name in sorted(os.environ):
-        if name.startswith("DARKROOM_") and name not in ours:
-            close = difflib.get_close_matches(name, sorted(ours), n=1, cutoff=0.8)
-            found[name] = close[0] if close else ""
-    return found
+    return {**first, "instead_of": others}
 
 
 def _version(name: str) -> str:

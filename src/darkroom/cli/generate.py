@@ -16,12 +16,12 @@ from darkroom.cli.arguments import a_path, add_prompt, add_settings, add_size, s
 from darkroom.cli.asked import area, each, gather, requested
 from darkroom.cli.parser import Parser
 from darkroom.cli.progress import loading_bar
-from darkroom.cli.settings import SETTINGS_FILE, user_file
+from darkroom.cli.settings import SETTINGS_FILE, add_settings_file, user_file
 from darkroom.cli.words import aside
 from darkroom.errors import DarkroomError
 from darkroom.files import as_json, portable
 from darkroom.generation.request import PARTS, Request
-from darkroom.loading import LOADING
+from darkroom.loading import LOADING, Loading
 
 if TYPE_CHECKING:
     from darkroom.generation import Picture
@@ -62,21 +62,19 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         help="file name, made of {seed} {prompt} {index} {model} {sampler} {steps} {width} {height} "
         "{guidance} {date} {time} (default: {seed}-{prompt})",
     )
+    switch = argparse.BooleanOptionalAction
+    files.add_argument("--grid", action=switch, help="also write one sheet of all pictures (default: no)")
     files.add_argument(
-        "--grid", action="store_true", default=None, help="also write one sheet of all pictures"
+        "--metadata",
+        action=switch,
+        help="write into the file how the picture was made (default: yes); without it the file is nothing but pixels, "
+        "and the picture cannot be made again from it",
     )
-    files.add_argument(
-        "--no-metadata",
-        dest="metadata",
-        action="store_false",
-        default=None,
-        help="write nothing but the pixels: the picture cannot be made again from its file",
-    )
+    add_settings_file(command)
     command.add_argument(
-        "--settings", type=a_path, metavar="FILE", help=f"settings file (default: ./{SETTINGS_FILE})"
-    )
-    command.add_argument(
-        "--json", action="store_true", help="print JSON, an object a file: path, seed, metadata"
+        "--json",
+        action="store_true",
+        help="print JSON, an object a file: its path, and a picture's seed and metadata",
     )
     command.add_argument("--quiet", action="store_true", help="no progress bar, only the names of the files")
     command.set_defaults(run=run)
@@ -89,10 +87,11 @@ def _closing() -> str:
 
     usual = ""
     with suppress(DarkroomError):
-        found = describe(locate("pocket", "model"))
+        found = describe(locate(model := Loading().model))
         named = ", ".join(f"{name} {value}" for name, value in found.defaults.items())
-        usual = f"What is left open is as the model has it: for pocket {found.native_size}x{found.native_size} pixels, "
-        usual += f"{named}; 'darkroom inspect NAME' says it of others. "
+        size = f"{found.native_size}x{found.native_size} pixels"
+        usual = f"What is left open is as the model has it: for {model} {size}, {named}; 'darkroom inspect NAME' says "
+        usual += "it of others. "
     return (
         f"{usual}What is always to be so stands in the environment (DARKROOM_STEPS=30), in the folder's "
         f"{SETTINGS_FILE} or in {portable(user_file())}, table [generate]; the command line goes first, and 'darkroom "

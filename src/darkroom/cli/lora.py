@@ -45,7 +45,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=_NAMES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    lora.set_defaults(run=lambda args: lora.print_help())
     actions = lora.add_subparsers(title="actions", metavar="ACTION")
 
     inspect = actions.add_parser(

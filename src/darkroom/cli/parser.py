@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any, NoReturn
 
@@ -15,13 +14,18 @@ from darkroom.errors import closest, nearest
 
 
 class Parser(argparse.ArgumentParser):
-    """A command, or what has commands within it."""
+    """A command, or what has commands within it, which have options of their own that take no values."""
 
     closing: Callable[[], str] | None = None
     """Makes the end of the help text, where that takes more than should be done before it is asked for."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **options})
+
+    def add_subparsers(self, **options: Any) -> Any:
+        """As argparse does; where no command is given help is."""
+        self.set_defaults(run=lambda args: self.print_help())
+        return super().add_subparsers(**options)
 
     def format_help(self) -> str:
         if self.closing is not None:
@@ -36,50 +40,73 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         """Leaves nothing over, so that what is unknown is told by the parser that knows the most of it."""
         words = list(sys.argv[1:] if args is None else args)
-        within = next((each for each in self._actions if isinstance(each, argparse._SubParsersAction)), None)
         own = list(takewhile(lambda word: word != "--", words))
-        if within is not None:
+        if (within := self._within()) is not None:
             own = list(takewhile(lambda word: word.startswith("-"), own))
-            if own != words and words[len(own)] not in within.choices:
-                self._unknown_command(words[len(own)], str(within.metavar).lower(), within.choices)
+            if (word := next(iter(words[len(own) :]), "--")) not in ("--", *within.choices):
+                kind = str(within.metavar).lower()
+                self.error(f"unknown {kind} {word!r}: {nearest(word, within.choices, alike=0.6)}")
         for word in own:
-            self._check_option(word.partition("=")[0])
+            self._check_option(word)
         found, over = super().parse_known_args(words, namespace)
         for word in over:
-            if word.startswith("-"):
+            if word in own and word.startswith("-"):
                 self.error(f"unknown option {word}")
-            self.error(f"unexpected {word!r}: what has spaces in it stands in quotes")
+            self.error(f"unexpected {word!r}: a text of several words stands in quotes, options before a --")
         return found, over
 
-    def _unknown_command(self, word: str, kind: str, known: Iterable[str]) -> NoReturn:
-        hint = nearest(word, known)
-        if kind == "command":
-            hint += f" As a prompt: {self.prog} generate {shlex.quote(word)}"
-        self.error(f"unknown {kind} {word!r}: {hint}")
+    def command(self, name: str) -> Parser:
+        """The parser of a command within."""
+        within = self._within()
+        assert within is not None
+        found: Parser = within.choices[name]
+        return found
 
-    def _check_option(self, option: str) -> None:
-        """Ends the program where a word is an option that there is not: argparse never takes it for a value."""
-        known = [each for each in self._option_string_actions if each.startswith("--")]
-        if option in known or any(map(str.isspace, option)):
+    def loose(self, words: Sequence[str]) -> list[str]:
+        """Those of some words that are no options and no values of options, as far as these are known."""
+        found, value = [], False
+        for word in takewhile(lambda word: word != "--", words):
+            option = self._option_string_actions.get(word)
+            if not (value or word.startswith("-")):
+                found.append(word)
+            value = option is not None and option.nargs != 0
+        return found
+
+    def _within(self) -> argparse._SubParsersAction[Any] | None:
+        return next((each for each in self._actions if isinstance(each, argparse._SubParsersAction)), None)
+
+    def knows(self, word: str) -> bool:
+        """Whether a word is an option, with its value or without."""
+        return word.partition("=")[0] in self._option_string_actions
+
+    def _check_option(self, word: str) -> None:
+        """Ends the program where a word is an option that there is not: argparse never takes it for a value. Nor is
+        anything but a number put right behind a letter, where argparse would take the letter for an option."""
+        option = word.partition("=")[0]
+        if self.knows(word):
             return
-        if re.match(r"--.", option) or f"-{option}" in known:
-            hint = _hint(f"--{option.lstrip('-')}", known)
+        if any(map(str.isspace, option)):
+            if self.knows(option[:2]):
+                self.error(f"{word!r} begins as an option: a prompt that does stands behind --")
+        elif re.match(r"--.|-[A-Za-z][^\d.-]", option):
+            hint = _hint(
+                option.lstrip("-"), [each for each in self._option_string_actions if each[:2] == "--"]
+            )
             self.error(f"unknown option {option}{hint and f': {hint}'}")
 
 
 def _hint(option: str, known: Sequence[str]) -> str:
     """What to write in place of a long option that there is not; "" where nothing comes close."""
-    from darkroom.generation.request import SETTINGS, called_here, option_of
+    from darkroom.cli.arguments import FIELDS, spelt
+    from darkroom.generation.request import called_here, option_of
 
-    def as_option(word: re.Match[str]) -> str:
-        setting = SETTINGS.get(word[0])
-        return word[0] if setting is None else f"--{setting.metadata['each'] or word[0]}".replace("_", "-")
-
-    name = option[2:].replace("-", "_")
-    ours = re.sub(r"\w+", as_option, called_here(name))
-    if ours and all(each in known for each in re.findall(r"--[\w-]+", ours)):
-        return f"it is called {ours} here"
+    name = option.replace("-", "_")
+    ours = [spelt(each)[-1] for each in called_here(name) or {name} & FIELDS.keys()]
+    if f"--{option}" in known:
+        return f"did you mean --{option}?"
+    if ours and {*ours} <= {*known}:
+        return f"it is called {' and '.join(ours)} here"
     if (found := option_of(name)) and f"--{found[0]}" in known:
         return f"it is an option of the {found[0]}, written as in --{found[0]} {found[1]}"
-    close = closest(option[2:], [each[2:] for each in known])
+    close = closest(option, [each[2:] for each in known])
     return f"did you mean --{close}?" if close else ""

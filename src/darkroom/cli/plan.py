@@ -7,8 +7,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from darkroom.cli.arguments import add_prompt
-from darkroom.cli.asked import gather, prompt_of
+from darkroom.cli.asked import gather, one_request
 from darkroom.cli.generate import add_loading_options, add_picture_options
+from darkroom.cli.settings import add_settings_file
 from darkroom.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="what there is of memory, such as 8GB: say which mode suffices (same as --memory SIZE)",
     )
     command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=run, settings=None)
+    add_settings_file(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +45,6 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.engine.memory import MODES, memory_mode, parse_size
     from darkroom.forecast.forecast import Forecaster
     from darkroom.forecast.speed import measure
-    from darkroom.generation import Request
 
     asked = args.gpu_memory or loading.memory
     limit = parse_size(asked)
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         memory_mode(asked)  # Raises for an unknown one.
     placement = place(loading.device, loading.precision)
     with open_model(loading) as opened:
-        request = opened.settle(Request.from_dict({**settings, "prompt": prompt_of(args) or ""}))
+        request = opened.settle(one_request(args, settings, usual=""))
         forecaster = Forecaster(opened, placement, request)
         speed = measure(placement)
         found = [forecaster.forecast(mode, speed) for mode in MODES]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from darkroom.cli.arguments import add_prompt
 from darkroom.cli.asked import gather, one_request
 from darkroom.cli.generate import add_loading_options, add_picture_options
+from darkroom.cli.settings import add_settings_file
 from darkroom.cli.words import aside, in_options
 from darkroom.files import as_json
 
@@ -52,7 +53,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--json", action="store_true", help="print JSON")
     add_picture_options(command)
     add_loading_options(command)
-    command.set_defaults(run=run, settings=None)
+    add_settings_file(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

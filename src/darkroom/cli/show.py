@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -63,23 +61,10 @@ def _plain(named: Mapping[str, Any], *more: str) -> dict[str, Any]:
     return {
         name: {
             **{said: getattr(each, said) for said in ("label", "description", *more)},
-            "options": {option: _plain_option(one) for option, one in each.options.items()},
+            "options": {option: one.to_dict() for option, one in each.options.items()},
         }
         for name, each in named.items()
     }
-
-
-def _plain_option(option: Option) -> dict[str, Any]:
-    """What an option is unless given, and what it takes; a limit that there is not is left out."""
-    if isinstance(option.default, bool):
-        return {"default": option.default}
-    if option.words:
-        return {"default": option.default, "words": list(option.words)}
-    limits = {"least": option.within.low, "most": option.within.high}
-    found = {name: value for name, value in limits.items() if abs(value) < sys.float_info.max}
-    default = option.default
-    endless = isinstance(default, float) and math.isinf(default)
-    return {"default": None if endless else default, **found}
 
 
 def _print_options(name: str, options: Mapping[str, Option], indent: int = 25) -> None:

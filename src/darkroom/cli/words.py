@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from darkroom.errors import told
+from darkroom.errors import reworded
+
+# Settings of what is no request and no loading: of files, of fetching, of the evaluation.
+_BESIDE = {"core", "file", "format", "grid", "insecure", "metadata", "name", "output", "token"}
 
 
 def in_options(message: str) -> str:
     """A message with the settings that it names as options: --memory full, --no-metadata."""
-    from darkroom.generation.request import SETTINGS
-    from darkroom.loading import LOADING
+    from darkroom.cli.arguments import FIELDS, option_name
 
     def option(name: str, value: str) -> str:
-        each = SETTINGS.get(name) or LOADING.get(name)
-        long = ((each and each.metadata["each"]) or name).replace("_", "-")
-        return f"--{'no-' if value == 'False' else ''}{long}{'' if value in ('', 'True', 'False') else f' {value}'}"
+        if name not in FIELDS.keys() | _BESIDE:
+            return f"`{name}={value}`"
+        long = option_name(name).replace("_", "-")
+        if value in ("True", "False"):
+            return f"--{'no-' * (value == 'False')}{long}"
+        return f"--{long}{value and f' {value}'}"
 
-    return told(message, option)
+    return reworded(message, option)
+
+
+def placed(error: Exception, args: argparse.Namespace) -> str:
+    """An error with the place where what it names is said, if that is not the command line."""
+    message = str(error)
+    for value, where in getattr(args, "said", {}).items():
+        if repr(value) in message and where not in message:
+            return f"{where}: {message}"
+    return message
 
 
 def aside(who: str, message: object) -> None:

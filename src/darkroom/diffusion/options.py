@@ -87,6 +87,19 @@ class Option:
             raise InvalidRequest(f"{of} is {given!r}: choose {self.within}")
         return value
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: its default (null: the model's) and what it takes; a limit that there is not is left
+        out, and infinity written as users do."""
+        found: dict[str, Any] = {"default": self.default}
+        if isinstance(self.default, float) and math.isinf(self.default):
+            found["default"] = self.written()
+        if self.words:
+            found["words"] = list(self.words)
+        elif not isinstance(self.default, bool | str):
+            limits = {"least": self.within.low, "most": self.within.high}
+            found |= {name: limit for name, limit in limits.items() if abs(limit) < _LARGEST}
+        return found
+
     def written(self, value: object = None) -> str:
         """A value, or the default, as a user writes it; ... where that is the model's."""
         value = self.default if value is None else value

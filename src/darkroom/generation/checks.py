@@ -139,9 +139,8 @@ def a_whole(low: int, high: int, multiple: int = 1) -> Check:
     return check
 
 
-def a_number(low: float, high: float, above: bool = False) -> Check:
+def a_number(within: Within) -> Check:
     """What checks a real number and gives it as Python's."""
-    within = Within(low, high, above)
 
     def check(name: str, given: object) -> float:
         value = real(given)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from darkroom.checkpoint.family import COMPOSE, GUIDANCE, SECOND_STRENGTH, STEPS
-from darkroom.diffusion import SOURCES, parse_guides, parse_sampler, parse_schedule
+from darkroom.diffusion import SOURCES, Within, parse_guides, parse_sampler, parse_schedule
 from darkroom.errors import InvalidRequest
 from darkroom.generation.checks import a_number, a_text, a_whole, checked, one_of, setting, some_texts
 from darkroom.language import DIALECTS, EMPHASES, ORIGINAL
@@ -63,8 +63,8 @@ class Canvas(Part):
     )
     second_strength: float | None = setting(
         None,
-        a_number(*SECOND_STRENGTH),
-        "how much of the second pass is drawn anew, above 0 and up to 1 (default: the model's)",
+        a_number(SECOND_STRENGTH),
+        f"how much of the second pass is drawn anew, {SECOND_STRENGTH} (default: the model's)",
     )
 
 
@@ -97,7 +97,7 @@ class Sampling(Part):
         "noise schedule, with its options: karras:rho=5, see 'darkroom samplers' (default: the sampler's)",
     )
     steps: int | None = setting(
-        None, a_whole(*STEPS), f"sampling steps, {STEPS[0]} to {STEPS[1]:,} (default: the model's)"
+        None, a_whole(int(STEPS.low), int(STEPS.high)), f"sampling steps, {STEPS} (default: the model's)"
     )
 
     def checked(self) -> Self:
@@ -123,13 +123,13 @@ class Guidance(Part):
 
     scale: float | None = setting(
         None,
-        a_number(*GUIDANCE),
+        a_number(GUIDANCE),
         "classifier-free guidance scale, 1 turns it off (default: the model's)",
         name="guidance",
     )
     rescale: float = setting(
         0.0,
-        a_number(0.0, 1.0),
+        a_number(Within(0, 1)),
         "pull guided contrast back, 0 to 1 (Lin et al. 2023)",
         name="guidance_rescale",
     )
@@ -159,7 +159,7 @@ class Noise(Part):
         "seed of variations: with variation_strength it counts up instead of the seed (default: random)",
     )
     variation_strength: float = setting(
-        0.0, a_number(0.0, 1.0), "how far towards its noise the picture begins, 0 to 1"
+        0.0, a_number(Within(0, 1)), "how far towards its noise the picture begins, 0 to 1"
     )
     resize_width: int | None = setting(
         None,
@@ -233,13 +233,13 @@ class XL(Part):
     )
     crop_top: int = setting(0, a_whole(0, 4 * MAX_SIDE), "rows cut off at the top, 0 for a centred picture")
     aesthetic: float = setting(
-        6.0, a_number(0.0, 10.0), "refiner: how beautiful the picture is to be, 0 to 10"
+        6.0, a_number(Within(0, 10)), "refiner: how beautiful the picture is to be, 0 to 10"
     )
     negative_aesthetic: float = setting(
-        2.5, a_number(0.0, 10.0), "refiner: how beautiful what it is to differ from is"
+        2.5, a_number(Within(0, 10)), "refiner: how beautiful what it is to differ from is"
     )
     refiner_switch: float | None = setting(
         None,
-        a_number(0.0, 1.0, above=True),
+        a_number(Within(0, 1, above=True)),
         "share of the way from noise to picture after which the refiner takes over (default: 0.8)",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image, ImageShow, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
-from darkroom.errors import InvalidRequest, nearest
+from darkroom.errors import DarkroomError, InvalidRequest, nearest
 from darkroom.files import as_json, expanded, write_bytes
 
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
@@ -38,7 +39,7 @@ class Picture:
     index: int = 0
 
     def __repr__(self) -> str:
-        prompt = str(self.metadata.get("request", {}).get("prompt", ""))
+        prompt = str((self.metadata.get("request") or {}).get("prompt", ""))
         shown = prompt if len(prompt) <= _SHOWN else f"{prompt[: _SHOWN - 3]}..."
         return f"<Picture {self.image.width}x{self.image.height}, seed {self.seed}: {shown!r}>"
 
@@ -47,10 +48,14 @@ class Picture:
         return self.encoded()
 
     def show(self) -> None:
-        """Show it in the notebook, or in this machine's program for pictures. Raises InvalidRequest where there is
-        none."""
-        if not ImageShow.show(self.image, f"seed {self.seed}"):
-            raise InvalidRequest(
+        """Show it in the notebook that this runs in, else in the machine's program for pictures. Raises DarkroomError
+        where there is none."""
+        from PIL import ImageShow
+
+        if (notebook := sys.modules.get("IPython")) and hasattr(notebook.get_ipython(), "kernel"):
+            notebook.display.display(self)
+        elif not ImageShow.show(self.image, f"seed {self.seed}"):
+            raise DarkroomError(
                 "there is no program here that shows pictures: write it to a file with save()"
             )
 

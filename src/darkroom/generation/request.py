@@ -264,7 +264,8 @@ def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(settings: Any) -> dict[str, Any]:
-    """The fields of a dataclass as JSON has them, but for empty ones, which mean the same where they are not."""
+    """The fields of a dataclass as JSON has them, but for empty ones that mean the same where they are not: an empty
+    second prompt does not, without one it is the first."""
     found: dict[str, Any] = {}
     for each in dataclasses.fields(settings):
         value = getattr(settings, each.name)
@@ -272,12 +273,13 @@ def _plain(settings: Any) -> dict[str, Any]:
             value = _plain(value)
         elif isinstance(value, tuple):
             value = list(value)
-        if value is not None and not (isinstance(value, str | list | dict) and not value):
+        empty = isinstance(value, str | list | dict) and not value and each.default is not None
+        if value is not None and not empty:
             found[each.name] = value
     return found
 
 
-# What other programs call the settings of a request.
+# What other programs call the settings of a request; one of theirs may be two of ours.
 _ELSEWHERE_CALLED = {
     "guidance_scale": "guidance",
     "cfg_scale": "guidance",
@@ -290,14 +292,14 @@ _ELSEWHERE_CALLED = {
     "negative_prompt_3": "negative_3",
     "sampler_name": "sampler",
     "sampling_method": "sampler",
-    "scheduler": "sampler or schedule",
+    "scheduler": "sampler schedule",
     "batch_size": "count",
     "batch_count": "count",
     "n_iter": "count",
     "n_samples": "count",
     "num_images": "count",
     "num_images_per_prompt": "count",
-    "size": "width and height",
+    "size": "width height",
     "generator": "seed",
     "lora": "adapters",
     "loras": "adapters",
@@ -306,9 +308,9 @@ _ELSEWHERE_CALLED = {
 }
 
 
-def called_here(name: str) -> str:
-    """What a setting is called here that other programs call by that name: "steps", "width and height"; "" if none."""
-    return _ELSEWHERE_CALLED.get(name.lower(), "")
+def called_here(name: str) -> list[str]:
+    """What a setting is called here that other programs call by that name, which may be two settings; else nothing."""
+    return _ELSEWHERE_CALLED.get(name.lower(), "").split()
 
 
 def option_of(name: str) -> tuple[str, str] | None:
@@ -325,7 +327,7 @@ def option_of(name: str) -> tuple[str, str] | None:
 def unknown_setting(name: str, known: Iterable[str] = SETTINGS) -> str:
     """What to write in place of a setting that there is not."""
     if ours := called_here(name):
-        return f"it is called {ours} here"
+        return f"it is called {' and '.join(ours)} here"
     if found := option_of(name):
         return f'it is an option of the {found[0]}, written as in "{found[1]}"'
     return nearest(name, known)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +108,9 @@ def _of_model(source: Source, hashes: bool) -> Description:
         {_called(file, source.path): sha256(file) for weights in files.values() for file in _paths(weights)}
         if hashes
         else {},
-        source.family.native,
-        source.family.unit,
-        vars(source.family.preferences),
+        native_size=source.family.native,
+        unit=source.family.unit,
+        defaults=asdict(source.family.preferences),
     )
 
 

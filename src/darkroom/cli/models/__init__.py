@@ -36,8 +36,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     models.add_argument("--json", action="store_true", help="print JSON, an object an entry")
-    models.set_defaults(run=listing.run_list, name=[], kind=None)
     parts = models.add_subparsers(title="subcommands", metavar="SUBCOMMAND")
+    models.set_defaults(run=listing.run_list, name=[], kind=None)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], help: str, more: str = "") -> Any:
         sub = parts.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}. {more}".strip())

@@ -25,7 +25,6 @@ STAGES = {
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `train` and its stages to a command line."""
     train = commands.add_parser("train", help="train a model from scratch on the drawn world")
-    train.set_defaults(run=lambda args: train.print_help())
     stages = train.add_subparsers(title="stages", metavar="STAGE")
     for name, about in STAGES.items():
         stage = stages.add_parser(name, help=f"train {about}", description=f"Train {about}.")
