@@ -100,7 +100,7 @@ def test_a_plan_asks_every_task_in_turn() -> None:
     ("wrong", "words"),
     [
         ({"tasks": ("colors",)}, "colours"),
-        ({"tasks": ("style",), "core": True}, "--core"),
+        ({"tasks": ("style",), "core": True}, "`core=True`"),
         ({"count": 0}, "at least 1"),
     ],
 )
