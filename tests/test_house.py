@@ -32,8 +32,8 @@ ORDER = {
         opening writing
     """,
     "checkpoint": """
-        rules components family families foreign infer blocks identify distilled source named load settings encoders
-        single_file folder beside opening export blend
+        rules components preferences family families foreign infer blocks identify distilled source named load settings
+        encoders single_file folder beside opening export blend
     """,
     "library": "secrets kinds records lock describe scan verify fetch locate",
     "adapters": """
@@ -136,11 +136,10 @@ def test_messages_of_the_library_name_settings_and_no_options():
     """A door words them (`darkroom.errors.reworded`): what is a setting is one, and only commands have options."""
     from darkroom.checkpoint.foreign import BESIDE_SETTINGS
     from darkroom.cli import words
-    from darkroom.generation.request import SETTINGS
+    from darkroom.cli.arguments import FIELDS
     from darkroom.library import locate
-    from darkroom.loading import LOADING
 
-    known = {*SETTINGS, *LOADING, *words._BESIDE}
+    known = {*FIELDS, *words._BESIDE}
     assert {*BESIDE_SETTINGS.values(), *locate._SETTINGS.values()} <= known
     for path in FILES:
         if {"cli", "cli.py"} & {*path.relative_to(SOURCE).parts}:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from darkroom.checkpoint.family import Family, Preferences
+from darkroom.checkpoint.family import Family
+from darkroom.checkpoint.preferences import Preferences
 from darkroom.diffusion import Discrete, FlowSchedule, process
 from darkroom.engine import Engine
 from darkroom.generation import Request

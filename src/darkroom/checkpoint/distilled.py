@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from darkroom.checkpoint.family import Family, Preferences
+from darkroom.checkpoint.family import Family
+from darkroom.checkpoint.preferences import Preferences
 from darkroom.diffusion import FlowSchedule, process
 
 _TRAILING = Preferences(guidance=1.0, sampler="euler", schedule="trailing")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from darkroom.checkpoint.components.component import HUGGING_FACE, ORIGINAL, Place
-from darkroom.checkpoint.family import Family, Preferences, Shapes, Variant
+from darkroom.checkpoint.family import Family, Shapes, Variant
+from darkroom.checkpoint.preferences import Preferences
 from darkroom.diffusion import Discrete, FlowSchedule, process
 from darkroom.networks.configs import MMDiTConfig, UNetConfig
 from darkroom.networks.roles import Role

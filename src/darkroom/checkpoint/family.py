@@ -4,35 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from darkroom.checkpoint.components.component import Place
-from darkroom.diffusion import NoiseSchedule, Process, Within
+from darkroom.checkpoint.preferences import Preferences
+from darkroom.diffusion import NoiseSchedule, Process
 from darkroom.networks.configs import MMDiTConfig, UNetConfig
 from darkroom.networks.roles import Role
 from darkroom.prompt.use import TextUse
-
-# What models may prefer and requests ask for.
-STEPS = Within(1, 1000)
-GUIDANCE = Within(0, 1000)
-SECOND_STRENGTH = Within(0, 1, above=True)
-COMPOSE = ("native", "own")
-
-
-@dataclass(frozen=True)
-class Preferences:
-    """What a request that leaves a setting open gets."""
-
-    steps: int = 20
-    guidance: float = 7.5
-    sampler: str = "dpmpp_2m"
-    schedule: str = "karras"
-    second_strength: float = 0.5
-    compose: str = "own"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, in which what goes without saying is not said: older versions know no `compose`."""
-        return {name: value for name, value in vars(self).items() if (name, value) != ("compose", "own")}
 
 
 @dataclass(frozen=True)

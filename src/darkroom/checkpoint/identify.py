@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darkroom.checkpoint.families import FAMILIES, SD2
-from darkroom.checkpoint.family import Family, Preferences, Shapes
+from darkroom.checkpoint.family import Family, Shapes
 from darkroom.checkpoint.foreign import OTHER_NOISE
+from darkroom.checkpoint.preferences import Preferences
 from darkroom.diffusion import Discrete, process
 from darkroom.errors import UnsupportedModel
 from darkroom.networks.configs import MMDiTConfig

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darkroom.checkpoint.family import COMPOSE, GUIDANCE, SECOND_STRENGTH, STEPS, Family
+from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.foreign import OTHER_NOISE
+from darkroom.checkpoint.preferences import COMPOSE, GUIDANCE, SECOND_STRENGTH, STEPS
 from darkroom.checkpoint.source import Source
 from darkroom.diffusion import (
     Discrete,

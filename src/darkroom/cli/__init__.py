@@ -44,8 +44,6 @@ _COMMANDS = {
     "train": "train",
 }
 
-_OWN = ("-h", "--help", "-V", "--version")
-
 _EXAMPLES = """\
 examples:
   darkroom "a red boat on a calm sea"                     # a prompt alone is generated
@@ -102,13 +100,12 @@ def _commanded(arguments: Sequence[str]) -> list[str]:
     first, *rest = arguments or ["--help"]
     if first == "help":
         return [*rest[:1], "--help"]
-    if first in _OWN:
-        return [first]
     if first in _COMMANDS:
         return [*arguments]
     if first.startswith("-"):
-        generate = parser("generate").command("generate")
-        if not generate.knows(first) and closest(first, _OWN, alike=0.7):
+        top = parser("generate")
+        generate = top.command("generate")
+        if top.knows(first) or (not generate.knows(first) and closest(first, top.options, alike=0.7)):
             return [first]
         if named := [word for word in generate.loose(arguments) if word in _COMMANDS]:
             raise InvalidRequest(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from darkroom.files import expanded
-from darkroom.generation.checks import called
+from darkroom.generation.checks import called, setting
 from darkroom.generation.request import SETTINGS
 from darkroom.loading import LOADING
 
@@ -65,8 +65,47 @@ _SHORT = {
 }
 
 
-FIELDS: Mapping[str, Field[Any]] = {**SETTINGS, **LOADING}
-"""All settings of a picture and of loading, by the names that they have in Python."""
+def _as_given(name: str, given: object) -> object:
+    """`darkroom.cli.files` looks at it, where the pictures are known."""
+    return given
+
+
+def _format(name: str, given: object) -> str:
+    from darkroom.generation.picture import canonical_format
+
+    return canonical_format(str(given))
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What there is to say of the files of pictures."""
+
+    output: str = setting(
+        "out",
+        _as_given,
+        "folder for the pictures (default: out), or the file of one: boat.png, .jpg, .webp",
+        sign="PATH",
+    )
+    format: str | None = setting(None, _format, "png, jpeg or webp (default: png)", sign="FORMAT")
+    name: str | None = setting(
+        None,
+        _as_given,
+        "file name, made of {seed} {prompt} {index} {model} {sampler} {steps} {width} {height} {guidance} {date} "
+        "{time} (default: {seed}-{prompt})",
+        sign="TEMPLATE",
+    )
+    grid: bool = setting(False, _as_given, "also write one sheet of all pictures (default: no)")
+    metadata: bool = setting(
+        True,
+        _as_given,
+        "write into the file how the picture was made (default: yes); without it the file is nothing but pixels, and "
+        "the picture cannot be made again from it",
+    )
+
+
+SAVING: Mapping[str, Field[Any]] = {each.name: each for each in fields(Saving)}
+FIELDS: Mapping[str, Field[Any]] = {**SETTINGS, **LOADING, **SAVING}
+"""All settings of a picture, of loading and of its file, by the names that they have in Python."""
 
 
 def option_name(name: str) -> str:

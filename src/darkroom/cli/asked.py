@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.cli.settings import FILES, KNOWN, is_empty, said, strangers, why_unread
+from darkroom.cli.arguments import SAVING, Saving
+from darkroom.cli.settings import KNOWN, is_empty, said, strangers, why_unread
 from darkroom.cli.words import aside
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
 from darkroom.files import as_text
@@ -34,7 +35,7 @@ def area(request: Request) -> int:
     return (request.canvas.width or 0) * (request.canvas.height or 0)
 
 
-def gather(args: argparse.Namespace) -> tuple[Loading, dict[str, Any], dict[str, Any]]:
+def gather(args: argparse.Namespace) -> tuple[Loading, Saving, dict[str, Any]]:
     """What to load, where pictures go, and the settings of requests: from the command line over what is said elsewhere
     (`darkroom.cli.settings`) over what is so anyhow."""
     for name, close in strangers().items():
@@ -44,11 +45,12 @@ def gather(args: argparse.Namespace) -> tuple[Loading, dict[str, Any], dict[str,
     elsewhere = {name: found[0] for name, found in said(args.settings).items() if name not in own}
     # For errors that are found later: see `words.placed`.
     args.said = {each.value: each.where for each in elsewhere.values() if isinstance(each.value, str)}
-    merged = {**FILES, **{name: each.value for name, each in elsewhere.items()}, **own}
-    files = {name: merged.pop(name) for name in FILES}
+    merged = {**{name: each.value for name, each in elsewhere.items()}, **own}
+    saving = {name: merged.pop(name) for name in SAVING if name in merged}
     loading = {name: merged.pop(name) for name in LOADING if name in merged}
-    check_options(files | loading)
-    return Loading(**loading).checked(), files, {name: _heard(value) for name, value in merged.items()}
+    check_options(saving | loading)
+    settings = {name: _heard(value) for name, value in merged.items()}
+    return Loading(**loading).checked(), Saving(**saving), settings
 
 
 def _sized(args: argparse.Namespace) -> dict[str, int]:
@@ -215,7 +217,7 @@ def _settings(value: Any) -> dict[str, Any]:
     """The settings that a value of JSON stands for: an object of them, or a prompt alone."""
     if isinstance(value, str):
         return {"prompt": value}
-    if isinstance(value, dict) and (run := [name for name in value if name in LOADING or name in FILES]):
+    if isinstance(value, dict) and (run := [name for name in value if name in LOADING or name in SAVING]):
         raise InvalidRequest(f"{run[0]} is for all pictures of a run: give `{run[0]}=` on the command line")
     if not isinstance(value, dict):
         written = json.dumps(value, ensure_ascii=False)[:40]

@@ -10,13 +10,13 @@ import sys
 import tempfile
 import time
 import unicodedata
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import regex
 from PIL import Image
 
+from darkroom.cli.arguments import Saving
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.files import expanded, shortened, write_numbered
 from darkroom.generation.picture import FORMATS, LONGEST_SIDE, Picture, canonical_format, format_of
@@ -63,12 +63,12 @@ class Files:
         check_folder(self.folder)
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Files:
-        """What the options of a command line say: `output` is the folder, or the file of a picture, which says its own
+    def of(cls, saving: Saving) -> Files:
+        """What a command line says: `output` is the folder, or the file of a picture, which says its own
         format and name. Raises InvalidRequest where another option says another."""
-        output, format, name = options["output"], options["format"], options["name"]
+        output, format, name = saving.output, saving.format, saving.name
         if (file := picture_file(output)) is None:
-            return cls(output, format or "png", name or "{seed}-{prompt}", options["metadata"])
+            return cls(output, format or "png", name or "{seed}-{prompt}", saving.metadata)
         own = format_of(file)
         if format is not None and canonical_format(format) != own:
             raise InvalidRequest(
@@ -76,9 +76,7 @@ class Files:
             )
         if name is not None:
             raise InvalidRequest(f"--output {output} names the file, so does --name {name}: leave one out")
-        return cls(
-            str(file.parent), own, file.stem.replace("{", "{{").replace("}", "}}"), options["metadata"]
-        )
+        return cls(str(file.parent), own, file.stem.replace("{", "{{").replace("}", "}}"), saving.metadata)
 
     @property
     def limited(self) -> bool:

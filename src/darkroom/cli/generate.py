@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkroom.cli.arguments import a_path, add_prompt, add_settings, add_size, spelt
+from darkroom.cli.arguments import SAVING, a_path, add_prompt, add_settings, add_size
 from darkroom.cli.asked import area, each, gather, requested
 from darkroom.cli.parser import Parser
 from darkroom.cli.progress import loading_bar
@@ -49,27 +49,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     add_picture_options(command)
     add_loading_options(command)
-    files = command.add_argument_group("the files")
-    files.add_argument(
-        *spelt("output"),
-        metavar="PATH",
-        help="folder for the pictures (default: out), or the file of one: boat.png, .jpg, .webp",
-    )
-    files.add_argument("--format", help="png, jpeg or webp (default: png)")
-    files.add_argument(
-        "--name",
-        metavar="TEMPLATE",
-        help="file name, made of {seed} {prompt} {index} {model} {sampler} {steps} {width} {height} "
-        "{guidance} {date} {time} (default: {seed}-{prompt})",
-    )
-    switch = argparse.BooleanOptionalAction
-    files.add_argument("--grid", action=switch, help="also write one sheet of all pictures (default: no)")
-    files.add_argument(
-        "--metadata",
-        action=switch,
-        help="write into the file how the picture was made (default: yes); without it the file is nothing but pixels, "
-        "and the picture cannot be made again from it",
-    )
+    add_settings(command.add_argument_group("the files"), SAVING.values())
     add_settings_file(command)
     command.add_argument(
         "--json",
@@ -118,11 +98,11 @@ def add_loading_options(command: argparse.ArgumentParser, but: str | None = None
 
 def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
-    loading, options, settings = gather(args)
+    loading, saving, settings = gather(args)
     asked = requested(args, settings)
     from darkroom.cli.files import Files
 
-    files = Files.of(options)
+    files = Files.of(saving)
     from tqdm import tqdm
 
     from darkroom.model import load
@@ -138,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         files.check_place(one.single(0), model.name)
     if files.limited:
         each(lambda _, request: files.check(*model.foretold(request)), rows)
-    if options["grid"]:
+    if saving.grid:
         files.check_grid(
             sum(one.count for one in settled),
             max(one.canvas.width or 0 for one in settled),
@@ -154,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
             told = {"path": str(paths[-1]), "seed": picture.seed, "metadata": picture.metadata}
             with tqdm.external_write_mode():
                 print(as_json(told) if args.json else paths[-1], flush=True)
-            if options["grid"]:
+            if saving.grid:
                 grid.append(picture)
     except (KeyboardInterrupt, DarkroomError) as error:
         total = sum(one.count for one in settled)

@@ -75,9 +75,14 @@ class Parser(argparse.ArgumentParser):
     def _within(self) -> argparse._SubParsersAction[Any] | None:
         return next((each for each in self._actions if isinstance(each, argparse._SubParsersAction)), None)
 
+    @property
+    def options(self) -> list[str]:
+        """Every option as it may be spelt."""
+        return [*self._option_string_actions]
+
     def knows(self, word: str) -> bool:
         """Whether a word is an option, with its value or without."""
-        return word.partition("=")[0] in self._option_string_actions
+        return word.partition("=")[0] in self.options
 
     def _check_option(self, word: str) -> None:
         """Ends the program where a word is an option that there is not: argparse never takes it for a value. Nor is
@@ -89,9 +94,7 @@ class Parser(argparse.ArgumentParser):
             if self.knows(option[:2]):
                 self.error(f"{word!r} begins as an option: a prompt that does stands behind --")
         elif re.match(r"--.|-[A-Za-z][^\d.-]", option):
-            hint = _hint(
-                option.lstrip("-"), [each for each in self._option_string_actions if each[:2] == "--"]
-            )
+            hint = _hint(option.lstrip("-"), [each for each in self.options if each[:2] == "--"])
             self.error(f"unknown option {option}{hint and f': {hint}'}")
 
 

@@ -14,17 +14,13 @@ from typing import Any
 from darkroom.cli.arguments import FIELDS, a_path, is_list, kind_of, option_name
 from darkroom.errors import InvalidRequest, closest
 from darkroom.files import home, portable, read_text
-from darkroom.generation.picture import canonical_format
 from darkroom.generation.request import PARTS, SETTINGS, flattened, unknown_setting
 
 SETTINGS_FILE = "darkroom.toml"
 _TABLE = "generate"
 
-FILES: Mapping[str, Any] = {"output": "out", "format": None, "name": None, "grid": False, "metadata": True}
-"""What there is to say of the files of pictures, as it is where nobody says."""
-
-KNOWN = (FIELDS.keys() | FILES.keys()) - {"prompt"}
-"""What may be set, by the names that it has in Python: settings of a picture, of loading, of files."""
+KNOWN = FIELDS.keys() - {"prompt"}
+"""What may be set, by the names that it has in Python."""
 
 _PREFIX = "DARKROOM_"
 # What else is read of the environment, by whom: library, templates.
@@ -101,7 +97,7 @@ def strangers() -> dict[str, str]:
     for name in sorted(os.environ):
         if not name.startswith(_PREFIX) or name in ours or name in _VARIABLES:
             continue
-        if (positive := ours.get(name.replace("_NO_", "_", 1))) and _kind(positive) == "bool":
+        if (positive := ours.get(name.replace("_NO_", "_", 1))) and kind_of(FIELDS[positive]) == "bool":
             found[name] = f"{variable(positive)}=no"
         else:
             close = closest(name.removeprefix(_PREFIX), plain, 0.7)
@@ -127,7 +123,7 @@ def _read(name: str, text: str) -> Any:
                 return tuple(table["it"])
         # A name may begin with a bracket, but not with two signs of a list.
         return text if text.startswith(('["', "['")) else (text,)
-    kind = _kind(name)
+    kind = kind_of(FIELDS[name])
     if kind == "bool":
         return _TRUTHS.get(text.lower(), text)
     with suppress(ValueError):
@@ -191,7 +187,7 @@ def _check(name: str, value: Any) -> None:
     if name not in KNOWN:
         raise InvalidRequest(f"unknown setting {name!r}: {_hint(name, value)}")
     if name not in SETTINGS:  # A request's own say so themselves.
-        kind, wrong = _kind(name), ""
+        kind, wrong = kind_of(FIELDS[name]), ""
         if kind == "bool" and not isinstance(value, bool):
             wrong = "say true or false (in a file without quotes)"
         elif is_list(name) and not _are_texts(value):
@@ -202,10 +198,7 @@ def _check(name: str, value: Any) -> None:
             raise InvalidRequest(f"{name} is {value!r}: {wrong}")
         if is_empty(name, value):
             raise InvalidRequest(f"{name} is empty: say what it is to be, or leave it out")
-    if name == "format":
-        canonical_format(value)
-    elif name in FIELDS:
-        FIELDS[name].metadata["check"](name, value)
+    FIELDS[name].metadata["check"](name, value)
 
 
 def _hint(name: str, value: object) -> str:
@@ -225,12 +218,6 @@ def is_empty(name: str, value: Any) -> bool:
     """Whether an option that is a name or a place, or something in a list of them, is nothing."""
     texts = value if is_list(name) else [value]
     return name not in SETTINGS and any(isinstance(each, str) and not each.strip() for each in texts)
-
-
-def _kind(name: str) -> str:
-    if name in FIELDS:
-        return kind_of(FIELDS[name])
-    return "bool" if isinstance(FILES[name], bool) else "str"
 
 
 def _example(name: str, value: object) -> str:

@@ -7,8 +7,8 @@ import sys
 
 from darkroom.errors import reworded
 
-# Settings of what is no request and no loading: of files, of fetching, of the evaluation.
-_BESIDE = {"core", "file", "format", "grid", "insecure", "metadata", "name", "output", "token"}
+# Settings of what is no picture: of fetching, of the evaluation.
+_BESIDE = {"core", "file", "insecure", "token"}
 
 
 def in_options(message: str) -> str:

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from darkroom.checkpoint.family import COMPOSE, GUIDANCE, SECOND_STRENGTH, STEPS
+from darkroom.checkpoint.preferences import COMPOSE, GUIDANCE, SECOND_STRENGTH, STEPS
 from darkroom.diffusion import SOURCES, Within, parse_guides, parse_sampler, parse_schedule
 from darkroom.errors import InvalidRequest
 from darkroom.generation.checks import a_number, a_text, a_whole, checked, one_of, setting, some_texts
