@@ -1,6 +1,6 @@
 # make demo      set up .venv and make a picture
 # make test      set up .venv and run the tests, but for networks of full width
-# make test-all  run every test; networks of full width need 12 GB of memory
+# make test-all  run every test: networks of full width, which need 12 GB of memory, and every pair of what is combined
 # make check     lint, formatting and types
 PYTHON ?= python3
 VENV := .venv
@@ -26,7 +26,7 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.run
 	$(PIP) -e '.[test,dev]'
 	@# Parts of them are read; their own requirements would bring torchvision and more.
-	$(PIP) --no-deps k-diffusion compel torchsde trampoline
+	$(PIP) --no-deps k-diffusion compel torchsde trampoline lycoris-lora einops toml
 	@touch $@
 
 demo: $(VENV)/.run

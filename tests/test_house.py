@@ -35,9 +35,9 @@ ORDER = {
         rules components preferences family families foreign infer blocks identify distilled source named load settings
         encoders single_file folder beside opening export blend
     """,
-    "library": "secrets kinds records lock describe scan verify fetch locate",
+    "library": "secrets about kinds records lock describe scan verify fetch locate",
     "adapters": """
-        names patches groups adapter truncated embeddings hypernetwork dose applied merged
+        names patches kinds groups adapter truncated embeddings hypernetwork dose applied merged
         collection describe bake written extract merge
     """,
     "world": "scene words textures layout sampling canvas captions sky styles things places render",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from darkroom.errors import InvalidRequest, nearest
-from darkroom.generation.checks import checked, setting
+from darkroom.generation.checks import a_truth, checked, setting
 
 if TYPE_CHECKING:
     import torch
@@ -27,12 +27,6 @@ def _some_names(name: str, given: object) -> tuple[str, ...]:
     if not isinstance(given, list | tuple) or not all(isinstance(each, str | Path) for each in given):
         raise InvalidRequest(f"{name} is {given!r}: give a list of names or paths")
     return tuple(map(str, given))
-
-
-def _a_truth(name: str, given: object) -> bool:
-    if given not in (True, False):
-        raise InvalidRequest(f"{name} is {given!r}: give True or False")
-    return bool(given)
 
 
 def _a_word(name: str, given: object) -> str:
@@ -69,7 +63,7 @@ class Loading:
         sign="WHAT",
     )
     zero_snr: bool | None = setting(
-        None, _a_truth, "whether the model's noise schedule ends in pure noise, if its file does not say"
+        None, a_truth, "whether the model's noise schedule ends in pure noise, if its file does not say"
     )
     refiner: str | Path | None = setting(
         None, _a_name, "a second model of Stable Diffusion XL, which makes the last steps", sign="PATH"
@@ -93,7 +87,7 @@ class Loading:
     )
     t5: bool = setting(
         True,
-        _a_truth,
+        a_truth,
         "whether Stable Diffusion 3 reads prompts with its largest text encoder, too (default: it does)",
     )
     device: str | torch.device | None = setting(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,33 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "ia3": lambda: peft.IA3Config(
         target_modules=r".*(to_k|to_v|ff\.net\.2|conv1)", feedforward_modules=r".*ff\.net\.2"
     ),
+    "oft": lambda: peft.OFTConfig(oft_block_size=4, target_modules=LINEAR),
+    "oft-shared": lambda: peft.OFTConfig(
+        oft_block_size=2, block_share=True, coft=True, eps=0.2, target_modules=LINEAR
+    ),
+    "oft-exact": lambda: peft.OFTConfig(oft_block_size=4, use_cayley_neumann=False, target_modules=LINEAR),
+    "boft": lambda: peft.BOFTConfig(
+        boft_block_size=4,
+        boft_n_butterfly_factor=3,
+        target_modules=r".*(attn1\.to_q|attn1\.to_out\.0|ff\.net\.2)",
+    ),
 }
+
+
+class BlockDiagonals:
+    """In place of PEFT's kernel for GPUs, without which it does butterflies of one turn only."""
+
+    @staticmethod
+    def apply(blocks: Tensor) -> Tensor:
+        return torch.stack([torch.block_diag(*each) for each in blocks])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def butterflies() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("peft.tuners.boft.layer.get_fbd_cuda", lambda: True)
+        patched.setattr("peft.tuners.boft.layer.FastBlockDiag", BlockDiagonals)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +92,9 @@ def peer(unet: UNet) -> UNet2DConditionModel:
 def randomised(model: nn.Module) -> None:
     generator = torch.Generator().manual_seed(3)
     for name, parameter in model.named_parameters():
-        if any(word in name for word in ("lora_", "hada_", "lokr_", "ia3_")):
+        if any(word in name for word in ("lora_", "hada_", "lokr_", "ia3_", "oft_")):
             noise = torch.randn(parameter.shape, generator=generator)
-            lengths = "magnitude" in name or "ia3" in name
+            lengths = any(word in name for word in ("magnitude", "ia3", "boft_s"))
             parameter.data = parameter.data * (1 + 0.2 * noise) if lengths else 0.1 * noise
 
 

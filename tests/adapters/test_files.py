@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 import darkroom
 from darkroom.adapters.adapter import Adapter, deltas, read_adapter
 from darkroom.errors import ModelError
+from darkroom.networks import UNet
 
 pytestmark = pytest.mark.peer
 Q, K, V, OUT = "to_q", "to_k", "to_v", "to_out.0"
@@ -149,7 +151,34 @@ SPELLINGS = [
     ("sdxl", "lora_unet_out_2", LORA, "unet.conv_out"),
     ("sdxl", "lora_unet_input_blocks_2_0_op", LORA, "unet.down_blocks.0.downsamplers.0.conv"),
     ("sdxl", "diffusion_model.middle_block.1.proj_in", LORA, "unet.mid_block.attentions.0.proj_in"),
+    # Kohya's OFT, OneTrainer's OMI names, LyCORIS's own wrapper, OpenCLIP's layers, bare PEFT.
+    ("sd1", f"oft_unet_{ATTENTION.replace('.', '_')}_attn1_to_q", LORA, f"unet.{ATTENTION}.attn1.to_q"),
+    ("sdxl", "unet.middle_block.1.proj_in", LORA, "unet.mid_block.attentions.0.proj_in"),
+    ("sdxl", f"clip_g.{TEXT}.mlp.fc1", LORA, f"text_encoder_2.{TEXT}.mlp.fc1"),
+    ("sd1", f"clip_l.{TEXT}.mlp.fc2", LORA, f"text_encoder.{TEXT}.mlp.fc2"),
+    ("sd1", f"lycoris_{TEXT.replace('.', '_')}_mlp_fc2", LORA, f"text_encoder.{TEXT}.mlp.fc2"),
+    ("sd2", "lora_te_model_transformer_resblocks_1_mlp_c_fc", LORA, f"text_encoder.{TEXT}.mlp.fc1"),
+    ("sd1", f"unet.base_model.model.{ATTENTION}.attn2.to_v", PEFT, f"unet.{ATTENTION}.attn2.to_v"),
+    ("sd1", f"unet.{ATTENTION}.attn2.to_v", (".lora_A", ".lora_B"), f"unet.{ATTENTION}.attn2.to_v"),
     # Stable Diffusion 3.
+    (
+        "sd3",
+        "lycoris_transformer_blocks_0_attn_to_k",
+        LORA,
+        "transformer.transformer_blocks.0.attn.to_k",
+    ),
+    (
+        "sd3",
+        "t5.encoder.block.0.layer.1.DenseReluDense.wi_0",
+        LORA,
+        "text_encoder_3.encoder.block.0.layer.1.DenseReluDense.wi_0",
+    ),
+    (
+        "sd35-medium",
+        "lora_unet_joint_blocks_0_x_block_attn2_proj",
+        LORA,
+        "transformer.transformer_blocks.0.attn2.to_out.0",
+    ),
     (
         "sd3",
         "transformer.transformer_blocks.1.attn.add_k_proj",
@@ -304,6 +333,76 @@ def test_ia3_of_lycoris(networks: Any, tmp_path: Path) -> None:
         torch.testing.assert_close(delta, weight * (factor[None] if on_input else factor[:, None]))
 
 
+def test_factors_that_were_stacked_on_one_side(networks: Any, tmp_path: Path) -> None:
+    down, up = noise(8, 64), noise(64, 4, seed=1)
+    delta, _ = formula(networks, tmp_path, LAYER, {"lora_down.weight": down, "lora_up.weight": up})
+    torch.testing.assert_close(delta, up @ (down[:4] + down[4:]))
+    down, up = noise(2, 64), noise(64, 4, seed=1)
+    delta, _ = formula(networks, tmp_path, LAYER, {"lora_down.weight": down, "lora_up.weight": up})
+    torch.testing.assert_close(delta, (up[:, :2] + up[:, 2:]) @ down)
+
+
+def test_what_is_added_beside_a_product(networks: Any, tmp_path: Path) -> None:
+    """A1111's `scale` and `bias`, and the few numbers of the rest that extraction by LyCORIS kept."""
+    down, up, rest = noise(4, 64), noise(64, 4, seed=1), noise(64, 64, seed=2)
+    parts = {"lora_down.weight": down, "lora_up.weight": up, "alpha": torch.tensor(1.0)}
+    delta, _ = formula(networks, tmp_path, LAYER, parts | {"scale": torch.tensor(0.5), "bias": rest})
+    torch.testing.assert_close(delta, 0.5 * up @ down + rest)
+    sparse = {
+        "bias_indices": torch.tensor([[0, 3], [2, 63]], dtype=torch.int16),
+        "bias_values": torch.tensor([1.5, -2.0]),
+        "bias_size": torch.tensor([64, 64], dtype=torch.int16),
+    }
+    delta, _ = formula(networks, tmp_path, LAYER, parts | sparse)
+    expected = up @ down / 4
+    expected[0, 2] += 1.5
+    expected[3, 63] -= 2
+    torch.testing.assert_close(delta, expected)
+
+
+def test_lengths_under_ai_toolkit_s_name(networks: Any, tmp_path: Path) -> None:
+    parts = {"lora_A.weight": noise(4, 64), "lora_B.weight": 0.1 * noise(64, 4, seed=1)}
+    lengths = noise(64, seed=2).abs()
+    delta, _ = formula(networks, tmp_path, LAYER, parts | {"magnitude": lengths})
+    expected, _ = formula(networks, tmp_path, LAYER, parts | {"lora_magnitude_vector": lengths})
+    assert torch.equal(delta, expected)
+
+
+def test_glora_under_its_old_names(networks: Any, tmp_path: Path) -> None:
+    """Before LyCORIS 2 the thin sides were the other way round; that its weights are square is told by their shapes."""
+    thin, wide = [noise(64, 4, seed=n) for n in (0, 1)], [noise(4, 64, seed=n) for n in (2, 3)]
+    today = dict(zip(("a1.weight", "b1.weight"), thin, strict=True)) | dict(
+        zip(("a2.weight", "b2.weight"), wide, strict=True)
+    )
+    old = dict(zip(("a2.weight", "b2.weight"), thin, strict=True)) | dict(
+        zip(("a1.weight", "b1.weight"), wide, strict=True)
+    )
+    delta, weight = formula(networks, tmp_path, LAYER, today | {"alpha": torch.tensor(2.0)})
+    expected = 0.5 * (thin[1] @ wide[1] + weight @ thin[0] @ wide[0])
+    torch.testing.assert_close(delta, expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(formula(networks, tmp_path, LAYER, old | {"alpha": torch.tensor(2.0)})[0], delta)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_oft_of_onetrainer(networks: Any, scaled: bool, tmp_path: Path) -> None:
+    """Its convolutions are turned the other way round than its linear layers."""
+    block = 8
+    rows, columns = torch.triu_indices(block, block, 1)
+    marked = {"oft_R.scaled_oft": torch.tensor(True)} if scaled else {}
+    for layer, inputs in ((LAYER, 64), (CONV, 32 * 9)):
+        given = 0.1 * noise(inputs // block, len(rows))
+        skew = torch.zeros(len(given), block, block)
+        skew[:, rows, columns] = given / (2 * 7**0.5 if scaled else 1)
+        skew = skew - skew.mT
+        turns = torch.eye(block) + 2 * (skew + skew @ skew + skew @ skew @ skew) + skew @ skew @ skew @ skew
+        whole = torch.block_diag(*turns)
+        delta, weight = formula(networks, tmp_path, layer, {"oft_R.weight": given} | marked)
+        flat = weight.flatten(1)
+        turned = flat @ (whole if layer == CONV else whole.T)
+        torch.testing.assert_close((weight + delta).flatten(1), turned, atol=1e-5, rtol=1e-4)
+        assert float(delta.abs().max()) > 1e-3
+
+
 def test_what_diffusers_says_of_it(networks: Any, tmp_path: Path) -> None:
     """Alpha, ranks and rs-LoRA from a file's metadata."""
     own = networks("sd1")
@@ -347,8 +446,70 @@ def test_refusals(networks: Any, tmp_path: Path) -> None:
         (good | {"something.else": down}, r"something\.else: the key is of no kind that is known"),
         ({f"{KEY}.lora_down.weight": down * float("nan"), f"{KEY}.lora_up.weight": up}, "damaged"),
         (good | {f"{KEY}.oft_diag": down}, "cannot be read|no kind that is known"),
+        (good | {f"{KEY}.rescale": noise(64)}, "its rescale are of no kind that is known"),
+        ({f"{KEY}.oft_R.weight": noise(8, 27)}, r"not \(k, b \(b - 1\) / 2\)"),
+        ({f"{KEY}.oft_R.weight": noise(8, 10)}, r"8 blocks of 5 for a weight of \(64, 64\)"),
+        ({f"{KEY}.oft_blocks": noise(2, 7, 7)}, r"2 blocks of 7 for a weight"),
+        ({f"{KEY}.oft_blocks": noise(64, 64)}, r"not \(k, b, b\)"),
+        (
+            {f"{KEY}.boft_R": noise(9, 8, 8, 8), f"{KEY}.boft_s": noise(64, 1)},
+            "turn 5 of blocks of 8 for 64 rows",
+        ),
+        ({f"{KEY}.a1.weight": noise(64, 2)}, "has a a1, but no a2"),
+        (
+            {f"{KEY}.q_layer.weight": down, f"{KEY}.p_layer.weight": up, f"{KEY}.lambda_layer": noise(2)},
+            "T-LoRA",
+        ),
+        ({"lora_controlnet": noise(1), "input_blocks.1.1.proj_in.up": up}, "is a ControlNet, no adapter"),
+        ({"lllite_unet_input_blocks_4_1.conditioning1.0.weight": up}, "is a ControlNet, no adapter"),
     ):
         refused(networks, tmp_path, "sd1", tensors, match)
+
+
+def test_another_kind_of_peft_s_is_refused(networks: Any, tmp_path: Path) -> None:
+    save_file({"base_model.model.mid_block.vera_lambda_b": noise(4)}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "VERA"}))
+    with pytest.raises(ModelError, match="is an adapter of PEFT's kind VERA"):
+        read_adapter(tmp_path, networks("sd1"), "it")
+
+
+def test_what_fits_of_one_that_does_not(networks: Any, tmp_path: Path) -> None:
+    own, down, up = networks("sd1"), noise(2, 64), noise(64, 2)
+    tensors = {f"{KEY}{end}{part}": t for end in ("", "2") for part, t in zip(LORA, (down, up), strict=True)}
+    read_only = tmp_path / "it.safetensors"
+    refused(networks, tmp_path, "sd1", tensors, "1 of its 2 layers are none")
+    adapter = read_adapter(read_only, own, "it", partial=True)
+    assert list(found(adapter, own)) == [LAYER]
+    (note,) = adapter.notes
+    assert note.startswith("it is used in part: 1 of its 2 layers are none of this model's")
+    assert f"{KEY}2" in note
+    save_file({f"{KEY}2{part}": t for part, t in zip(LORA, (down, up), strict=True)}, read_only)
+    with pytest.raises(ModelError, match="1 of its 1 layers are none"):
+        read_adapter(read_only, own, "it", partial=True)
+
+
+@pytest.mark.parametrize("kind", ["lora", "diff", "dora"])
+def test_a_wider_first_layer(networks: Any, kind: str, tmp_path: Path) -> None:
+    """Models for inpainting are told a mask and a picture besides: what is for the latent stays for the latent."""
+    own = dict(networks("sd1"))
+    config = dataclasses.replace(own["unet"].config, in_channels=9)
+    own["unet"] = UNet(config)
+    down, up = noise(2, 4, 3, 3), noise(32, 2, 1, 1, seed=1)
+    product = (up.flatten(1) @ down.flatten(1)).reshape(32, 4, 3, 3)
+    parts = {"diff": product} if kind == "diff" else {"lora_down.weight": down, "lora_up.weight": up}
+    if kind == "dora":
+        parts["dora_scale"] = noise(32, 1, 1, 1).abs()
+    adapter = read(tmp_path, {f"lora_unet_conv_in.{part}": tensor for part, tensor in parts.items()}, own)
+    delta = found(adapter, own)["unet.conv_in"]
+    assert delta.shape == (32, 9, 3, 3)
+    assert not bool(delta[:, 4:].any())
+    if kind == "dora":
+        weight = own["unet"].conv_in.weight[:, :4]
+        changed = weight + product
+        lengths = changed.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+        torch.testing.assert_close(weight + delta[:, :4], changed * parts["dora_scale"] / lengths)
+    else:
+        torch.testing.assert_close(delta[:, :4], product)
 
 
 def test_another_family_is_named(networks: Any, tmp_path: Path) -> None:

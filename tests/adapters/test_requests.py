@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import darkroom
 from darkroom.cli import main
@@ -173,6 +173,47 @@ def test_named_by_its_path_in_a_prompt(
     )
 
 
+def test_what_fits_of_one_that_does_not(
+    model: Model, toy_folder: Path, lora: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """By setting, by tag, in the weights; the picture says what is not used, and is made again."""
+    more = {
+        "lora_unet_nowhere.lora_down.weight": torch.ones(2, 8),
+        "lora_unet_nowhere.lora_up.weight": torch.ones(8, 2),
+    }
+    save_file({**load_file(lora), **more}, tmp_path / "more.safetensors")
+    monkeypatch.chdir(tmp_path)
+    expected = pixels(model, adapters=[f"{lora}:0.5"])
+    with pytest.raises(ModelError, match="1 of its 19 layers are none of this model's"):
+        make(model, adapters=["more.safetensors:0.5"])
+    for prompt, settings in (
+        ("a red boat", {"adapters": ["more.safetensors:0.5"], "lora_partial": True}),
+        ("a red boat", {"adapters": ["more.safetensors:0.5:partial"]}),
+        ("a red boat<lora:./more.safetensors:0.5:partial>", {}),
+        ("a red boat<lora:./more.safetensors:0.5>", {"lora_partial": True}),
+    ):
+        picture = make(model, prompt, **settings)
+        np.testing.assert_array_equal(np.asarray(picture.image), expected)
+        assert "more is used in part: 1 of its 19 layers" in " ".join(picture.metadata["notes"])
+    size = ["--size", "32", "--steps", "2", "--seed", "3", "--output", "out/it.png"]
+    words = [
+        "generate",
+        "a red boat",
+        "--model",
+        str(toy_folder),
+        "--adapter",
+        "more.safetensors",
+        "--lora-partial",
+    ]
+    assert main([*words, *size]) == 0
+    assert "more is used in part" in capsys.readouterr().err
+    assert main(["again", "out/it.png"]) == 0
+    words = ["lora", "bake", str(toy_folder), "more.safetensors", "--output", "baked"]
+    assert main(words) == 1
+    assert main([*words[:3], "more.safetensors:partial", *words[4:]]) == 0
+    assert "more is used in part" in capsys.readouterr().err
+
+
 def test_what_is_refused(model: Model, lora: Path, tmp_path: Path) -> None:
     for settings, error, match in (
         ({"adapters": ["nobody"]}, ModelError, "there is no lora 'nobody'"),
@@ -240,8 +281,6 @@ def test_the_library_s_embeddings(model: Model, tmp_path: Path) -> None:
 
 
 def test_an_embedding_that_came_with_a_lora(model: Model, lora: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     vectors = word(tmp_path / "it.pt")
     bundled = {f"bundle_emb.inky.string_to_param.{'*'}": vectors}
     save_file({**load_file(lora), **bundled}, tmp_path / "ink.safetensors")

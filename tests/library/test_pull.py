@@ -16,6 +16,7 @@ from tests.library.services import COMMIT, serving
 
 import darkroom
 from darkroom.errors import InvalidRequest, ModelError
+from darkroom.library.about import About, about
 from darkroom.library.fetch import download, hub, remote
 from darkroom.library.fetch.origin import Address, Civitai, Hub, parse
 from darkroom.library.fetch.pull import pull, pull_locked, remove
@@ -357,8 +358,11 @@ def test_without_the_library_of_the_hub_it_is_said_how_to_get_it(service, monkey
 def test_a_model_of_civitai(service, sd1):
     pickled = io.BytesIO()
     torch.save({"state_dict": {}}, pickled)
-    service.add_civitai(12, 34, "Dream / Shaper", {"d.ckpt": pickled.getvalue(), "../../d.safetensors": sd1})
+    said = {"trainedWords": ["dreamy"], "baseModel": "SD 1.5"}
+    files = {"d.ckpt": pickled.getvalue(), "../../d.safetensors": sd1}
+    service.add_civitai(12, 34, "Dream / Shaper", files, **said)
     recorded = pull("civitai:12")
+    assert about(recorded.version.path) == About("Dream / Shaper", "SD 1.5", ("dreamy",))
     assert recorded.entry.name == "Dream - Shaper"
     assert recorded.version.origin == "civitai:12@34"
     assert recorded.version.path == home() / f"models/model/Dream - Shaper/{blobs()[0][:10]}/d.safetensors"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darkroom.adapters.groups import Contents, Layered, read_contents
+from darkroom.adapters.groups import Contents, read_contents
 from darkroom.adapters.names import Place, places, prefixed, spelt
-from darkroom.adapters.patches import Patch, Scaled, converted, outline
+from darkroom.adapters.patches import Layered, Narrow, Patch, Scaled, converted, outline
 from darkroom.checkpoint.encoders import SD2_LAYER
 from darkroom.errors import ModelError
-from darkroom.networks import CLIPText
+from darkroom.networks import CLIPText, UNet
 from darkroom.networks.roles import Role
 from darkroom.weights.hashes import sha256_of
 
@@ -62,16 +62,20 @@ class Fit:
 
 
 def read_adapter(
-    path: Path, networks: Mapping[Role, nn.Module], model: str, name: str | None = None
+    path: Path,
+    networks: Mapping[Role, nn.Module],
+    model: str,
+    name: str | None = None,
+    partial: bool = False,
 ) -> Adapter:
     """The adapter in a file, or in a folder of PEFT's, for a model of these networks, by their roles, called `model`.
 
-    Nothing is left out in silence. Raises ModelError where the file cannot be read, and where layers of it are not the
-    model's: which, why, and what the file is for.
+    Nothing is left out in silence, and what does not fit only where `partial` asks for what does. Raises ModelError
+    where the file cannot be read, and where layers of it are not the model's: which, why, and what the file is for.
     """
     contents = read_contents(path)
     fit = fitted(contents, networks)
-    if not fit.whole:
+    if not fit.whole and not (partial and fit.patches):
         raise ModelError(f"{path} does not fit {model}: {mismatch(contents, fit)}")
     if not fit.patches and not contents.embeddings:
         raise ModelError(f"{path} holds no LoRA and nothing of the kind: it is another sort of file")
@@ -79,6 +83,8 @@ def read_adapter(
         f"{name or path.stem}: {count} layers are not used: {why}"
         for why, count in Counter(fit.unused.values()).items()
     ]
+    if not fit.whole:
+        notes.append(f"{name or path.stem} is used in part: {mismatch(contents, fit)}")
     return Adapter(
         name or path.stem, sha256_of(contents.files), fit.patches, contents.embeddings, tuple(notes)
     )
@@ -93,8 +99,8 @@ def fitted(contents: Contents, networks: Mapping[Role, nn.Module]) -> Fit:
     fit = Fit({}, [], {}, dict.fromkeys(contents.unknown, "the key is of no kind that is known"), {})
     for key, group in contents.groups.items():
         part, rest = prefixed(key)
-        place = _place(tables, part, rest)
-        if place is None:
+        possible = list(_places(tables, part, rest))
+        if not possible:
             if why := _dispensable(part, rest, networks):
                 fit.unused[key] = why
             else:
@@ -102,27 +108,29 @@ def fitted(contents: Contents, networks: Mapping[Role, nn.Module]) -> Fit:
             continue
         try:
             layered = contents.patches(group)
-        except ValueError as error:
-            fit.broken[key] = str(error)
-            continue
-        try:
-            layered = _checked(layered, networks[place.role], place)
         except (ValueError, RuntimeError) as error:
-            fit.misshapen[key] = str(error).splitlines()[0]
+            fit.broken[key] = str(error).splitlines()[0]
             continue
-        own = fit.patches.setdefault(place.role, {})
-        if place in own:
-            fit.broken[key] = "the file has this layer under another name as well"
-        own[place] = layered
+        for place in possible:
+            try:
+                fitting = _checked(layered, networks[place.role], place)
+            except (ValueError, RuntimeError) as error:
+                fit.misshapen.setdefault(key, str(error).splitlines()[0])
+                continue
+            fit.misshapen.pop(key, None)
+            own = fit.patches.setdefault(place.role, {})
+            if place in own:
+                fit.broken[key] = "the file has this layer under another name as well"
+            own[place] = fitting
+            break
     return fit
 
 
-def _place(tables: Mapping[str, Mapping[str, Place]], part: str, rest: str) -> Place | None:
-    """Where a key belongs; one without a prefix to the first network that has such a layer."""
+def _places(tables: Mapping[str, Mapping[str, Place]], part: str, rest: str) -> Iterator[Place]:
+    """Where a key may belong: to the network that its prefix says, else to any that has such a layer."""
     for name, table in tables.items():
         if part in ("", name) and (place := table.get(spelt(rest))):
-            return place
-    return None
+            yield place
 
 
 def _dispensable(part: str, rest: str, networks: Mapping[Role, nn.Module]) -> str | None:
@@ -148,8 +156,23 @@ def _checked(layered: Layered, network: nn.Module, place: Place) -> Layered:
             continue
         if own is None:
             raise ValueError("the model's layer has no bias")
-        outline(patch).delta(torch.empty_like(own, device="meta"))
+        bare, empty = outline(patch), torch.empty_like(own, device="meta")
+        try:
+            bare.delta(empty)
+        except (ValueError, RuntimeError):
+            channels = _latent_channels(network, place)
+            if patch is not layered.weight or channels is None or own.shape[1] <= channels:
+                raise
+            # Made for the ordinary model, used in one that is told more: for inpainting, of depths, of a picture.
+            narrow = Narrow(patch, channels)
+            outline(narrow).delta(empty)
+            layered = layered._replace(weight=narrow)
     return layered
+
+
+def _latent_channels(network: nn.Module, place: Place) -> int | None:
+    """How many channels a latent has that a U-Net's first layer reads; None for another layer."""
+    return network.config.out_channels if isinstance(network, UNet) and place.layers == ("conv_in",) else None
 
 
 def _parameter(network: nn.Module, place: Place, leaf: str) -> Tensor | None:

@@ -45,8 +45,8 @@ class Collection:
             if isinstance(network, CLIPText)
         }
         self._lock = threading.Lock()
-        self._adapters: OrderedDict[Stamp, Adapter] = OrderedDict()
-        self._read: dict[Stamp, Embedding] = {}
+        self._adapters: OrderedDict[tuple[Stamp, bool], Adapter] = OrderedDict()
+        self._words: dict[Stamp, Embedding] = {}
 
     def adapters(self, tags: Iterable[Tag]) -> dict[Tag, Adapter]:
         """What each tag names. Raises ModelError where there is none of that name, or it does not fit the model."""
@@ -55,20 +55,24 @@ class Collection:
     def adapter(self, tag: Tag) -> Adapter:
         """What a tag names: in the library, where it is of the tag's kind, or at a path. Raises ModelError."""
         path = locate(tag.name, kind=_KINDS[tag.kind])
-        stamp = _stamp(path)
+        key = _stamp(path), tag.partial
         with self._lock:
-            if stamp not in self._adapters:
-                read = read_hypernetwork if _is_hypernetwork(path) else read_adapter
+            if key not in self._adapters:
                 try:
-                    self._adapters[stamp] = read(path, self._networks, self._model)
+                    self._adapters[key] = self._read_adapter(path, tag.partial)
                 except ModelError:
                     if what := _what_else(path):
                         raise ModelError(f"{path} is no adapter but {what}") from None
                     raise
                 while len(self._adapters) > _MOST:
                     self._adapters.popitem(last=False)
-            self._adapters.move_to_end(stamp)
-            return self._adapters[stamp]
+            self._adapters.move_to_end(key)
+            return self._adapters[key]
+
+    def _read_adapter(self, path: Path, partial: bool) -> Adapter:
+        if _is_hypernetwork(path):
+            return read_hypernetwork(path, self._networks, self._model)
+        return read_adapter(path, self._networks, self._model, partial=partial)
 
     def forget(self) -> None:
         """Forget what was computed from the model's weights: they have changed."""
@@ -113,10 +117,10 @@ class Collection:
 
     def _embedding(self, path: Path) -> Embedding:
         stamp = _stamp(path)
-        if stamp not in self._read:
+        if stamp not in self._words:
             arrays = for_encoders(read_embedding(path), self._widths, str(path), self._model)
-            self._read[stamp] = Embedding(arrays, sha256(path))
-        return self._read[stamp]
+            self._words[stamp] = Embedding(arrays, sha256(path))
+        return self._words[stamp]
 
 
 def _what_else(path: Path) -> str:

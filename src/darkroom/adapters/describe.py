@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,26 +13,41 @@ from torch import nn
 from darkroom.adapters.adapter import Adapter, family_of_adapter, fitted, mismatch
 from darkroom.adapters.groups import Contents, read_contents
 from darkroom.adapters.names import prefixed
-from darkroom.adapters.patches import Decomposed, Hadamard, Kronecker, LowRank, Patch
+from darkroom.adapters.patches import (
+    Both,
+    Decomposed,
+    General,
+    Hadamard,
+    Kronecker,
+    LowRank,
+    Narrow,
+    Order,
+    Patch,
+    Rotated,
+)
+from darkroom.library.about import About, about
 from darkroom.networks.roles import Role
 from darkroom.weights.dtypes import dtype_name
 from darkroom.weights.hashes import autov3, sha256_of
 
-_MOST_WORDS = 12
 _KINDS = {
     "LowRank": "LoRA",
     "Hadamard": "LoHa",
     "Kronecker": "LoKr",
     "Scaled": "(IA)3",
     "Difference": "difference",
+    "General": "GLoRA",
 }
+_RULES = {
+    "DoRA": "what is added at strength 1 times the strength, as A1111 and ComfyUI have it: LyCORIS weighs the lengths, "
+    "PEFT the low-rank part",
+    "BOFT": "what is added at strength 1 times the strength, as PEFT merges it: LyCORIS weighs every turn",
+}
+"""What strengths other than 1 do, where programs disagree, by kind."""
 _SAID = {
-    "modelspec.title": "title",
     "modelspec.author": "author",
-    "modelspec.trigger_phrase": "trigger",
     "ss_output_name": "name",
     "ss_sd_model_name": "trained on",
-    "ss_base_model_version": "base",
     "ss_resolution": "resolution",
     "ss_num_train_images": "pictures",
     "ss_steps": "steps",
@@ -46,8 +60,9 @@ _SAID = {
 
 @dataclass(frozen=True)
 class AdapterDescription:
-    """What a file holds: layers by network, kinds of patches, ranks (smallest, largest), precision; `words` it was
-    trained with, most frequent first; `fit` says in words how it fits a model, None where it was asked of none."""
+    """What a file holds: layers by network, kinds of patches, ranks (smallest, largest), precision; `about` is what its
+    author and other programs say of it, `said` what its trainer does; `fit` says in words how it fits a model, None
+    where it was asked of none; `rules` what strengths other than 1 do, where programs disagree, by kind."""
 
     path: str
     size: int
@@ -57,18 +72,19 @@ class AdapterDescription:
     ranks: tuple[int, int] | None
     precisions: tuple[str, ...]
     embeddings: tuple[str, ...]
+    about: About
     said: Mapping[str, str]
-    words: tuple[str, ...]
     sha256: str
     autov3: str | None
     unknown: tuple[str, ...] = ()
     fit: str | None = None
     fits: bool | None = None
     unused: Mapping[str, int] = field(default_factory=dict)
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "about": self.about.to_dict()}
 
 
 def describe_adapter(
@@ -98,14 +114,15 @@ def describe_adapter(
         ranks,
         tuple(sorted({dtype_name(tensor.dtype) for tensor in tensors})),
         tuple(contents.embeddings),
+        about(contents.files[0], contents.metadata),
         {name: contents.metadata[key] for key, name in _SAID.items() if contents.metadata.get(key)},
-        _words(contents.metadata),
         sha256_of(contents.files),
         autov3(contents.files[0]),
         contents.unknown,
         fit,
         fits,
         unused,
+        {name: rule for name, rule in _RULES.items() if any(kind.startswith(name) for kind in kinds)},
     )
 
 
@@ -138,17 +155,28 @@ def _patches(contents: Contents) -> list[Patch]:
 
 
 def _kind(patch: Patch) -> str:
-    if isinstance(patch, Decomposed):
-        return f"DoRA ({_kind(patch.inner)})"
-    if isinstance(patch, LowRank) and patch.up.ndim > 2:
-        return "LoCon"
+    match patch:
+        case Decomposed():
+            return f"DoRA ({_kind(patch.inner)})"
+        case Both():
+            return _kind(patch.first)
+        case Narrow():
+            return _kind(patch.inner)
+        case LowRank() if patch.up.ndim > 2:
+            return "LoCon"
+        case Rotated():
+            return "BOFT" if patch.order is not Order.PLAIN else "OFT"
     return _KINDS.get(type(patch).__name__, type(patch).__name__)
 
 
 def _rank(patch: Patch) -> int | None:
     match patch:
-        case Decomposed():
+        case Decomposed() | Narrow():
             return _rank(patch.inner)
+        case Both():
+            return _rank(patch.first)
+        case General():
+            return patch.added.rank
         case LowRank():
             return patch.rank
         case Hadamard():
@@ -156,15 +184,3 @@ def _rank(patch: Patch) -> int | None:
         case Kronecker() if len(patch.w2) > 1:
             return int(patch.w2[1].shape[0])
     return None
-
-
-def _words(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """The tags of the pictures that it was trained on, by how often they were there (kohya's `ss_tag_frequency`)."""
-    try:
-        folders = json.loads(metadata.get("ss_tag_frequency", "{}"))
-        counts: Counter[str] = Counter()
-        for tags in folders.values():
-            counts.update({tag.strip(): int(count) for tag, count in tags.items()})
-    except (ValueError, AttributeError, TypeError):
-        return ()
-    return tuple(tag for tag, _ in counts.most_common(_MOST_WORDS) if tag)

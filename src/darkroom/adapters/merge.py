@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.adapters.adapter import deltas, fitted, mismatch
-from darkroom.adapters.groups import Contents, Layered, read_contents
+from darkroom.adapters.groups import Contents, read_contents
 from darkroom.adapters.names import Place, prefixed, spelt
-from darkroom.adapters.patches import Difference, LowRank, Patch
+from darkroom.adapters.patches import Difference, Layered, LowRank, Patch
 from darkroom.adapters.truncated import Size, truncated_product
 from darkroom.adapters.written import Progress, Written, prefix_of
 from darkroom.checkpoint.rules import SAME, SPLIT, SWAP
@@ -97,7 +97,7 @@ def _in_networks(shares: Sequence[Share], networks: Mapping[Role, nn.Module]) ->
     for share in shares:
         contents = share.contents
         fit = fitted(contents, networks)
-        if not fit.whole:
+        if not fit.whole and not share.tag.partial:
             raise ModelError(f"{share.path} does not fit the model: {mismatch(contents, fit)}")
         for role, by_place in fit.patches.items():
             for place, layered in by_place.items():
@@ -145,8 +145,9 @@ def _by_spelling(shares: Sequence[Share]) -> Terms:
                 raise InvalidRequest(
                     f"{share.path} is no plain LoRA ({type(layered.weight).__name__}): say for which model (`model=`)"
                 )
-            strength = share.tag.strength_in(text=part not in ("", "denoiser"))
-            terms.setdefault((part or "denoiser", spelt(rest)), []).append((layered, strength))
+            role = part or (Role.TEXT_ENCODER if rest.startswith("text_model") else "denoiser")
+            strength = share.tag.strength_in(text=role != "denoiser")
+            terms.setdefault((role, spelt(rest)), []).append((layered, strength))
     return terms
 
 

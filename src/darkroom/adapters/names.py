@@ -33,7 +33,7 @@ PREFIXES: Mapping[str, tuple[str, ...]] = {
     "denoiser": (
         "lora_unet_",
         "lora_transformer_",
-        "lycoris_",
+        "oft_unet_",
         "unet.",
         "transformer.",
         "model.diffusion_model.",
@@ -48,6 +48,7 @@ PREFIXES: Mapping[str, tuple[str, ...]] = {
         "clip_l.",
         "cond_stage_model.transformer.",
         "cond_stage_model.model.",
+        "lora_te_model_",
         "conditioner.embedders.0.transformer.",
     ),
     Role.TEXT_ENCODER_2: (
@@ -61,18 +62,20 @@ PREFIXES: Mapping[str, tuple[str, ...]] = {
 }
 """What stands before a layer's name, by network; "denoiser" is the U-Net or the MMDiT."""
 
+_ANY = "lycoris_"
+"""What LyCORIS's own wrapper puts before the layers of whatever network it was given."""
+_PEFT = "base_model.model."
+"""What PEFT puts before everything, with or without another prefix on either side."""
+
 
 def prefixed(key: str) -> tuple[str, str]:
-    """The network that a key's prefix says, "" where it has none, and the rest of the key.
-
-    PEFT puts `base_model.model.` before everything, with or without another prefix behind it.
-    """
-    key = key.removeprefix("base_model.model.")
+    """The network that a key's prefix says, "" where it says none, and the rest of the key."""
+    key = key.removeprefix(_PEFT)
     for role, prefixes in PREFIXES.items():
-        for prefix in prefixes:
+        for prefix in sorted(prefixes, key=len, reverse=True):
             if key.startswith(prefix):
-                return role, key.removeprefix(prefix)
-    return "", key
+                return role, key.removeprefix(prefix).removeprefix(_PEFT)
+    return "", key.removeprefix(_ANY)
 
 
 def spelt(layer: str) -> str:

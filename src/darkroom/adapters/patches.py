@@ -10,20 +10,31 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, cast
+from enum import Enum
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
 
 class Patch(Protocol):
-    """A change of one weight; `reads` tells whether it depends on the weight's numbers."""
+    """A change of one weight."""
 
-    reads: ClassVar[bool]
+    @property
+    def reads(self) -> bool:
+        """Whether it depends on the weight's numbers."""
+        ...
 
     def delta(self, weight: Tensor) -> Tensor:
         """What is added to the weight, float32, of its shape. Raises ValueError where the shapes do not fit."""
         ...
+
+
+class Layered(NamedTuple):
+    """What happens to a layer's weight and to its bias."""
+
+    weight: Patch | None = None
+    bias: Patch | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +91,109 @@ class Kronecker:
         w1, w2 = _product(self.w1), _product(self.w2)
         w1 = w1.reshape(*w1.shape, *(1,) * (w2.ndim - w1.ndim))
         return _shaped(torch.kron(w1, w2.contiguous()) * self.scale, weight)
+
+
+@dataclass(frozen=True, eq=False)
+class General:
+    """GLoRA (Chavan et al. 2023, arXiv 2306.07967): W a1 a2 times `scale`, and `added`; a1 is (in, r), a2 (r, in), of a
+    convolution for its channels."""
+
+    reads: ClassVar[bool] = True
+    a1: Tensor
+    a2: Tensor
+    added: LowRank
+    scale: float = 1.0
+
+    def delta(self, weight: Tensor) -> Tensor:
+        inputs = self.a1.float().flatten(1) @ self.a2.float().flatten(1)
+        own = torch.einsum("oi...,ij->oj...", weight.float(), inputs)
+        return _shaped(_times(own, self.scale), weight) + self.added.delta(weight)
+
+
+class Order(Enum):
+    """How the rows of a weight are put in order before each of the turns of a butterfly, and back behind it."""
+
+    PLAIN = "as they are"
+    PAIRED = "LyCORIS: row by row of two halves, which are blocks' halves, then twice as long each time"
+    HALVED = "PEFT: half a block by half a block, those of odd numbers behind those of even ones"
+
+    def of(self, turn: int, rows: int, block: int, device: torch.device) -> Tensor | None:
+        """The numbers of the rows in order; None where they stay as they are."""
+        if self is Order.PLAIN:
+            return None
+        half, times = block // 2, 2**turn
+        shape = (2, half * times) if self is Order.PAIRED else (2, times, half)
+        if block % 2 or rows % (block * times):
+            raise ValueError(f"turn {turn + 1} of blocks of {block} for {rows} rows")
+        return torch.arange(rows, device=device).reshape(-1, *shape).transpose(1, 2).flatten()
+
+
+@dataclass(frozen=True, eq=False)
+class Rotated:
+    """OFT (Qiu et al. 2023, arXiv 2306.07280) and BOFT (Liu et al. 2023, arXiv 2311.06243): a weight's outputs, or its
+    inputs, turned block by block.
+
+    `turns` (m, k, b, b) are the blocks' rotations, m times over, each time with the rows in another `order`; where k is
+    1 all blocks have it. `lengths` has a factor for each output. `back`: convolutions are turned the other way round.
+    """
+
+    reads: ClassVar[bool] = True
+    turns: Tensor
+    lengths: Tensor | None = None
+    on_input: bool = False
+    order: Order = Order.PLAIN
+    back: bool = False
+
+    def delta(self, weight: Tensor) -> Tensor:
+        own = weight.float()
+        rows = own.flatten(1).T if self.on_input else own.flatten(1)
+        count, block = self.turns.shape[1:3]
+        if len(rows) % block or count not in (1, len(rows) // block):
+            raise ValueError(f"{count} blocks of {block} for a weight of {tuple(weight.shape)}")
+        turns = self.turns.float()
+        if self.back and weight.ndim > 2:
+            turns = turns.mT
+        for number, blocks in enumerate(turns):
+            order = self.order.of(number, len(rows), block, weight.device)
+            rows = rows if order is None else rows[order]
+            rows = torch.matmul(blocks, rows.reshape(-1, block, rows.shape[1])).reshape(rows.shape)
+            rows = rows if order is None else rows[order.argsort()]
+        turned = (rows.T if self.on_input else rows).reshape(weight.shape)
+        if self.lengths is not None:
+            turned = turned * _along(self.lengths, weight, 0)
+        return turned - own
+
+
+@dataclass(frozen=True, eq=False)
+class Both:
+    """One change and another."""
+
+    first: Patch
+    second: Patch
+
+    @property
+    def reads(self) -> bool:
+        return self.first.reads or self.second.reads
+
+    def delta(self, weight: Tensor) -> Tensor:
+        return self.first.delta(weight) + self.second.delta(weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Narrow:
+    """A change of a convolution's first `channels` inputs: of one that has more, as those for inpainting have."""
+
+    inner: Patch
+    channels: int
+
+    @property
+    def reads(self) -> bool:
+        return self.inner.reads
+
+    def delta(self, weight: Tensor) -> Tensor:
+        added = torch.zeros_like(weight, dtype=torch.float32)
+        added[:, : self.channels] = self.inner.delta(weight[:, : self.channels])
+        return added
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,12 @@ from darkroom.errors import UnsupportedModel
 
 # A ControlNet may hold a whole U-Net besides, so that names are asked before networks.
 BESIDE: Mapping[str, str] = {
-    "controlnet": r"control_model\.|controlnet_|.*\b(input_hint_block|lora_controlnet)\b",
+    "controlnet": r"control_model\.|controlnet_|lllite_|.*\b(input_hint_block|lora_controlnet)\b",
     "t2i-adapter": r"(adapter\.)?body\.\d+\.(in_conv|block1|resnets)\.",
     "ip-adapter": r"(image_proj|ip_adapter)\.",
-    "lora": r"(lora|lycoris)_(unet|te\d?|transformer|prior)_"
-    r"|.*(?:\b|_)(lora_(down|up|A|B|mid)|lora\.(down|up)|hada_w1_a|lokr_w[12]|oft_(blocks|diag|R)|dora_scale|ia3_l)\b",
+    "lora": r"(lora|oft)_(unet|te\d?|transformer|prior)_|lycoris_|bundle_emb\."
+    r"|.*(?:\b|_)(lora_(down|up|A|B|mid)|lora\.(down|up)|hada_w1_a|lokr_w[12]|b?oft_(blocks|diag|R)|dora_scale|ia3_l)\b"
+    r"|.*\.(b[12]\.weight|diff|w_norm|on_input)$",
     "embedding": r"(emb_params|string_to_param\..+|clip_[gl]|<[^>]+>)$",
     "hypernetwork": r"\d+\.[kv]\.linear\.?\d+\.(weight|bias)$",
     "upscaler": r".*\b(rdb1\.conv1|RDB1\.conv1|residual_group\.blocks)\b|model\.1\.sub\.0\.",

@@ -128,12 +128,17 @@ def run(args: argparse.Namespace) -> int:
     requests = [one.request for one in asked]
     paths: list[Path] = []
     grid: list[Picture] = []  # Kept for the sheet alone: memory is not to grow with the count.
+    noted: set[str] = set()
     try:
         for picture in _developed(model, requests, args.quiet):
             paths.append(files.save(picture, len(paths), model.name))
             told = {"path": str(paths[-1]), "seed": picture.seed, "metadata": picture.metadata}
             with tqdm.external_write_mode():
                 print(as_json(told) if args.json else paths[-1], flush=True)
+                for note in () if args.quiet else picture.metadata.get("notes", ()):
+                    if note not in noted:
+                        aside("note", note)
+                        noted.add(note)
             if saving.grid:
                 grid.append(picture)
     except (KeyboardInterrupt, DarkroomError) as error:

@@ -32,6 +32,7 @@ A LoRA is named by its file, or by its name in the library, with how much of it 
   detail:0.8:te=0.2         0.8 in the denoising network, 0.2 in the text encoders
   detail:start=0.2:stop=0.7 on the steps from 20% to 70% of the way (in requests and prompts)
   detail:lbw=OUTALL         by block: a preset's name, or numbers with commas between
+  detail:0.8:partial        what fits the model of one that does not fit it whole
 
 In a prompt it stands in angle brackets: "a red boat <lora:detail:0.8>". So do hypernetworks: <hypernet:oil:0.5>.
 """
@@ -163,10 +164,11 @@ def as_text(found: AdapterDescription) -> str:
         low, high = found.ranks
         rows.append(("rank", str(high) if low == high else f"{low} to {high}"))
     rows += [("embeddings", ", ".join(found.embeddings))] if found.embeddings else []
+    rows += found.about.rows()
     rows += [(name, " ".join(value.split())[:200]) for name, value in found.said.items()]
-    rows += [("tags", ", ".join(found.words))] if found.words else []
     rows += [("not known", ", ".join(found.unknown[:5]))] if found.unknown else []
     rows += [("fit", found.fit)] if found.fit else []
+    rows += [("strength", f"{kind}: {rule}") for kind, rule in found.rules.items()]
     rows += [("not used", f"{count} layers: {why}") for why, count in found.unused.items()]
     rows.append(("sha256", f"{found.sha256} (AutoV2 {found.sha256[:10].upper()})"))
     rows += [("AutoV3", found.autov3)] if found.autov3 else []

@@ -119,6 +119,13 @@ def some_texts(name: str, given: object) -> tuple[str, ...]:
     return tuple(a_text(name, each) for each in given)
 
 
+def a_truth(name: str, given: object) -> bool:
+    """Checks what is either so or not."""
+    if given not in (True, False):
+        raise InvalidRequest(f"{name} is {given!r}: give True or False")
+    return bool(given)
+
+
 def a_whole(low: int, high: int, multiple: int = 1) -> Check:
     """What checks a whole number and gives it as Python's."""
 

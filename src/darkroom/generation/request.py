@@ -16,6 +16,7 @@ from darkroom.diffusion import GUIDES, SAMPLERS, SCHEDULES
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.generation.checks import (
     a_text,
+    a_truth,
     a_whole,
     called,
     checked,
@@ -40,6 +41,7 @@ class Settings(TypedDict, total=False):
 
     negative: str
     adapters: Sequence[str]
+    lora_partial: bool
     seed: Whole | None
     count: Whole
 
@@ -118,6 +120,11 @@ class Request:
         _adapters,
         "a LoRA by name or file, with its strength: NAME:0.8, see 'darkroom lora --help'",
         each="adapter",
+    )
+    lora_partial: bool = setting(
+        False,
+        a_truth,
+        "use what fits the model of LoRAs that do not fit it whole, instead of refusing them (default: no)",
     )
     seed: int | None = setting(
         None, a_whole(-1, MAX_SEED), "seed of the first picture; the next ones count up (default: random)"
@@ -273,7 +280,7 @@ def _plain(settings: Any) -> dict[str, Any]:
             value = _plain(value)
         elif isinstance(value, tuple):
             value = list(value)
-        empty = isinstance(value, str | list | dict) and not value and each.default is not None
+        empty = isinstance(value, str | list | dict | bool) and not value and each.default is not None
         if value is not None and not empty:
             found[each.name] = value
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -41,8 +42,10 @@ class Wording:
         prompts, tags = zip(*map(self._untagged, _three(request, "prompt")), strict=True)
         parts = [read(text, request.text.dialect) for text in prompts]
         self.weights = tuple(part.weight for part in parts[0])
-        named = dict.fromkeys([*map(parse_tag, request.adapters), *(tag for each in tags for tag in each)])
-        self.tags: tuple[Tag, ...] = tuple(named)
+        named = [*map(parse_tag, request.adapters), *(tag for each in tags for tag in each)]
+        if request.lora_partial:
+            named = [dataclasses.replace(tag, partial=True) for tag in named]
+        self.tags: tuple[Tag, ...] = tuple(dict.fromkeys(named))
         self._blocks = {tag: block_weights(tag.blocks) for tag in self.tags}
         self._scripts = {
             row.name: tuple(_part(each, number, len(self.weights)).script for each in parts)

@@ -13,9 +13,10 @@ _PATH = re.compile(r"^[^=]*([/\\]|\.(safetensors|sft|ckpt|pt|pth|bin)$)", re.IGN
 
 
 def named_options(
-    text: str, what: str, positions: Sequence[str], others: Sequence[str] = ()
+    text: str, what: str, positions: Sequence[str], others: Sequence[str] = (), switches: Sequence[str] = ()
 ) -> tuple[str, dict[str, str]]:
-    """The name, and its options as text: option=value, or a value alone, which is that of the next of `positions`.
+    """The name, and its options as text: option=value, or a value alone, which is that of the next of `positions`;
+    `switches` stand alone, and are "" then.
 
     `what` has them, for errors: "the adapter". Raises InvalidRequest for an option that is not known.
     """
@@ -24,10 +25,14 @@ def named_options(
     found: dict[str, str] = {}
     alone = iter(positions)
     for word in words:
+        if word in switches:
+            found[word] = ""
+            continue
         option, equals, value = (each.strip() for each in word.rpartition("="))
         option = option if equals else next(alone, "")
         if option not in known:
-            hint = nearest(option, known) if option else f"without a name there are {' and '.join(positions)}"
+            unnamed = f"without a name there are {' and '.join(positions)}"
+            hint = nearest(option, (*known, *switches)) if option else unnamed
             raise InvalidRequest(f"{word!r} of {what} {text!r} is not understood: {hint}")
         found[option] = value
     return name, found

@@ -13,6 +13,7 @@ KINDS = {"lora": "lora", "lyco": "lora", "hypernet": "hypernet"}
 
 TAG = re.compile(rf"<({'|'.join(KINDS)}):([^<>]*)>")
 _WHAT = "the adapter"
+PARTIAL = "partial"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Tag:
 
     strength: of what it changes in the denoising network; text_strength: in the text encoders (None: as much); start,
     stop: on the steps that begin within that part of the way, 0 to 1; blocks: weights of the network's blocks, in the
-    notation of the LoRA Block Weight extension ("" all of them 1).
+    notation of the LoRA Block Weight extension ("" all of them 1); partial: also where only some of its layers are the
+    model's.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Tag:
     stop: float = 1.0
     blocks: str = ""
     kind: str = "lora"
+    partial: bool = False
 
     def strength_in(self, text: bool) -> float:
         """How much there is to be of what it changes in the denoising network or, `text`, in a text encoder."""
@@ -46,28 +49,29 @@ class Tag:
             if value != (name == "stop")
         ]
         words += [f"lbw={self.blocks}"] if self.blocks else []
+        words += [PARTIAL] if self.partial else []
         return ":".join(words)
 
 
 def parse_tag(text: str, kind: str = "lora") -> Tag:
     """An adapter as a request or a tag names it: its name, then after colons its strength, that in the text encoders,
-    or by name te=, unet=, start=, stop=, lbw= ("detail:0.8:te=0.5:stop=0.6"). hypernet: may stand before a
-    hypernetwork's name.
+    or by name te=, unet=, start=, stop=, lbw= ("detail:0.8:te=0.5:stop=0.6"), or `partial` alone. hypernet: may stand
+    before a hypernetwork's name.
 
     Raises InvalidRequest for what it cannot read.
     """
     kinds, colon, rest = text.partition(":")
     if colon and kinds.strip() in KINDS:
         kind, text = kinds.strip(), rest
-    name, options = named_options(text, _WHAT, ("unet", "te"), ("start", "stop", "lbw"))
+    name, options = named_options(text, _WHAT, ("unet", "te"), ("start", "stop", "lbw"), (PARTIAL,))
     if not name:
         raise InvalidRequest(f"{text!r} names no adapter: write it as in detail:0.8")
-    blocks = options.pop("lbw", "")
+    blocks, partial = options.pop("lbw", ""), options.pop(PARTIAL, None) is not None
     numbers = {option: number(value, text, _WHAT) for option, value in options.items()}
     start, stop = numbers.get("start", 0.0), numbers.get("stop", 1.0)
     if not 0 <= start <= stop <= 1:
         raise InvalidRequest(f"{_WHAT} {text!r} starts at {start:g} and stops at {stop:g}: choose 0 to 1")
-    return Tag(name, numbers.get("unet", 1.0), numbers.get("te"), start, stop, blocks, KINDS[kind])
+    return Tag(name, numbers.get("unet", 1.0), numbers.get("te"), start, stop, blocks, KINDS[kind], partial)
 
 
 def tagged(prompt: str) -> tuple[str, tuple[Tag, ...]]:

@@ -13,6 +13,8 @@ from darkroom.files import as_json
 if TYPE_CHECKING:
     from darkroom.library.records import Entry, Version
 
+_WORDS = 40
+
 
 def add(command: Command) -> None:
     sub = command("list", run_list, "list what there is; of the names given, every version")
@@ -49,12 +51,25 @@ def _table(entries: Sequence[Entry]) -> str:
         state = version.state()
         where = f"{version.path}{f'  ({state.upper()})' if state else ''}"
         name = ", ".join((entry.name, *(each for each in entry.aliases)))
-        rows.append((name, entry.kind, version.family, number, size_of(version.size), where))
+        rows.append((name, entry.kind, version.family or _said(entry), number, size_of(version.size), where))
     return _aligned(rows)
+
+
+def _said(entry: Entry) -> str:
+    """What an adapter is for, and the words that call it, in short."""
+    if entry.kind != "lora":
+        return ""
+    from darkroom.library.about import about
+
+    found = about(entry.version.path)
+    words = ", ".join(found.triggers)
+    return "; ".join(filter(None, (found.base, f"{words[:_WORDS]}..." if len(words) > _WORDS else words)))
 
 
 def _in_full(entry: Entry) -> str:
     """An entry with all its versions."""
+    from darkroom.library.about import about
+
     facts = [entry.kind, *(["pinned"] if entry.pinned else []), *(f"also {alias}" for alias in entry.aliases)]
     rows = []
     for number, version in enumerate(entry.versions):
@@ -63,7 +78,9 @@ def _in_full(entry: Entry) -> str:
         how = " ".join(filter(None, (version.how, version.origin, version.when[:10])))
         where = f"{version.path}{f'  ({version.state().upper()})' if version.state() else ''}"
         rows.append((f" {mark} {number + 1}", digest, size_of(version.size), version.family, how, where))
-    return f"{entry.name}: {', '.join(facts)}\n{_aligned(rows)}"
+    said = about(entry.version.path).rows() if entry.kind == "lora" else []
+    lines = [f"{entry.name}: {', '.join(facts)}", _aligned(rows)]
+    return "\n".join([*lines, *([_aligned([(f"   {name}", value) for name, value in said])] if said else [])])
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
@@ -75,6 +92,8 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
+    from darkroom.library.about import about
+
     def version(each: Version) -> dict[str, Any]:
         return {
             **vars(each),
@@ -87,6 +106,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
     return {
         **vars(entry),
+        **({"about": about(entry.version.path).to_dict()} if entry.kind == "lora" else {}),
         "current": entry.current + 1,
         "versions": [{"number": number, **version(each)} for number, each in enumerate(entry.versions, 1)],
     }

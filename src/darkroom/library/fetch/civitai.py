@@ -57,7 +57,11 @@ def listing(
     rough = int(float(chosen.get("sizeKB") or 0) * 1024)
     whole = Civitai(int(version.get("modelId") or origin.model or 0) or None, number, origin.choice)
     hint = _HINTS.get(str(model.get("type") or "").lower())
-    return Listing(name, str(whole), (remote,), size=rough, hint=hint)
+    about = {
+        key: version[key] for key in ("id", "modelId", "name", "baseModel", "trainedWords") if key in version
+    }
+    about["model"] = {"name": name, "type": model.get("type")}
+    return Listing(name, str(whole), (remote,), size=rough, hint=hint, about=about)
 
 
 def _version(origin: Civitai, web: Web, token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

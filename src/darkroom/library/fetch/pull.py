@@ -18,6 +18,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
+from darkroom.files import as_json
+from darkroom.library.about import INFO
 from darkroom.library.fetch import civitai, hub
 from darkroom.library.fetch.download import Fetched, Progress, Web
 from darkroom.library.fetch.origin import Address, Civitai, Hub, Origin, parse
@@ -214,6 +216,8 @@ def _place(listing: Listing, name: str, fetched: dict[str, Fetched], stay: bool)
             ((relative, only),) = fetched.items()
             own = _file_name(relative, only)
             fetched, name, folder = {own: only}, name or tidy(Path(own).stem), staging
+            if listing.about is not None:
+                (staging / f"{Path(own).stem}{INFO}").write_text(as_json(listing.about), "utf-8")
         else:
             own = safe_name(name)
             folder = staging / own

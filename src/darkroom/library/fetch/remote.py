@@ -6,8 +6,10 @@ import hashlib
 import ipaddress
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from darkroom.errors import InvalidRequest, ModelError
@@ -41,7 +43,7 @@ class Remote:
 class Listing:
     """A model as a service lists it: what of it to fetch. name, aliases: what to call it; origin: where it comes from,
     to the revision; size: bytes, roughly, where the files do not say theirs; hint: the kind that it is taken for where
-    its header does not tell."""
+    its header does not tell; about: what the service says of it, in the form of the files of Civitai's helpers."""
 
     name: str
     origin: str
@@ -49,6 +51,7 @@ class Listing:
     aliases: tuple[str, ...] = ()
     size: int = 0
     hint: str | None = None
+    about: Mapping[str, Any] | None = None
 
 
 def check_url(url: str, insecure: bool) -> None:
