@@ -50,12 +50,12 @@ ORDER = {
     """,
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """
-        checks parts request wording work settle frames canvas passes templates ensemble path picture infotext
-        saved job explain
+        latents checks parts request between wording work settle frames canvas passes templates ensemble path picture
+        infotext saved job explain
     """,
     "cli": """
         arguments parser words settings files progress asked show doctor train checkpoints models lora merge generate
-        evaluate again prompt plan
+        interpolate evaluate again prompt plan
     """,
 }
 PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate", "compel", "torchsde"}

@@ -24,6 +24,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
     from darkroom.generation import Picture, Request
+    from darkroom.generation.between import between
     from darkroom.loading import Loading
     from darkroom.model import Model, load
     from darkroom.series import Step
@@ -42,6 +43,7 @@ __all__ = [
     "Shelf",
     "Step",
     "__version__",
+    "between",
     "load",
 ]
 
@@ -49,6 +51,7 @@ __getattr__, __dir__ = lazily(
     __name__,
     {
         "generation": "Picture Request",
+        "generation.between": "between",
         "loading": "Loading",
         "model": "Model load",
         "series": "Step",

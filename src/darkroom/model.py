@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Unpack, cast
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import nn
 
@@ -28,12 +29,14 @@ from darkroom.engine.memory import memory_mode, parse_size
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Picture, Request
+from darkroom.generation.between import between
 from darkroom.generation.checks import showing
 from darkroom.generation.job import Job
 from darkroom.generation.request import SETTINGS, Settings
 from darkroom.generation.settle import settle
 from darkroom.generation.templates import completed, pictures
 from darkroom.generation.wording import Extras, Wording, anchored_files
+from darkroom.generation.work import Decode, Prepare
 from darkroom.language.tags import parse_tag
 from darkroom.loading import LOADING, Loading, Options
 from darkroom.provenance import Provenance
@@ -55,8 +58,7 @@ class Model:
         self.name = opened.name
         self.family = source.family
         slow = [SLOW_HERE] if SLOW_HERE in networks.placement.why else []
-        self.notes = (*source.notes, *slow)
-        """What was assumed of the model, in words."""
+        self._assumed = (*source.notes, *slow)
         self.placement = networks.placement
         self.engine = Engine(networks)
         self.provenance = Provenance(
@@ -68,7 +70,7 @@ class Model:
         self._refiner_family = None if refiner is None else refiner.family
         self._networks = networks
         self._collection = Collection(networks.experts[0].networks, opened.name)
-        self._fused: list[Merged] = []
+        self._fused: list[tuple[Merged, tuple[str, ...]]] = []
         self._streams = 0
         self._closed = False
         self._release: Callable[[], object] = lambda: None
@@ -78,6 +80,11 @@ class Model:
     def __repr__(self) -> str:
         where = f"{self.placement.device} in {self.placement.precision}"
         return f"<Model {self.name}: {self.family.name}, on {where}>"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed of the model, and what is not used of the adapters in its weights, in words."""
+        return (*self._assumed, *(note for _, notes in self._fused for note in notes))
 
     def networks(self) -> list[nn.Module]:
         """All its networks."""
@@ -90,7 +97,8 @@ class Model:
         named = [(tag, self._collection.adapter(tag)) for tag in map(parse_tag, adapters)]
         doses = doses_by_role(named)
         with self._still():
-            self._fused.append(Merged(self._networks.experts[0].networks, doses))
+            notes = tuple(note for _, adapter in named for note in adapter.notes)
+            self._fused.append((Merged(self._networks.experts[0].networks, doses), notes))
             for text, (_, adapter) in zip(adapters, named, strict=True):
                 self.provenance.fuse(text, adapter.sha256)
             self._changed()
@@ -99,7 +107,7 @@ class Model:
         """Take all that was fused out of the weights, which are then what they were, to the bit."""
         with self._still():
             while self._fused:
-                self._fused.pop().undo()
+                self._fused.pop()[0].undo()
             self.provenance.unfuse()
             self._changed()
 
@@ -151,6 +159,49 @@ class Model:
         left.
         """
         return self._develop(self._series(prompt, settings))
+
+    @showing(SETTINGS)
+    def interpolate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        seeds: Sequence[int] = (),
+        frames: int = 9,
+        loop: bool = False,
+        callback: Callback | None = None,
+        **settings: Unpack[Settings],
+    ) -> list[Picture]:
+        """Make pictures on the way through several prompts, several seeds, or both (see `darkroom.between`)."""
+        several = [prompts] if isinstance(prompts, str) else prompts
+        return self.generate(between(several, seeds, frames, loop, **settings), callback=callback)
+
+    def encode(self, image: Image.Image | np.ndarray[Any, Any]) -> torch.Tensor:
+        """A picture's latents, (1, C, h, w) float32 on the CPU, by the model's autoencoder; of an array (height, width,
+        3) uint8 likewise. Raises InvalidRequest where its sides are no multiples of `family.unit`."""
+        pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise InvalidRequest(
+                f"the picture is an array of {pixels.shape}, {pixels.dtype}: give (height, width, 3) uint8"
+            )
+        height, width = pixels.shape[:2]
+        if height % self.family.unit or width % self.family.unit:
+            raise InvalidRequest(
+                f"the picture is of {width}x{height}: give sides in multiples of {self.family.unit}"
+            )
+        with self._drawing(), torch.no_grad():
+            found: torch.Tensor = Prepare(pixels).run(self._networks)
+        return found.to("cpu", torch.float32)
+
+    def decode(self, latents: torch.Tensor | np.ndarray[Any, Any]) -> list[Image.Image]:
+        """The pictures of latents (n, C, h, w), such as `Picture.latents`. Raises InvalidRequest for other shapes,
+        GenerationError where they are no numbers."""
+        given = torch.as_tensor(latents).float()
+        if given.ndim != 4 or given.shape[1] != self.family.latent_channels:
+            raise InvalidRequest(
+                f"latents are of {tuple(given.shape)}: give (n, {self.family.latent_channels}, height, width)"
+            )
+        with self._drawing(), torch.no_grad():
+            return [Image.fromarray(Decode(each[None]).run(self._networks)) for each in given]
 
     @showing(SETTINGS)
     def submit(
@@ -265,7 +316,8 @@ class Model:
         pixels: np.ndarray[Any, Any] = task.result()
         request, extras = task.job.request, task.job.wording.extras
         metadata, text = self.provenance.of(request, asked, extras, task.notes, task.rows)
-        return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text, index)
+        latents = None if task.job.latents is None else task.job.latents.to("cpu", torch.float32).clone()
+        return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text, index, latents)
 
     def foretold(self, request: Request) -> tuple[dict[str, Any], str]:
         """The metadata that the first picture of a request will have, but for hashes and notes, and the same in A1111's

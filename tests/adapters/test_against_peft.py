@@ -52,8 +52,9 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "boft": lambda: peft.BOFTConfig(
         boft_block_size=4,
         boft_n_butterfly_factor=3,
-        target_modules=r".*(attn1\.to_q|attn1\.to_out\.0|ff\.net\.2)",
+        target_modules=r".*(attn1\.to_q|attn1\.to_out\.0|ff\.net\.2|conv1)",
     ),
+    "boft-odd": lambda: peft.BOFTConfig(boft_block_size=3, target_modules=r".*attn2\.to_k"),
 }
 
 
@@ -178,6 +179,22 @@ def test_a_row_is_what_it_is_alone(unet: UNet, case: tuple[Path, Tensor], locon:
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[2][1])
     assert torch.equal(found[0][1], found[3][1])
+
+
+@torch.no_grad()
+def test_turned_convolutions(unet: UNet, peer: UNet2DConditionModel, tmp_path: Path) -> None:
+    """As PEFT merges them: beside the weights it turns patches that overlap, which is something else."""
+    model = peft.get_peft_model(peer, peft.OFTConfig(oft_block_size=4, target_modules=r".*conv1")).eval()
+    randomised(model)
+    model.save_pretrained(tmp_path)
+    model.merge_adapter()
+    expected = {name.replace("base_layer.", ""): tensor for name, tensor in peer.state_dict().items()}
+    merged = Merged({"unet": unet}, {"unet": [Dose(read_adapter(tmp_path, {"unet": unet}, "it"))]})
+    found = unet.state_dict()
+    merged.undo()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name])
+    assert not torch.equal(found["mid_block.resnets.0.conv1.weight"], unet.mid_block.resnets[0].conv1.weight)
 
 
 def test_another_model_s_is_refused(case: tuple[Path, Tensor]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import darkroom
 from darkroom.adapters.adapter import Adapter, deltas, read_adapter
+from darkroom.adapters.describe import describe_adapter
 from darkroom.errors import ModelError
 from darkroom.networks import UNet
 
@@ -343,21 +345,24 @@ def test_factors_that_were_stacked_on_one_side(networks: Any, tmp_path: Path) ->
 
 
 def test_what_is_added_beside_a_product(networks: Any, tmp_path: Path) -> None:
-    """A1111's `scale` and `bias`, and the few numbers of the rest that extraction by LyCORIS kept."""
+    """A1111's `scale` and `bias`, which is scaled as the rest is there; the few numbers that extraction by LyCORIS
+    kept."""
     down, up, rest = noise(4, 64), noise(64, 4, seed=1), noise(64, 64, seed=2)
     parts = {"lora_down.weight": down, "lora_up.weight": up, "alpha": torch.tensor(1.0)}
     delta, _ = formula(networks, tmp_path, LAYER, parts | {"scale": torch.tensor(0.5), "bias": rest})
-    torch.testing.assert_close(delta, 0.5 * up @ down + rest)
+    torch.testing.assert_close(delta, 0.5 * (up @ down + rest))
     sparse = {
         "bias_indices": torch.tensor([[0, 3], [2, 63]], dtype=torch.int16),
         "bias_values": torch.tensor([1.5, -2.0]),
         "bias_size": torch.tensor([64, 64], dtype=torch.int16),
     }
     delta, _ = formula(networks, tmp_path, LAYER, parts | sparse)
-    expected = up @ down / 4
+    expected = up @ down
     expected[0, 2] += 1.5
     expected[3, 63] -= 2
-    torch.testing.assert_close(delta, expected)
+    torch.testing.assert_close(delta, expected / 4)
+    delta, _ = formula(networks, tmp_path, LAYER, {"diff": rest, "scale": torch.tensor(0.5)})
+    assert torch.equal(delta, 0.5 * rest)
 
 
 def test_lengths_under_ai_toolkit_s_name(networks: Any, tmp_path: Path) -> None:
@@ -369,7 +374,8 @@ def test_lengths_under_ai_toolkit_s_name(networks: Any, tmp_path: Path) -> None:
 
 
 def test_glora_under_its_old_names(networks: Any, tmp_path: Path) -> None:
-    """Before LyCORIS 2 the thin sides were the other way round; that its weights are square is told by their shapes."""
+    """Before LyCORIS 2 the names were the other way round. Of square weights both readings fit: the smaller side is the
+    rank. Of others one alone does."""
     thin, wide = [noise(64, 4, seed=n) for n in (0, 1)], [noise(4, 64, seed=n) for n in (2, 3)]
     today = dict(zip(("a1.weight", "b1.weight"), thin, strict=True)) | dict(
         zip(("a2.weight", "b2.weight"), wide, strict=True)
@@ -381,6 +387,13 @@ def test_glora_under_its_old_names(networks: Any, tmp_path: Path) -> None:
     expected = 0.5 * (thin[1] @ wide[1] + weight @ thin[0] @ wide[0])
     torch.testing.assert_close(delta, expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(formula(networks, tmp_path, LAYER, old | {"alpha": torch.tensor(2.0)})[0], delta)
+    wider = "unet.down_blocks.1.attentions.0.transformer_blocks.0.ff.net.2"
+    a1, a2, b1, b2 = noise(256, 4), noise(4, 256, seed=1), noise(64, 4, seed=2), noise(4, 256, seed=3)
+    today = {"a1.weight": a1, "a2.weight": a2, "b1.weight": b1, "b2.weight": b2}
+    old = {"a1.weight": a2, "a2.weight": a1, "b1.weight": b2, "b2.weight": b1}
+    delta, weight = formula(networks, tmp_path, wider, today)
+    torch.testing.assert_close(delta, b1 @ b2 + weight @ a1 @ a2, atol=1e-3, rtol=1e-3)
+    assert torch.equal(formula(networks, tmp_path, wider, old)[0], delta)
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -442,50 +455,83 @@ def test_refusals(networks: Any, tmp_path: Path) -> None:
             good | {f"{KEY}.lora_down.weight": noise(2, 70)},
             r"1 of 1 have other shapes.*\(64, 70\).*\(64, 64\)",
         ),
-        ({f"{KEY}.lora_down.weight": down}, r"1 of 1 cannot be read.*has a down, but no up"),
+        ({f"{KEY}.lora_down.weight": down}, r"1 of 1 cannot be read.*has no up"),
         (good | {"something.else": down}, r"something\.else: the key is of no kind that is known"),
         ({f"{KEY}.lora_down.weight": down * float("nan"), f"{KEY}.lora_up.weight": up}, "damaged"),
         (good | {f"{KEY}.oft_diag": down}, "cannot be read|no kind that is known"),
-        (good | {f"{KEY}.rescale": noise(64)}, "its rescale are of no kind that is known"),
-        ({f"{KEY}.oft_R.weight": noise(8, 27)}, r"not \(k, b \(b - 1\) / 2\)"),
+        (good | {f"{KEY}.rescale": noise(64)}, "there is no kind of adapter with rescale"),
+        (good | {f"{KEY}.oft_R.scaled_oft": noise(1)}, "there is no kind of adapter with scaled_oft"),
+        ({f"{KEY}.oft_R.weight": noise(8, 27)}, r"not of \(k, b \(b - 1\) / 2\)"),
         ({f"{KEY}.oft_R.weight": noise(8, 10)}, r"8 blocks of 5 for a weight of \(64, 64\)"),
         ({f"{KEY}.oft_blocks": noise(2, 7, 7)}, r"2 blocks of 7 for a weight"),
-        ({f"{KEY}.oft_blocks": noise(64, 64)}, r"not \(k, b, b\)"),
+        ({f"{KEY}.oft_blocks": noise(64, 64)}, r"not of \(k, b, b\)"),
+        ({f"{KEY}.oft_blocks": noise(2, 8, 9)}, r"not of \(k, b, b\)"),
+        ({f"{KEY}.boft_R": noise(8, 8, 8), f"{KEY}.boft_s": noise(64, 1)}, r"not of \(m, k, b, b\)"),
+        ({f"{KEY}.lora_down.weight": torch.tensor(1.0), f"{KEY}.lora_up.weight": up}, "make no sense"),
+        ({f"{KEY}.{name}.weight": noise(3) for name in ("a1", "a2", "b1", "b2")}, "make no sense"),
+        (
+            good
+            | {
+                f"{KEY}.bias_indices": torch.tensor([[64], [0]]),
+                f"{KEY}.bias_values": noise(1),
+                f"{KEY}.bias_size": torch.tensor([64, 64]),
+            },
+            "lie outside",
+        ),
         (
             {f"{KEY}.boft_R": noise(9, 8, 8, 8), f"{KEY}.boft_s": noise(64, 1)},
-            "turn 5 of blocks of 8 for 64 rows",
+            "turn 5 in blocks of 8 needs a multiple of 128 rows, not 64",
         ),
-        ({f"{KEY}.a1.weight": noise(64, 2)}, "has a a1, but no a2"),
+        ({f"{KEY}.a1.weight": noise(64, 2)}, "has no a2 and no b1 and no b2"),
+        (
+            {
+                f"{KEY}.{name}.weight": noise(64, rank)
+                for rank, name in enumerate(("a1", "a2", "b1", "b2"), 1)
+            },
+            "are not of one rank",
+        ),
         (
             {f"{KEY}.q_layer.weight": down, f"{KEY}.p_layer.weight": up, f"{KEY}.lambda_layer": noise(2)},
             "T-LoRA",
         ),
-        ({"lora_controlnet": noise(1), "input_blocks.1.1.proj_in.up": up}, "is a ControlNet, no adapter"),
-        ({"lllite_unet_input_blocks_4_1.conditioning1.0.weight": up}, "is a ControlNet, no adapter"),
+        ({"lora_controlnet": noise(1), "input_blocks.1.1.proj_in.up": up}, "is a ControlNet, no LoRA"),
+        ({"lllite_unet_input_blocks_4_1.conditioning1.0.weight": up}, "is a ControlNet, no LoRA"),
     ):
         refused(networks, tmp_path, "sd1", tensors, match)
+        with suppress(ModelError):  # Whatever it holds can be described.
+            describe_adapter(tmp_path / "it.safetensors")
 
 
 def test_another_kind_of_peft_s_is_refused(networks: Any, tmp_path: Path) -> None:
     save_file({"base_model.model.mid_block.vera_lambda_b": noise(4)}, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "VERA"}))
-    with pytest.raises(ModelError, match="is an adapter of PEFT's kind VERA"):
+    with pytest.raises(ModelError, match="is an adapter of PEFT's kind VERA: LORA,"):
         read_adapter(tmp_path, networks("sd1"), "it")
 
 
 def test_what_fits_of_one_that_does_not(networks: Any, tmp_path: Path) -> None:
     own, down, up = networks("sd1"), noise(2, 64), noise(64, 2)
     tensors = {f"{KEY}{end}{part}": t for end in ("", "2") for part, t in zip(LORA, (down, up), strict=True)}
-    read_only = tmp_path / "it.safetensors"
+    file = tmp_path / "it.safetensors"
     refused(networks, tmp_path, "sd1", tensors, "1 of its 2 layers are none")
-    adapter = read_adapter(read_only, own, "it", partial=True)
+    adapter = read_adapter(file, own, "it", partial=True)
     assert list(found(adapter, own)) == [LAYER]
     (note,) = adapter.notes
     assert note.startswith("it is used in part: 1 of its 2 layers are none of this model's")
     assert f"{KEY}2" in note
-    save_file({f"{KEY}2{part}": t for part, t in zip(LORA, (down, up), strict=True)}, read_only)
+    save_file({f"{KEY}2{part}": t for part, t in zip(LORA, (down, up), strict=True)}, file)
     with pytest.raises(ModelError, match="1 of its 1 layers are none"):
-        read_adapter(read_only, own, "it", partial=True)
+        read_adapter(file, own, "it", partial=True)
+
+
+def test_a_layer_that_is_there_twice(networks: Any, tmp_path: Path) -> None:
+    """The first counts, where one of them may be left out."""
+    own, down, up = networks("sd1"), noise(2, 64), noise(64, 2)
+    tensors = dict(zip((f"{KEY}{part}" for part in LORA), (down, up), strict=True))
+    tensors |= dict(zip((f"{LAYER}{part}" for part in PEFT), (down, -up), strict=True))
+    refused(networks, tmp_path, "sd1", tensors, "under another name as well")
+    adapter = read_adapter(tmp_path / "it.safetensors", own, "it", partial=True)
+    torch.testing.assert_close(found(adapter, own)[LAYER], up @ down)
 
 
 @pytest.mark.parametrize("kind", ["lora", "diff", "dora"])

@@ -173,16 +173,18 @@ def test_named_by_its_path_in_a_prompt(
     )
 
 
-def test_what_fits_of_one_that_does_not(
-    model: Model, toy_folder: Path, lora: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
-    """By setting, by tag, in the weights; the picture says what is not used, and is made again."""
-    more = {
-        "lora_unet_nowhere.lora_down.weight": torch.ones(2, 8),
-        "lora_unet_nowhere.lora_up.weight": torch.ones(8, 2),
-    }
-    save_file({**load_file(lora), **more}, tmp_path / "more.safetensors")
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def more(lora: Path, tmp_path: Path) -> Path:
+    """A LoRA with a layer that the model has not."""
+    layer = {"lora_unet_nowhere.lora_down.weight": torch.ones(2, 8)}
+    layer["lora_unet_nowhere.lora_up.weight"] = torch.ones(8, 2)
+    save_file({**load_file(lora), **layer}, tmp_path / "more.safetensors")
+    return tmp_path / "more.safetensors"
+
+
+def test_what_fits_of_one_that_does_not(model: Model, lora: Path, more: Path, monkeypatch: Any) -> None:
+    """By setting and by tag; the picture says what is not used."""
+    monkeypatch.chdir(more.parent)
     expected = pixels(model, adapters=[f"{lora}:0.5"])
     with pytest.raises(ModelError, match="1 of its 19 layers are none of this model's"):
         make(model, adapters=["more.safetensors:0.5"])
@@ -195,23 +197,28 @@ def test_what_fits_of_one_that_does_not(
         picture = make(model, prompt, **settings)
         np.testing.assert_array_equal(np.asarray(picture.image), expected)
         assert "more is used in part: 1 of its 19 layers" in " ".join(picture.metadata["notes"])
+
+
+def test_the_same_on_the_command_line(
+    toy_folder: Path, more: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    toy, part, whole = str(toy_folder), f"{more}:partial", str(more)
     size = ["--size", "32", "--steps", "2", "--seed", "3", "--output", "out/it.png"]
-    words = [
-        "generate",
-        "a red boat",
-        "--model",
-        str(toy_folder),
-        "--adapter",
-        "more.safetensors",
-        "--lora-partial",
-    ]
-    assert main([*words, *size]) == 0
+    assert main(["generate", "a boat", "--model", toy, "--adapter", whole, "--lora-partial", *size]) == 0
     assert "more is used in part" in capsys.readouterr().err
     assert main(["again", "out/it.png"]) == 0
-    words = ["lora", "bake", str(toy_folder), "more.safetensors", "--output", "baked"]
-    assert main(words) == 1
-    assert main([*words[:3], "more.safetensors:partial", *words[4:]]) == 0
     assert "more is used in part" in capsys.readouterr().err
+    assert main(["generate", "a boat", "--model", toy, "--fuse", part, "--precision", "float32", *size]) == 0
+    assert "more is used in part" in capsys.readouterr().err
+    assert main(["prompt", f"a boat <lora:{whole}:0.5>", "--model", toy, "--lora-partial"]) == 0
+    assert "more is used in part" in capsys.readouterr().err
+    for words in (["bake", toy], ["merge", "--model", toy]):
+        kept = ["--output", f"{words[0]}.safetensors"]
+        assert main(["lora", *words, whole, *kept]) == 1
+        assert "more.safetensors does not fit" in capsys.readouterr().err
+        assert main(["lora", *words, part, *kept]) == 0
+        assert "more is used in part" in capsys.readouterr().err
 
 
 def test_what_is_refused(model: Model, lora: Path, tmp_path: Path) -> None:

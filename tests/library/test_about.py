@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from darkroom.adapters.describe import describe_adapter
 from darkroom.cli import main
 from darkroom.library.about import About, about
 
@@ -48,6 +49,14 @@ SAID: dict[str, tuple[str, Any, About]] = {
         {"activation text": "inky,\n bold", "sd version": "SD1", "preferred weight": 0.7},
         About("", "SD1", ("inky, bold",), strength=0.7),
     ),
+    "nobody said": (".json", {"sd version": "Unknown", "preferred weight": 0}, About()),
+    "numbers that are none": (
+        ".json",
+        {"preferred weight": float("inf"), "activation text": [True]},
+        About(),
+    ),
+    "a truth": (".json", {"preferred weight": True}, About()),
+    "a number without end": (".json", {"preferred weight": 10**400}, About()),
     "nonsense": (".civitai.info", [1, 2], About()),
     "other types": (".json", {"activation text": 7, "preferred weight": "a", "civitai": [3]}, About()),
 }
@@ -75,9 +84,20 @@ def test_its_header(tmp_path: Path) -> None:
         about(lora(file, ss_tag_frequency="[1", ss_base_model_version="sdxl_base_v1-0")).base
         == "sdxl_base_v1-0"
     )
+    assert about(lora(file, ss_tag_frequency='{"a": {"boat": Infinity}}')).tags == ()
     assert about(tmp_path / "gone.safetensors") == About()
     file.with_name("it.civitai.info").write_bytes(b"\xff{")
     assert about(file).triggers == ()
+
+
+def test_a_folder_of_peft_s(tmp_path: Path) -> None:
+    folder = tmp_path / "ink.v1"
+    folder.mkdir()
+    lora(folder / "adapter_model.safetensors", **{"modelspec.title": "Ink"})
+    (tmp_path / "ink.v1.civitai.info").write_text(json.dumps({"trainedWords": ["inky"]}))
+    Image.new("RGB", (2, 2)).save(tmp_path / "ink.v1.png")
+    assert about(folder) == About("Ink", "", ("inky",), preview=tmp_path / "ink.v1.png")
+    assert describe_adapter(folder).about == about(folder)
 
 
 def test_inspect_and_the_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

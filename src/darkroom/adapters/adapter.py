@@ -108,8 +108,8 @@ def fitted(contents: Contents, networks: Mapping[Role, nn.Module]) -> Fit:
             continue
         try:
             layered = contents.patches(group)
-        except (ValueError, RuntimeError) as error:
-            fit.broken[key] = str(error).splitlines()[0]
+        except ValueError as error:
+            fit.broken[key] = str(error)
             continue
         for place in possible:
             try:
@@ -121,7 +121,8 @@ def fitted(contents: Contents, networks: Mapping[Role, nn.Module]) -> Fit:
             own = fit.patches.setdefault(place.role, {})
             if place in own:
                 fit.broken[key] = "the file has this layer under another name as well"
-            own[place] = fitting
+            else:
+                own[place] = fitting
             break
     return fit
 
@@ -242,6 +243,6 @@ def family_of_adapter(contents: Contents) -> str | None:
     for key, group in contents.groups.items():
         if spelt(key).endswith("attn2_to_k"):
             factors = [group.parts[name] for name in ("down", "hada_w1_b", "diff") if name in group.parts]
-            if factors and (known := _WIDTHS.get(factors[0].shape[1])):
+            if factors and factors[0].ndim > 1 and (known := _WIDTHS.get(factors[0].shape[1])):
                 return known
     return None

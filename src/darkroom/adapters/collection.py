@@ -46,7 +46,7 @@ class Collection:
         }
         self._lock = threading.Lock()
         self._adapters: OrderedDict[tuple[Stamp, bool], Adapter] = OrderedDict()
-        self._words: dict[Stamp, Embedding] = {}
+        self._inversions: dict[Stamp, Embedding] = {}
 
     def adapters(self, tags: Iterable[Tag]) -> dict[Tag, Adapter]:
         """What each tag names. Raises ModelError where there is none of that name, or it does not fit the model."""
@@ -117,10 +117,10 @@ class Collection:
 
     def _embedding(self, path: Path) -> Embedding:
         stamp = _stamp(path)
-        if stamp not in self._words:
+        if stamp not in self._inversions:
             arrays = for_encoders(read_embedding(path), self._widths, str(path), self._model)
-            self._words[stamp] = Embedding(arrays, sha256(path))
-        return self._words[stamp]
+            self._inversions[stamp] = Embedding(arrays, sha256(path))
+        return self._inversions[stamp]
 
 
 def _what_else(path: Path) -> str:

@@ -21,7 +21,6 @@ from darkroom.adapters.patches import (
     Kronecker,
     LowRank,
     Narrow,
-    Order,
     Patch,
     Rotated,
 )
@@ -41,7 +40,8 @@ _KINDS = {
 _RULES = {
     "DoRA": "what is added at strength 1 times the strength, as A1111 and ComfyUI have it: LyCORIS weighs the lengths, "
     "PEFT the low-rank part",
-    "BOFT": "what is added at strength 1 times the strength, as PEFT merges it: LyCORIS weighs every turn",
+    "OFT with lengths": "what is added at strength 1 times the strength: LyCORIS weighs the turn, not the lengths",
+    "BOFT": "what is added at strength 1 times the strength: LyCORIS weighs every turn, PEFT has no strengths",
 }
 """What strengths other than 1 do, where programs disagree, by kind."""
 _SAID = {
@@ -114,7 +114,7 @@ def describe_adapter(
         ranks,
         tuple(sorted({dtype_name(tensor.dtype) for tensor in tensors})),
         tuple(contents.embeddings),
-        about(contents.files[0], contents.metadata),
+        about(path, contents.metadata),
         {name: contents.metadata[key] for key, name in _SAID.items() if contents.metadata.get(key)},
         sha256_of(contents.files),
         autov3(contents.files[0]),
@@ -165,7 +165,8 @@ def _kind(patch: Patch) -> str:
         case LowRank() if patch.up.ndim > 2:
             return "LoCon"
         case Rotated():
-            return "BOFT" if patch.order is not Order.PLAIN else "OFT"
+            kind = "OFT" if patch.butterfly is None else "BOFT"
+            return kind if patch.lengths is None else f"{kind} with lengths"
     return _KINDS.get(type(patch).__name__, type(patch).__name__)
 
 

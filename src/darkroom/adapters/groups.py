@@ -66,7 +66,7 @@ _BUNDLED = "bundle_emb."
 
 _PEFT_TYPES = ("LORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT")
 _NEVER: Mapping[str, str] = {
-    "a T-LoRA, which is measured from the singular vectors of the model that it was trained on": (
+    "a T-LoRA, which changes the singular vectors of the model that it was trained on: have its trainer write a LoRA": (
         r".+\.([qp]_layer\.weight|lambda_layer)"
     ),
 }
@@ -114,7 +114,7 @@ def read_contents(path: Path) -> Contents:
     with open_weights(file) as weights:
         peft = read_json(beside) if described else _said(weights)
         if what := _not_read(weights.shapes, peft):
-            raise ModelError(f"{path} is {what}: it is not read")
+            raise ModelError(f"{path} is {what}")
         return _sorted(path, [file, *([beside] if described else [])], weights, peft)
 
 
@@ -147,9 +147,9 @@ def _not_read(shapes: Mapping[str, tuple[int, ...]], peft: Mapping[str, Any]) ->
             return what
     kind = str(peft.get("peft_type", "LORA"))
     if kind.upper() not in _PEFT_TYPES:
-        return f"an adapter of PEFT's kind {kind}"
+        return f"an adapter of PEFT's kind {kind}: {', '.join(_PEFT_TYPES)} are read, merge it into its model with PEFT"
     beside = kind_beside(shapes)
-    return None if beside in _ADAPTERS else f"{a_kind(str(beside))}, no adapter"
+    return None if beside in _ADAPTERS else f"{a_kind(str(beside))}, no LoRA and nothing of the kind"
 
 
 def _said(weights: WeightsFile) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from darkroom.adapters.patches import (
     Both,
+    Butterfly,
     Decomposed,
     Difference,
     General,
@@ -23,14 +24,14 @@ from darkroom.adapters.patches import (
     Kronecker,
     Layered,
     LowRank,
-    Order,
     Patch,
     Rotated,
     Scaled,
+    Scattered,
 )
 
 
-class Peft:
+class _Peft:
     """What PEFT's configuration says of one layer."""
 
     def __init__(self, config: Mapping[str, Any], key: str) -> None:
@@ -78,27 +79,23 @@ class Peft:
         return any(self.key.split(".")[-1] == name or self.key.endswith(f".{name}") for name in wanted)
 
 
-class Parts:
+class _Parts:
     """A layer's tensors by what they are ("down", "hada_w1_a"), each taken once; `left` are those that nobody took."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], peft: Peft) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], peft: _Peft) -> None:
         self.left, self.peft = dict(tensors), peft
-        self._alpha, self._instead = self.take("alpha"), self.take("scale")
-        scalar = self.take("scalar")
-        self._factor = 1.0 if scalar is None else float(scalar)
+        self.alpha, self._scale = self.take("alpha"), self.take("scale")
+        self._scalar = self.take("scalar")
 
     def take(self, name: str) -> Tensor | None:
         return self.left.pop(name, None)
 
-    def all(self, *names: str) -> list[Tensor] | None:
-        """Tensors that go together; None where none of them is there. Raises ValueError where some are."""
+    def together(self, *names: str) -> list[Tensor] | None:
+        """Tensors that are nothing alone; None where none of them is there. Raises ValueError where some are."""
         if not any(name in self.left for name in names):
             return None
-        for name in names:
-            if name not in self.left:
-                raise ValueError(
-                    f"it has a {next(each for each in names if each in self.left)}, but no {name}"
-                )
+        if missing := [name for name in names if name not in self.left]:
+            raise ValueError(f"it has no {' and no '.join(missing)}")
         return [self.left.pop(name) for name in names]
 
     def product(self, name: str, core: str) -> tuple[Tensor, ...]:
@@ -106,50 +103,46 @@ class Parts:
         whole = self.take(name)
         if whole is not None:
             return (whole,)
-        found = self.all(f"{name}_a", f"{name}_b")
+        found = self.together(f"{name}_a", f"{name}_b")
         if found is None:
             raise ValueError(f"it has no {name}")
         middle = self.take(core)
         return (*found, *([] if middle is None else [middle]))
 
-    def scale(self, rank: int) -> float:
-        """By how much a product of that rank is multiplied; a `scale` of A1111's stands for alpha / rank."""
-        if self._instead is not None:
-            return self._factor * float(self._instead)
-        return self._factor * self.peft.scale(rank, self._alpha)
-
-    @property
-    def factor(self) -> float:
-        """By how much what has no rank is multiplied."""
-        return self._factor
-
-    @property
-    def alpha(self) -> float:
-        return 0.0 if self._alpha is None else float(self._alpha)
+    def scale(self, rank: int | None = None) -> float:
+        """By how much a product of that rank is multiplied, or what has none; a `scale`, of A1111's, stands for
+        alpha / rank."""
+        factor = 1.0 if self._scalar is None else float(self._scalar)
+        if self._scale is not None:
+            return factor * float(self._scale)
+        return factor * (1.0 if rank is None else self.peft.scale(rank, self.alpha))
 
 
 def layered(tensors: Mapping[str, Tensor], config: Mapping[str, Any], key: str) -> Layered:
     """What the tensors of a layer do to it, under `key`; `config` is PEFT's. Raises ValueError where they are of no
-    kind, or not all that a kind needs."""
-    parts = Parts(tensors, Peft(config, key))
-    weight: Patch | None = None
-    bias: Patch | None = None
-    for kind in _KINDS:
-        weight, bias = kind(parts)
-        if weight is not None or bias is not None:
-            break
+    kind, or not all that a kind needs, or of shapes that make none."""
+    parts = _Parts(tensors, _Peft(config, key))
+    found = Layered()
+    try:
+        for kind in _KINDS:
+            found = kind(parts)
+            if found != Layered():
+                break
+    except (RuntimeError, IndexError, TypeError) as error:
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(f"its shapes make no sense ({shapes})") from error
     for name in ("diff_b", "b_norm"):
         if (change := parts.take(name)) is not None:
-            bias = Difference(change)
-    if weight is not None:
-        weight = _decomposed(_biased(weight, parts), parts)
-    if parts.left or (weight is None and bias is None):
-        raise ValueError(f"its {', '.join(sorted(parts.left or tensors))} are of no kind that is known")
-    return Layered(weight, bias)
+            found = found._replace(bias=Difference(change))
+    if found.weight is not None:
+        found = found._replace(weight=_decomposed(found.weight, parts))
+    if parts.left or found == Layered():
+        raise ValueError(f"there is no kind of adapter with {', '.join(sorted(parts.left or tensors))}")
+    return found
 
 
-def _low_rank(parts: Parts) -> Layered:
-    found = parts.all("down", "up")
+def _low_rank(parts: _Parts) -> Layered:
+    found = parts.together("down", "up")
     if found is None:
         return Layered()
     (down, up), mid = found, parts.take("mid")
@@ -158,29 +151,43 @@ def _low_rank(parts: Parts) -> Layered:
         # Of several that were stacked on one side only, the parts add up, as in InvokeAI.
         down, up = _added_up(down, 0, up.shape[1]), _added_up(up, 1, len(down))
     bias = parts.take("up_bias")
-    return Layered(LowRank(down, up, mid, scale), None if bias is None else Difference(bias, scale))
+    weight = _with_rest(LowRank(down, up, mid, scale), parts, scale)
+    return Layered(weight, None if bias is None else Difference(bias, scale))
 
 
-def _table(parts: Parts) -> Layered:
+def _with_rest(patch: LowRank, parts: _Parts, scale: float) -> Patch:
+    """With what extraction by rank has left of a weight, if that was kept: whole (A1111's `bias`), or its largest
+    numbers (LyCORIS's). It is scaled as the rest of it (A1111, `extensions-builtin/Lora/network.py`)."""
+    if (whole := parts.take("bias")) is not None:
+        return Both(patch, Difference(whole, scale))
+    found = parts.together("bias_indices", "bias_values", "bias_size")
+    if found is None:
+        return patch
+    places, values, size = found
+    shape = tuple(int(side) for side in size)
+    beyond = places.long() >= torch.tensor(shape)[:, None]
+    if len(shape) != 2 or bool((beyond | (places < 0)).any()) or values.shape != places.shape[1:]:
+        raise ValueError(f"its bias_indices lie outside of its bias_size {shape}")
+    return Both(patch, Scattered(places, values, shape, scale))
+
+
+def _table(parts: _Parts) -> Layered:
     """Of a table of vectors, which is no matrix that is multiplied with."""
-    found = parts.all("table_down", "table_up")
+    found = parts.together("table_down", "table_up")
     if found is None:
         return Layered()
     down, up = found
     return Layered(LowRank(up.T.contiguous(), down.T.contiguous(), None, parts.scale(len(down))))
 
 
-def _hadamard(parts: Parts) -> Layered:
-    names = [f"hada_w{number}_{side}" for number in (1, 2) for side in "ab"]
-    found = parts.all(*names)
-    if found is None:
+def _hadamard(parts: _Parts) -> Layered:
+    if not any(name.startswith("hada_") for name in parts.left):
         return Layered()
-    scale = parts.scale(len(found[1]))
-    cores = [[core] if (core := parts.take(name)) is not None else [] for name in ("hada_t1", "hada_t2")]
-    return Layered(Hadamard((*found[:2], *cores[0]), (*found[2:], *cores[1]), scale))
+    w1, w2 = parts.product("hada_w1", "hada_t1"), parts.product("hada_w2", "hada_t2")
+    return Layered(Hadamard(w1, w2, parts.scale(len(w1[1]))))
 
 
-def _kronecker(parts: Parts) -> Layered:
+def _kronecker(parts: _Parts) -> Layered:
     if not any(name.startswith("lokr_") for name in parts.left):
         return Layered()
     w1, w2 = parts.product("lokr_w1", "lokr_t1"), parts.product("lokr_w2", "lokr_t2")
@@ -189,12 +196,12 @@ def _kronecker(parts: Parts) -> Layered:
     if ranks:
         return Layered(Kronecker(w1, w2, parts.scale(ranks[0])))
     peft = parts.peft
-    scale = peft.scale(peft.rank, None) if peft.rank and peft.alpha is not None else 1.0
-    return Layered(Kronecker(w1, w2, parts.factor * scale))
+    by_peft = peft.scale(peft.rank, None) if peft.rank and peft.alpha is not None else 1.0
+    return Layered(Kronecker(w1, w2, parts.scale() * by_peft))
 
 
-def _general(parts: Parts) -> Layered:
-    found = parts.all("a1", "a2", "b1", "b2")
+def _general(parts: _Parts) -> Layered:
+    found = parts.together("a1", "a2", "b1", "b2")
     if found is None:
         return Layered()
     a1, a2, b1, b2 = found
@@ -204,50 +211,51 @@ def _general(parts: Parts) -> Layered:
         # Before version 2 LyCORIS had the names the other way round. Of square weights both would do: the rank is less.
         a1, a2, b1, b2 = a2, a1, b2, b1
     elif not today:
-        raise ValueError(
-            f"its a1, a2, b1, b2 of {', '.join(str(tuple(each.shape)) for each in found)} are of no rank"
-        )
+        shapes = ", ".join(f"{tuple(each.shape)}" for each in found)
+        raise ValueError(f"its a1, a2, b1, b2 of {shapes} are not of one rank")
     scale = parts.scale(len(a2))
     return Layered(General(a1, a2, LowRank(b2, b1, parts.take("bm"), scale), scale))
 
 
-def _rotated(parts: Parts) -> Layered:
-    """LyCORIS's Diag-OFT and BOFT, and OFT of kohya's scripts: outputs are turned."""
+def _outputs_rotated(parts: _Parts) -> Layered:
+    """LyCORIS's Diag-OFT and BOFT, and OFT of kohya's scripts."""
     blocks = parts.take("oft_blocks")
     if blocks is None:
         return Layered()
-    if blocks.ndim not in (3, 4):
-        raise ValueError(
-            f"its oft_blocks have the shape {tuple(blocks.shape)}, not (k, b, b) or (m, k, b, b)"
-        )
+    if blocks.ndim not in (3, 4) or blocks.shape[-1] != blocks.shape[-2]:
+        raise ValueError(f"its oft_blocks are of {tuple(blocks.shape)}, not of (k, b, b) or (m, k, b, b)")
     skew = blocks.float() - blocks.float().mT
-    most, length = parts.alpha * blocks.shape[-3] * blocks.shape[-1], float(skew.norm())
-    turns = _cayley(skew * (most / length) if 0 < most < length else skew)
+    # Alpha is no scale here: it limits how far the whole of them turns.
+    most = 0.0 if parts.alpha is None else float(parts.alpha) * blocks.shape[-3] * blocks.shape[-1]
+    length = float(skew.norm())
+    rotations = _cayley(skew * (most / length) if 0 < most < length else skew)
     lengths = parts.take("rescale")
     if blocks.ndim == 3:
-        return Layered(Rotated(turns.mT[None], lengths))
-    return Layered(Rotated(turns, lengths, order=Order.PAIRED))
+        return Layered(Rotated(rotations.mT[None], lengths))
+    return Layered(Rotated(rotations, lengths, butterfly=Butterfly.LYCORIS))
 
 
-def _butterfly(parts: Parts) -> Layered:
-    """PEFT's BOFT, and that of kohya's scripts: inputs are turned."""
-    found = parts.all("boft_R", "boft_s")
+def _inputs_rotated_as_butterfly(parts: _Parts) -> Layered:
+    """PEFT's BOFT, and that of kohya's scripts."""
+    found = parts.together("boft_R", "boft_s")
     if found is None:
         return Layered()
     blocks, lengths = found
+    if blocks.ndim != 4 or blocks.shape[-1] != blocks.shape[-2]:
+        raise ValueError(f"its boft_R is of {tuple(blocks.shape)}, not of (m, k, b, b)")
     skew = 0.5 * (blocks.float() - blocks.float().mT)
-    return Layered(Rotated(_cayley(-skew), lengths, on_input=True, order=Order.HALVED))
+    return Layered(Rotated(_cayley(-skew), lengths, on_input=True, butterfly=Butterfly.PEFT))
 
 
-def _rotated_inputs(parts: Parts) -> Layered:
+def _inputs_rotated(parts: _Parts) -> Layered:
     """PEFT's OFT, OneTrainer's, and OFT version 2 of kohya's scripts: (k, b (b - 1) / 2) numbers above a diagonal."""
-    given, scaled = parts.take("oft_R"), parts.take("scaled_oft")
+    given = parts.take("oft_R")
     if given is None:
         return Layered()
-    config = parts.peft.config
+    scaled, config = parts.take("scaled_oft"), parts.peft.config
     block = round((1 + math.sqrt(1 + 8 * given.shape[-1])) / 2)
     if given.ndim != 2 or block * (block - 1) // 2 != given.shape[-1]:
-        raise ValueError(f"its oft_R has the shape {tuple(given.shape)}, not (k, b (b - 1) / 2)")
+        raise ValueError(f"its oft_R is of {tuple(given.shape)}, not of (k, b (b - 1) / 2)")
     skew = torch.zeros(len(given), block, block)
     rows, columns = torch.triu_indices(block, block, 1)
     skew[:, rows, columns] = given.float() / (1 if scaled is None else 2 * math.sqrt(block - 1))
@@ -256,15 +264,15 @@ def _rotated_inputs(parts: Parts) -> Layered:
         most = float(config.get("eps", 6e-5)) / math.sqrt(len(skew))
         skew = skew * (most / skew.norm(dim=(1, 2), keepdim=True)).clamp(max=1)
     if config.get("use_cayley_neumann", True):
-        turns = _series(skew, int(config.get("num_cayley_neumann_terms", 5)))
+        rotations = _series(skew, int(config.get("num_cayley_neumann_terms", 5)))
     else:
-        turns = _cayley(-skew)
+        rotations = _cayley(-skew)
     # OneTrainer, whose files have no configuration of PEFT's, turns convolutions the other way round.
-    return Layered(Rotated(turns[None], on_input=True, back=not config))
+    return Layered(Rotated(rotations[None], on_input=True, convolutions_back=not config))
 
 
-def _scaled(parts: Parts) -> Layered:
-    """(IA)3 of PEFT's, which scales what it scales by as much as 1 + the change."""
+def _scaled(parts: _Parts) -> Layered:
+    """(IA)3 of PEFT's, which multiplies outputs, or inputs, by what it holds."""
     given, feedforward = parts.take("ia3_l"), parts.peft.feedforward
     if given is None:
         return Layered()
@@ -272,49 +280,39 @@ def _scaled(parts: Parts) -> Layered:
     return Layered(Scaled(change, feedforward), None if feedforward else Scaled(change))
 
 
-def _scaled_by_lycoris(parts: Parts) -> Layered:
+def _scaled_by_lycoris(parts: _Parts) -> Layered:
+    """(IA)3 of LyCORIS's, which multiplies them by 1 + what it holds."""
     if "on_input" not in parts.left:
         return Layered()
-    found = parts.all("weight", "on_input")
+    found = parts.together("weight", "on_input")
     assert found is not None
-    return Layered(Scaled(found[0], bool(found[1])))
+    return Layered(Scaled(found[0] * parts.scale(), bool(found[1])))
 
 
-def _whole(parts: Parts) -> Layered:
-    for name, kind in (("diff", Difference), ("w_norm", Difference), ("set_weight", Instead)):
+def _whole(parts: _Parts) -> Layered:
+    for name in ("diff", "w_norm"):
         if (given := parts.take(name)) is not None:
-            return Layered(kind(given))
-    return Layered()
+            return Layered(Difference(given, parts.scale()))
+    given = parts.take("set_weight")
+    return Layered(None if given is None else Instead(given))
 
 
-_KINDS: tuple[Callable[[Parts], Layered], ...] = (
+_KINDS: tuple[Callable[[_Parts], Layered], ...] = (
     _low_rank,
     _table,
     _hadamard,
     _kronecker,
     _general,
-    _rotated,
-    _butterfly,
-    _rotated_inputs,
+    _outputs_rotated,
+    _inputs_rotated_as_butterfly,
+    _inputs_rotated,
     _scaled,
     _scaled_by_lycoris,
     _whole,
 )
 
 
-def _biased(weight: Patch, parts: Parts) -> Patch:
-    """With what is added to the weight besides, whole or only some of its numbers: what extraction by rank had left."""
-    if (whole := parts.take("bias")) is not None:
-        return Both(weight, Difference(whole))
-    found = parts.all("bias_indices", "bias_values", "bias_size")
-    if found is None:
-        return weight
-    indices, values, size = found
-    sparse = torch.sparse_coo_tensor(indices.long(), values.float(), size.tolist(), check_invariants=True)
-    return Both(weight, Difference(sparse.to_dense()))
-
-
-def _decomposed(weight: Patch, parts: Parts) -> Patch:
+def _decomposed(weight: Patch, parts: _Parts) -> Patch:
     """DoRA's lengths, of PEFT's (one for each output) or of LyCORIS's files (or for each input)."""
     if (lengths := parts.take("lengths")) is not None:
         return Decomposed(weight, lengths)
@@ -333,20 +331,17 @@ def _added_up(factor: Tensor, axis: int, rank: int) -> Tensor:
 
 
 def _cayley(skew: Tensor) -> Tensor:
-    """Rotations of skew-symmetric matrices (..., b, b): (1 + Q) (1 - Q)^-1 (Cayley 1846)."""
+    """Rotations (..., b, b) of skew-symmetric matrices Q: (1 + Q) (1 - Q)^-1 (Cayley 1846)."""
     one = torch.eye(skew.shape[-1])
-    turns: Tensor = torch.linalg.solve(one - skew, one + skew, left=False)
-    return turns
+    rotations: Tensor = torch.linalg.solve(one - skew, one + skew, left=False)
+    return rotations
 
 
 def _series(skew: Tensor, terms: int) -> Tensor:
-    """The same by the first terms of Neumann's series: 1 + 2 Q + 2 Q^2 + ... + Q^n, as PEFT computes it."""
-    turns: Tensor = torch.eye(skew.shape[-1]) + (2 * skew if terms > 1 else 0)
-    if terms <= 2:
-        return turns.expand_as(skew)
-    power = skew @ skew
-    turns = turns + 2 * power
-    for _ in range(3, terms - 1):
-        power = power @ skew
-        turns = turns + 2 * power
-    return turns + power @ skew
+    """Nearly the same (k, b, b) by Neumann's series, as PEFT computes it: of 5 terms 1 + 2 Q + 2 Q^2 + 2 Q^3 + Q^4, of
+    4 or 3 terms 1 + 2 Q + 2 Q^2 + Q^3, of 2 terms 1 + 2 Q, of 1 term 1."""
+    powers = [torch.eye(skew.shape[-1]).expand_as(skew)]
+    for _ in range(1 if terms == 2 else 0 if terms < 2 else max(terms - 1, 3)):
+        powers.append(powers[-1] @ skew)
+    rotations: Tensor = powers[0] + 2 * sum(powers[1:])
+    return rotations - powers[-1] if terms > 2 else rotations

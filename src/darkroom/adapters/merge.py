@@ -62,8 +62,8 @@ def merge(
     Without `networks` (a model's, by role; they need no weights) the files must spell their layers alike, and be plain
     LoRAs. Raises ModelError for a file that cannot be read or does not fit, InvalidRequest for what does not add up.
     """
-    terms = _in_networks(shares, networks) if networks is not None else _by_spelling(shares)
     made = Written(metadata=_metadata(shares))
+    terms = _in_networks(shares, networks, made.notes) if networks is not None else _by_spelling(shares)
     roles = {role for role, _ in terms}
     for number, ((role, layer), several) in enumerate(terms.items()):
         shape = None
@@ -92,13 +92,16 @@ def _metadata(shares: Sequence[Share]) -> dict[str, str]:
     return {"darkroom_merged": json.dumps(said)}
 
 
-def _in_networks(shares: Sequence[Share], networks: Mapping[Role, nn.Module]) -> Terms:
+def _in_networks(shares: Sequence[Share], networks: Mapping[Role, nn.Module], notes: list[str]) -> Terms:
     terms: Terms = {}
     for share in shares:
         contents = share.contents
         fit = fitted(contents, networks)
-        if not fit.whole and not share.tag.partial:
-            raise ModelError(f"{share.path} does not fit the model: {mismatch(contents, fit)}")
+        if not fit.whole:
+            why = mismatch(contents, fit)
+            if not (share.tag.partial and fit.patches):
+                raise ModelError(f"{share.path} does not fit the model: {why}")
+            notes.append(f"{share.path.stem} is used in part: {why}")
         for role, by_place in fit.patches.items():
             for place, layered in by_place.items():
                 for layer, own in zip(

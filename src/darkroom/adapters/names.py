@@ -40,6 +40,7 @@ PREFIXES: Mapping[str, tuple[str, ...]] = {
         "diffusion_model.",
     ),
     Role.TEXT_ENCODER: (
+        "lora_te_model_",
         "lora_te_",
         "lora_te1_",
         "text_encoder.",
@@ -48,7 +49,6 @@ PREFIXES: Mapping[str, tuple[str, ...]] = {
         "clip_l.",
         "cond_stage_model.transformer.",
         "cond_stage_model.model.",
-        "lora_te_model_",
         "conditioner.embedders.0.transformer.",
     ),
     Role.TEXT_ENCODER_2: (
@@ -60,7 +60,7 @@ PREFIXES: Mapping[str, tuple[str, ...]] = {
     ),
     Role.TEXT_ENCODER_3: ("lora_te3_", "text_encoder_3.", "text_encoders.t5xxl.transformer.", "t5."),
 }
-"""What stands before a layer's name, by network; "denoiser" is the U-Net or the MMDiT."""
+"""What stands before a layer's name, by network; "denoiser" is the U-Net or the MMDiT. The first that fits counts."""
 
 _ANY = "lycoris_"
 """What LyCORIS's own wrapper puts before the layers of whatever network it was given."""
@@ -72,7 +72,7 @@ def prefixed(key: str) -> tuple[str, str]:
     """The network that a key's prefix says, "" where it says none, and the rest of the key."""
     key = key.removeprefix(_PEFT)
     for role, prefixes in PREFIXES.items():
-        for prefix in sorted(prefixes, key=len, reverse=True):
+        for prefix in prefixes:
             if key.startswith(prefix):
                 return role, key.removeprefix(prefix).removeprefix(_PEFT)
     return "", key.removeprefix(_ANY)

@@ -110,21 +110,28 @@ class General:
         return _shaped(_times(own, self.scale), weight) + self.added.delta(weight)
 
 
-class Order(Enum):
-    """How the rows of a weight are put in order before each of the turns of a butterfly, and back behind it."""
+class Butterfly(Enum):
+    """In which order BOFT puts rows before each of its turns, and back behind it, so that blocks of neighbours reach
+    all rows. Of 8 rows in blocks of 4, the first two turns have them as
 
-    PLAIN = "as they are"
-    PAIRED = "LyCORIS: row by row of two halves, which are blocks' halves, then twice as long each time"
-    HALVED = "PEFT: half a block by half a block, those of odd numbers behind those of even ones"
+        LYCORIS   0 2 1 3 4 6 5 7, 0 4 1 5 2 6 3 7
+        PEFT      0 1 2 3 4 5 6 7, 0 1 4 5 2 3 6 7
+    """
 
-    def of(self, turn: int, rows: int, block: int, device: torch.device) -> Tensor | None:
-        """The numbers of the rows in order; None where they stay as they are."""
-        if self is Order.PLAIN:
+    LYCORIS = "pairs of rows that are half a block apart, then twice as far each time"
+    PEFT = "half a block by half a block, then every second of them, then every fourth"
+
+    def order(self, turn: int, rows: int, block: int, device: torch.device) -> Tensor | None:
+        """The numbers of the rows in that order; None where they stay as they are. Raises ValueError where there are
+        none."""
+        if self is Butterfly.PEFT and not turn:
             return None
         half, times = block // 2, 2**turn
-        shape = (2, half * times) if self is Order.PAIRED else (2, times, half)
         if block % 2 or rows % (block * times):
-            raise ValueError(f"turn {turn + 1} of blocks of {block} for {rows} rows")
+            raise ValueError(
+                f"turn {turn + 1} in blocks of {block} needs a multiple of {block * times} rows, not {rows}"
+            )
+        shape = (2, half * times) if self is Butterfly.LYCORIS else (2, times, half)
         return torch.arange(rows, device=device).reshape(-1, *shape).transpose(1, 2).flatten()
 
 
@@ -133,28 +140,29 @@ class Rotated:
     """OFT (Qiu et al. 2023, arXiv 2306.07280) and BOFT (Liu et al. 2023, arXiv 2311.06243): a weight's outputs, or its
     inputs, turned block by block.
 
-    `turns` (m, k, b, b) are the blocks' rotations, m times over, each time with the rows in another `order`; where k is
-    1 all blocks have it. `lengths` has a factor for each output. `back`: convolutions are turned the other way round.
+    `rotations` (m, k, b, b) are those of the blocks, m turns one after another, each with the rows in another order if
+    it is a `butterfly`; where k is 1 all blocks have the same. `lengths` has a factor for each output.
+    `convolutions_back`: they are turned the other way round.
     """
 
     reads: ClassVar[bool] = True
-    turns: Tensor
+    rotations: Tensor
     lengths: Tensor | None = None
     on_input: bool = False
-    order: Order = Order.PLAIN
-    back: bool = False
+    butterfly: Butterfly | None = None
+    convolutions_back: bool = False
 
     def delta(self, weight: Tensor) -> Tensor:
         own = weight.float()
         rows = own.flatten(1).T if self.on_input else own.flatten(1)
-        count, block = self.turns.shape[1:3]
+        count, block = self.rotations.shape[1:3]
         if len(rows) % block or count not in (1, len(rows) // block):
             raise ValueError(f"{count} blocks of {block} for a weight of {tuple(weight.shape)}")
-        turns = self.turns.float()
-        if self.back and weight.ndim > 2:
-            turns = turns.mT
-        for number, blocks in enumerate(turns):
-            order = self.order.of(number, len(rows), block, weight.device)
+        rotations = self.rotations.float()
+        if self.convolutions_back and weight.ndim > 2:
+            rotations = rotations.mT
+        for turn, blocks in enumerate(rotations):
+            order = self.butterfly and self.butterfly.order(turn, len(rows), block, weight.device)
             rows = rows if order is None else rows[order]
             rows = torch.matmul(blocks, rows.reshape(-1, block, rows.shape[1])).reshape(rows.shape)
             rows = rows if order is None else rows[order.argsort()]
@@ -242,6 +250,23 @@ class Difference:
 
 
 @dataclass(frozen=True, eq=False)
+class Scattered:
+    """A change of some of a weight's numbers, times `scale`: `values` (n,) at `places` (2, n) of a matrix of that
+    `shape`."""
+
+    reads: ClassVar[bool] = False
+    places: Tensor
+    values: Tensor
+    shape: tuple[int, int]
+    scale: float = 1.0
+
+    def delta(self, weight: Tensor) -> Tensor:
+        whole = torch.zeros(self.shape, device=self.values.device)
+        rows, columns = self.places.long()
+        return _shaped(whole.index_put((rows, columns), self.values.float() * self.scale), weight)
+
+
+@dataclass(frozen=True, eq=False)
 class Instead:
     """Another weight in place of the model's."""
 
@@ -298,7 +323,7 @@ def converted(patch: Patch, change: Callable[[Tensor], Tensor]) -> Patch:
         value = getattr(patch, each.name)
         if isinstance(value, Tensor):
             made[each.name] = change(value)
-        elif isinstance(value, tuple):
+        elif isinstance(value, tuple) and isinstance(value[0], Tensor):
             made[each.name] = tuple(map(change, value))
         elif dataclasses.is_dataclass(value):
             made[each.name] = converted(cast(Patch, value), change)

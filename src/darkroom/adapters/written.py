@@ -39,12 +39,13 @@ def prefix_of(role: str, roles: Set[str]) -> str:
 
 @dataclass
 class Written:
-    """A LoRA file in the making: its tensors by name. `wanted` and `missed` are squared lengths of all that was to be
-    in it and of what is not."""
+    """A LoRA file in the making: its tensors by name; `notes` say what it is not made of. `wanted` and `missed` are
+    squared lengths of all that was to be in it and of what is not."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     ranks: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     wanted: float = 0.0
     missed: float = 0.0
 

@@ -28,6 +28,7 @@ INTERRUPTED = 130
 # The commands, in the order of the help, with the module here that adds each.
 _COMMANDS = {
     "generate": "generate",
+    "interpolate": "interpolate",
     "again": "again",
     "prompt": "prompt",
     "plan": "plan",

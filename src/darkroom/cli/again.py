@@ -9,6 +9,7 @@ from typing import Any
 
 from darkroom.cli.arguments import a_path, a_place, spelt
 from darkroom.cli.asked import given
+from darkroom.cli.words import aside
 from darkroom.files import expanded, write_numbered
 
 
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     instead = given(args, ("model", "refiner", "vae", "device", "precision"))
     model = load(loading_of(metadata, args.picture, **instead))
     picture = model.generate(request)[0]
+    for note in picture.metadata["notes"]:
+        aside("note", note)
     if output is not None:
         # The picture to compare with may lie there.
         print(write_numbered(output, picture.encoded(format_of(output))))

@@ -17,7 +17,8 @@ from darkroom.cli.arguments import SAVING, Saving
 from darkroom.cli.settings import KNOWN, is_empty, said, strangers, why_unread
 from darkroom.cli.words import aside
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
-from darkroom.files import as_text
+from darkroom.files import as_text, expanded
+from darkroom.generation.latents import read_latents
 from darkroom.generation.request import Request, flattened
 from darkroom.loading import LOADING, Loading
 
@@ -49,7 +50,10 @@ def gather(args: argparse.Namespace) -> tuple[Loading, Saving, dict[str, Any]]:
     saving = {name: merged.pop(name) for name in SAVING if name in merged}
     loading = {name: merged.pop(name) for name in LOADING if name in merged}
     check_options(saving | loading)
-    settings = {name: _heard(value) for name, value in merged.items()}
+    settings = {name: heard(value) for name, value in merged.items()}
+    if "latents" in settings:
+        # Here a file; in JSON, which comes from anywhere, the array itself.
+        settings["latents"] = read_latents(expanded(settings["latents"]))
     return Loading(**loading).checked(), Saving(**saving), settings
 
 
@@ -81,7 +85,7 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise InvalidRequest(f"`{name}=` is empty: say what it is to be, or leave it out")
 
 
-def _heard(value: Any) -> Any:
+def heard(value: Any) -> Any:
     """Text from a command line that a terminal of another encoding gave: UTF-8, if it is."""
     if isinstance(value, str):
         with suppress(UnicodeError):
@@ -102,7 +106,7 @@ def one_request(args: argparse.Namespace, settings: dict[str, Any], usual: str |
     prompt = prompt_of(args)
     if (prompt := usual if prompt is None else prompt) is None:
         raise InvalidRequest("no prompt: say what the picture should show")
-    return Request.from_dict({**settings, "prompt": _heard(prompt)}).checked()
+    return Request.from_dict({**settings, "prompt": heard(prompt)}).checked()
 
 
 def requested(args: argparse.Namespace, settings: dict[str, Any]) -> list[Asked]:

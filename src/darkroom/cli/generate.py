@@ -7,7 +7,7 @@ import dataclasses
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,8 @@ from darkroom.cli.settings import SETTINGS_FILE, add_settings_file, user_file
 from darkroom.cli.words import aside
 from darkroom.errors import DarkroomError
 from darkroom.files import as_json, portable
+from darkroom.generation.checks import called
+from darkroom.generation.parts import Canvas
 from darkroom.generation.request import PARTS, Request
 from darkroom.loading import LOADING, Loading
 
@@ -79,15 +81,16 @@ def _closing() -> str:
     )
 
 
-def add_picture_options(command: argparse.ArgumentParser) -> None:
-    """The options that are settings of a request, those of each part together."""
+def add_picture_options(command: argparse.ArgumentParser, but: Collection[str] = ()) -> None:
+    """The options that are settings of a request, those of each part together, `but` some."""
     own = [each for each in dataclasses.fields(Request) if each.metadata.get("help")]
-    add_settings(command.add_argument_group("the picture"), own)
-    for name, part in PARTS.items():
-        group = command.add_argument_group(part.title)
-        if name == "canvas":
+    groups = {"the picture": own}
+    groups |= {part.title: [*dataclasses.fields(part)] for part in PARTS.values()}
+    for title, settings in groups.items():
+        group = command.add_argument_group(title)
+        if title == Canvas.title:
             add_size(group)
-        add_settings(group, dataclasses.fields(part))
+        add_settings(group, [each for each in settings if called(each) not in but])
 
 
 def add_loading_options(command: argparse.ArgumentParser, but: str | None = None) -> None:
@@ -130,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
     grid: list[Picture] = []  # Kept for the sheet alone: memory is not to grow with the count.
     noted: set[str] = set()
     try:
-        for picture in _developed(model, requests, args.quiet):
+        for picture in developed(model, requests, args.quiet):
             paths.append(files.save(picture, len(paths), model.name))
             told = {"path": str(paths[-1]), "seed": picture.seed, "metadata": picture.metadata}
             with tqdm.external_write_mode():
@@ -160,7 +163,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _developed(model: Model, requests: Sequence[Request], quiet: bool) -> Iterator[Picture]:
+def developed(model: Model, requests: Sequence[Request], quiet: bool) -> Iterator[Picture]:
     """The pictures of some requests as they are finished, with a bar of the steps."""
     from tqdm import tqdm
 

@@ -168,7 +168,7 @@ def as_text(found: AdapterDescription) -> str:
     rows += [(name, " ".join(value.split())[:200]) for name, value in found.said.items()]
     rows += [("not known", ", ".join(found.unknown[:5]))] if found.unknown else []
     rows += [("fit", found.fit)] if found.fit else []
-    rows += [("strength", f"{kind}: {rule}") for kind, rule in found.rules.items()]
+    rows += [("by strength", f"{kind}: {rule}") for kind, rule in found.rules.items()]
     rows += [("not used", f"{count} layers: {why}") for why, count in found.unused.items()]
     rows.append(("sha256", f"{found.sha256} (AutoV2 {found.sha256[:10].upper()})"))
     rows += [("AutoV3", found.autov3)] if found.autov3 else []
@@ -236,6 +236,8 @@ def _save(args: argparse.Namespace, made: Written) -> int:
     from darkroom.engine.devices import precision_of
 
     made.save(args.output, precision_of(args.precision))
+    for note in made.notes:
+        aside("note", note)
     ranks = sorted(made.ranks)
     size = f"{len(ranks)} layers of rank {ranks[0]} to {ranks[-1]}" if ranks else "no low-rank layers"
     print(f"{size}, {made.error:.1%} of the change is lost", file=sys.stderr)

@@ -43,7 +43,8 @@ class SeededNoise:
     As long as `seeding` is the default, draw 0 equals
     torch.randn(shape, generator=torch.Generator().manual_seed(seed)), the later ones further calls of the same. Drawn
     in float32, on the CPU on every machine, then moved to `device` and `dtype`. Asking out of order draws again from
-    the start, so the n-th is the n-th whoever asks. shape: (1, C, h, w), any other one without `seeding`.
+    the start, so the n-th is the n-th whoever asks. shape: (1, C, h, w), any other one without `seeding`. `first` takes
+    the place of draw 0.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class SeededNoise:
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         seeding: Seeding | None = None,
+        first: torch.Tensor | None = None,
     ) -> None:
         import torch  # The mathematics is to be had without it: help texts list samplers.
 
@@ -61,6 +63,7 @@ class SeededNoise:
         self.device = torch.device(device)
         self.dtype = dtype or torch.float32
         self.seeding = seeding or Seeding()
+        self._given = first
         self._stream = _Stream(seed, self.shape, self.seeding.source)
         delta = self.seeding.delta
         self._later = _Stream(seed + delta, self.shape, self.seeding.source) if delta else None
@@ -75,7 +78,7 @@ class SeededNoise:
     def _first(self) -> torch.Tensor:
         """Where a picture begins."""
         seeding, shape = self.seeding, self.shape
-        whole = self._stream(0)
+        whole = self._stream(0) if self._given is None else self._given
         if seeding.variation is None and seeding.resized is None:
             return whole
         small = shape if seeding.resized is None else (*shape[:-2], *seeding.resized)

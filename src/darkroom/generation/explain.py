@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -114,10 +115,14 @@ def explain(request: Request, text: TextConditioner, collection: Collection, mod
     found, notes = collection.embeddings(wording.texts, request.text.embeddings, ())
     wording = Wording(request, Extras({}, tuple(found.items())))
     rows: list[RowRead] = []
-    for row in (*(each.name for each in positives(len(wording.weights))), "negative"):
-        number = len(rows)
-        weight = wording.weights[number] if number < len(wording.weights) else None
-        rows.append(RowRead(row, weight, tuple(_phases(wording, row, steps, text))))
+    weights = {
+        each.name: weight
+        for each, weight in zip(positives(len(wording.weights)), wording.weights, strict=True)
+    }
+    for row in (*weights, "negative"):
+        for end, (_, share) in enumerate(wording.told(row, Moment(0, steps), adapted=False)):
+            called = f"{row} ({share:.0%})" if share < 1 else row
+            rows.append(RowRead(called, weights.get(row), tuple(_phases(wording, row, end, steps, text))))
     return Explanation(
         model,
         request.text.dialect,
@@ -126,14 +131,14 @@ def explain(request: Request, text: TextConditioner, collection: Collection, mod
         tuple(rows),
         tuple(_adapter(tag, collection) for tag in wording.tags),
         tuple(_embedding(name, each.arrays) for name, each in found.items()),
-        (*notes, *_notes(request, rows)),
+        (*notes, *_adapters_notes(wording, collection), *_notes(request, rows)),
     )
 
 
-def _phases(wording: Wording, row: str, steps: int, text: TextConditioner) -> Iterator[Phase]:
+def _phases(wording: Wording, row: str, end: int, steps: int, text: TextConditioner) -> Iterator[Phase]:
     said: dict[Prompt, list[int]] = {}
     for step in range(steps):
-        prompt = wording.prompt(row, Moment(step, steps), adapted=False)
+        prompt, _ = wording.told(row, Moment(step, steps), adapted=False)[end]
         said.setdefault(prompt, []).append(step + 1)
     for prompt, own in said.items():
         yield Phase(tuple(own), prompt.texts, tuple(_encoders(prompt, text)))
@@ -180,6 +185,13 @@ def _adapter(tag: Tag, collection: Collection) -> NamedRead:
     except DarkroomError as error:
         return NamedRead(str(tag), tag.kind, str(error))
     return NamedRead(str(tag), tag.kind if adapter.hypernetwork else in_words(adapter))
+
+
+def _adapters_notes(wording: Wording, collection: Collection) -> Iterator[str]:
+    """What is not used of the adapters that are."""
+    for tag in wording.tags:
+        with suppress(DarkroomError):
+            yield from collection.adapter(tag).notes
 
 
 def _embedding(name: str, arrays: Any) -> NamedRead:

@@ -45,6 +45,7 @@ from darkroom.diffusion import (
 from darkroom.errors import InvalidRequest
 from darkroom.generation.ensemble import Member, shares
 from darkroom.generation.frames import fitted
+from darkroom.generation.latents import latents_array
 from darkroom.generation.passes import Pass, passes
 from darkroom.generation.path import Turn, path
 from darkroom.generation.request import Request
@@ -98,6 +99,7 @@ class Job:
         )
         self.sampler = sampler(request.sampling.sampler)
         self.passes = passes(request, family)
+        self._given = self._begins_with()
         self.total = sum(each.calls for each in self.passes)
         self.done = 0
         self.denoised: Tensor | None = None
@@ -141,19 +143,47 @@ class Job:
                 for number, _ in self.shares(each, step):
                     own = found.setdefault(number, {})
                     for row in ("negative", *(row.name for row in positives(len(self.wording.weights)))):
-                        own[self._prompt(row, number, each.moment(step))] = None
+                        own |= dict.fromkeys(
+                            prompt for prompt, _ in self._told(row, number, each.moment(step))
+                        )
         return {number: tuple(found[number]) for number in sorted(found)}
 
-    def _prompt(self, row: str, number: int, moment: Moment) -> Prompt | None:
+    def _told(self, row: str, number: int, moment: Moment) -> Sequence[tuple[Prompt | None, float]]:
+        """What a row of an expert is told, and the share of each."""
         if row == "negative" and self.experts[number].zero_empty and not self.wording.says_no:
+            return ((None, 1.0),)
+        return self.wording.told(row, moment, adapted=number != self._refiner)
+
+    def _begins_with(self) -> Tensor | None:
+        """What the request begins with in place of noise, (1, C, h, w). Raises InvalidRequest where it is of another
+        size than the picture, or than what that is composed as first."""
+        if (text := self.request.noise.latents) is None:
             return None
-        return self.wording.prompt(row, moment, adapted=number != self._refiner)
+        given, wanted = torch.from_numpy(latents_array(text)), self._shape(self.passes[0])
+        if given.shape != wanted:
+            canvas = self.passes[0].canvas
+            raise InvalidRequest(
+                f"latents are of {tuple(given.shape[1:])}: the picture begins as one of {canvas.width}x{canvas.height},"
+                f" whose latents are of {wanted[1:]}"
+            )
+        return given
+
+    def _shape(self, each: Pass) -> tuple[int, int, int, int]:
+        family, canvas = self.family, each.canvas
+        return 1, family.latent_channels, canvas.height // family.factor, canvas.width // family.factor
+
+    @property
+    def latents(self) -> Tensor | None:
+        """Where the way has come to, (1, C, h, w): at its end what the picture was decoded from."""
+        return None if self._run is None else self._run.x
 
     def _begin(self, stage: int, each: Pass, before: Pixels | None) -> Generator[Work, Any, Run]:
         family, canvas, saved = self.family, each.canvas, self._resumed
         assert self.request.seed is not None
-        shape = (1, family.latent_channels, canvas.height // family.factor, canvas.width // family.factor)
-        source = SeededNoise(self.request.seed, shape, seeding=seeding_of(self.request, family))
+        given = None if stage else self._given
+        source = SeededNoise(
+            self.request.seed, self._shape(each), seeding=seeding_of(self.request, family), first=given
+        )
         if saved is not None and saved.stage == stage:
             self.done = saved.done
             run = Run.restore(saved.run, source)
@@ -201,7 +231,11 @@ class Job:
     ) -> list[Row]:
         family, scale = self.experts[number], self.request.guidance.scale
         assert scale is not None
-        text = told[self._prompt(ask.prompt, number, moment)]
+        (text, _), *others = [
+            (told[prompt], share) for prompt, share in self._told(ask.prompt, number, moment)
+        ]
+        for other, share in others:
+            text = text.towards(other, share)
         numbers = sizes(ask.prompt, self.request, family, each)
         conditioning = replace(
             text,

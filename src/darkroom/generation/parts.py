@@ -14,6 +14,7 @@ from darkroom.checkpoint.preferences import COMPOSE, GUIDANCE, SECOND_STRENGTH, 
 from darkroom.diffusion import SOURCES, Within, parse_guides, parse_sampler, parse_schedule
 from darkroom.errors import InvalidRequest
 from darkroom.generation.checks import a_number, a_text, a_whole, checked, one_of, setting, some_texts
+from darkroom.generation.latents import latents_text
 from darkroom.language import DIALECTS, EMPHASES, ORIGINAL
 
 MAX_SIDE = 8_192
@@ -174,7 +175,17 @@ class Noise(Part):
         name="seed_resize_height",
     )
 
+    latents: str | None = setting(
+        None,
+        latents_text,
+        "what pictures begin with instead of their seeds' noise: (n, channels, height, width), on a command line a "
+        ".npy or .safetensors file of it",
+        sign="FILE",
+    )
+
     def checked(self) -> Self:
+        if self.latents is not None and self.resize_width is not None:
+            raise InvalidRequest("latents are of the picture's own size: leave seed_resize_width out")
         if (self.resize_width is None) != (self.resize_height is None):
             raise InvalidRequest("seed_resize_width and seed_resize_height go together: give both, or none")
         return super().checked()
@@ -192,6 +203,14 @@ class Text(Part):
     negative_2: str | None = setting(None, a_text, "its negative prompt (default: the negative prompt)")
     prompt_3: str | None = setting(None, a_text, "SD 3: another prompt for T5 (default: the prompt)")
     negative_3: str | None = setting(None, a_text, "its negative prompt (default: the negative prompt)")
+    towards: str | None = setting(
+        None, a_text, "another prompt, towards which this one goes as far as towards_strength says"
+    )
+    towards_strength: float = setting(
+        0.0,
+        a_number(Within(0, 1)),
+        "how far it goes towards that prompt, 0 to 1: 'darkroom interpolate' goes all the way",
+    )
     styles: tuple[str, ...] = setting(
         (),
         some_texts,

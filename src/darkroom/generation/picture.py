@@ -8,14 +8,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from darkroom.errors import DarkroomError, InvalidRequest, nearest
 from darkroom.files import as_json, expanded, write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 _SUFFIXES = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
@@ -30,13 +33,15 @@ _MOST_EXIF = 65_000
 @dataclass(frozen=True, repr=False)
 class Picture:
     """`image`: RGB, 8 bits. `metadata`: plain data (request, model and its hashes, numerics, notes).
-    `parameters`: the same for people and for A1111's tools. `index`: its place among those asked for together."""
+    `parameters`: the same for people and for A1111's tools. `index`: its place among those asked for together.
+    `latents`: what it was decoded from, (1, C, h, w) float32 on the CPU; no file holds them."""
 
     image: Image.Image
     seed: int
     metadata: dict[str, Any]
     parameters: str
     index: int = 0
+    latents: Tensor | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         prompt = str((self.metadata.get("request") or {}).get("prompt", ""))
@@ -103,7 +108,7 @@ class Picture:
         exif[ExifTags.Base.ImageDescription] = as_json({_KEY: self.metadata}).encode()
         if len(exif.tobytes()) > _MOST_EXIF:
             raise InvalidRequest(
-                f"the prompt is too long for the metadata of a JPEG or WebP file ({_MOST_EXIF:,} bytes): "
+                f"the request is too long for the metadata of a JPEG or WebP file ({_MOST_EXIF:,} bytes): "
                 'write PNG (`format="png"`), or leave it out (`metadata=False`)'
             )
         both = Image.Exif()

@@ -23,6 +23,7 @@ from darkroom.generation.checks import (
     setting,
     some_texts,
 )
+from darkroom.generation.latents import nth
 from darkroom.generation.parts import MAX_SEED, XL, Canvas, Guidance, Noise, Part, Sampling, Text
 from darkroom.language.tags import parse_tag
 
@@ -68,12 +69,15 @@ class Settings(TypedDict, total=False):
     variation_strength: Number
     seed_resize_width: Whole | None
     seed_resize_height: Whole | None
+    latents: Any
 
     text: Text
     prompt_2: str | None
     negative_2: str | None
     prompt_3: str | None
     negative_3: str | None
+    towards: str | None
+    towards_strength: Number
     styles: Sequence[str]
     dynamic: str
     dialect: str
@@ -150,9 +154,12 @@ class Request:
 
     def __repr__(self) -> str:
         """What is asked for, and none of what is not, as it may be written in Python."""
+        flat = self.flat()
+        if isinstance(latents := flat["latents"], str):
+            flat["latents"] = f"{latents[:20]}..."
         asked = [
             f"{name}={value!r}"
-            for name, value in self.flat().items()
+            for name, value in flat.items()
             if name != "prompt" and value != SETTINGS[name].default
         ]
         return f"Request({', '.join([repr(self.prompt), *asked])})"
@@ -183,10 +190,15 @@ class Request:
     def single(self, index: int) -> Request:
         """The request that makes picture `index` of this one alone."""
         assert self.seed is not None, "settle the request first"
+        own: Changes = {"count": 1}
+        if (latents := self.noise.latents) is not None:
+            own["latents"] = nth(latents, index)
         if self.noise.variation_strength:
             assert self.noise.variation_seed is not None, "settle the request first"
-            return self.replace(variation_seed=self.noise.variation_seed + index, count=1)
-        return self.replace(seed=self.seed + index, count=1)
+            own["variation_seed"] = self.noise.variation_seed + index
+        else:
+            own["seed"] = self.seed + index
+        return self.replace(**own)
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its name, those of all parts side by side."""
@@ -280,7 +292,8 @@ def _plain(settings: Any) -> dict[str, Any]:
             value = _plain(value)
         elif isinstance(value, tuple):
             value = list(value)
-        empty = isinstance(value, str | list | dict | bool) and not value and each.default is not None
+        empty = isinstance(value, str | list | dict) and not value and each.default is not None
+        empty |= value is False and each.default is False
         if value is not None and not empty:
             found[each.name] = value
     return found

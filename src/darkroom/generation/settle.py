@@ -5,6 +5,7 @@ from __future__ import annotations
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import sampler_info, schedule_for
 from darkroom.errors import InvalidRequest
+from darkroom.generation.latents import latents_array
 from darkroom.generation.request import Request
 
 # Where a refiner takes over, as the makers of Stable Diffusion XL advise.
@@ -27,9 +28,12 @@ def settle(request: Request, family: Family, name: str, refined: bool = False) -
     schedule = preferences.schedule
     if sampler is not None and sampler_info(sampler) != sampler_info(preferences.sampler):
         schedule = schedule_for(family.schedule, sampler)
+    width = height = family.native
+    if (latents := request.noise.latents) is not None:
+        height, width = (side * family.factor for side in latents_array(latents).shape[2:])
     settled = request.settled(
-        width=family.native,
-        height=family.native,
+        width=width,
+        height=height,
         steps=preferences.steps,
         guidance=preferences.guidance,
         sampler=preferences.sampler,

@@ -19,7 +19,7 @@ from darkroom.generation.request import MAX_COUNT, Request
 from darkroom.language.dynamic import combinations, count_combinations, drawn
 from darkroom.library.records import home
 
-PROMPTS = ("prompt", "negative", "prompt_2", "negative_2", "prompt_3", "negative_3")
+PROMPTS = ("prompt", "negative", "prompt_2", "negative_2", "prompt_3", "negative_3", "towards")
 STYLES, WILDCARDS = "styles.csv", "wildcards"
 _TXT = ".[tT][xX][tT]"
 _MOST_LINES, _MOST_NAMED = 100_000, 30
@@ -141,13 +141,15 @@ def completed(request: Request) -> Request:
     are asked for and no other count is. Raises InvalidRequest for a style or a wildcard that there is not."""
     if request.text.styles:
         known = styles()
-        prompt, negative = request.prompt, request.negative
+        prompt, negative, towards = request.prompt, request.negative, request.text.towards
         for name in request.text.styles:
             if name not in known:
                 hint = nearest(name, known) if known else f"there are none, put them into {styles_files()[0]}"
                 raise InvalidRequest(f"there is no style {name!r}: {hint}")
             prompt, negative = known[name].applied(prompt, negative)
-        request = _checked(request.replace(prompt=prompt, negative=negative, styles=()), "its styles")
+            towards = towards and known[name].applied(towards, "")[0]
+        request = request.replace(prompt=prompt, negative=negative, towards=towards, styles=())
+        request = _checked(request, "its styles")
     if request.text.dynamic == "all" and request.count == 1:
         count = count_combinations(request.prompt, lines, MAX_COUNT)
         request = request.replace(count=max(count, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from darkroom.adapters.adapter import Adapter
@@ -13,7 +13,7 @@ from darkroom.checkpoint.blocks import block_weights
 from darkroom.diffusion import positives
 from darkroom.errors import InvalidRequest
 from darkroom.generation.request import Request
-from darkroom.language import Moment, Part, dialect_of, read, read_whole
+from darkroom.language import Moment, Part, Script, dialect_of, read, read_whole
 from darkroom.language.tags import Tag, parse_tag, tagged
 from darkroom.library.locate import anchored, anchored_tags
 from darkroom.prompt import Prompt
@@ -29,49 +29,79 @@ class Extras:
     notes: tuple[str, ...] = ()
 
 
+class _Read:
+    """A request's prompt, read: `weights` are those of its parts, `tags` the adapters that it names, `texts` what there
+    is for each text encoder, `scripts` what each reads on the way, by row."""
+
+    def __init__(self, request: Request) -> None:
+        dialect = request.text.dialect
+        texts, tags = zip(*map(dialect_of(dialect).tagged, _three(request, "prompt")), strict=True)
+        parts = [read(text, dialect) for text in texts]
+        self.texts: tuple[str, ...] = texts
+        self.tags: tuple[Tag, ...] = tuple(dict.fromkeys(tag for each in tags for tag in each))
+        self.weights = tuple(part.weight for part in parts[0])
+        self.scripts = {
+            row.name: tuple(_part(each, number, len(self.weights)).script for each in parts)
+            for number, row in enumerate(positives(len(self.weights)))
+        }
+
+
 class Wording:
     """A request's prompts, read. `weights` are those of the prompt's parts; `tags` the adapters that the request and
     its prompts name, each of which is in `extras` once the picture is made; `texts` all that is read.
 
-    Raises InvalidRequest where prompts cannot be read, or have another number of parts than the first one.
+    A request that goes towards another prompt has two ends, each with its share. Raises InvalidRequest where prompts
+    cannot be read, or have another number of parts than the first one.
     """
 
     def __init__(self, request: Request, extras: Extras | None = None) -> None:
         self.request = request
         self.extras = extras or Extras()
-        prompts, tags = zip(*map(self._untagged, _three(request, "prompt")), strict=True)
-        parts = [read(text, request.text.dialect) for text in prompts]
-        self.weights = tuple(part.weight for part in parts[0])
-        named = [*map(parse_tag, request.adapters), *(tag for each in tags for tag in each)]
-        if request.lora_partial:
-            named = [dataclasses.replace(tag, partial=True) for tag in named]
-        self.tags: tuple[Tag, ...] = tuple(dict.fromkeys(named))
+        self._ends = [(_Read(each), share) for each, share in _ends(request)]
+        counts = [len(end.weights) for end, _ in self._ends]
+        if len(set(counts)) > 1:
+            raise InvalidRequest(
+                f"the prompt has {counts[0]} parts joined by AND, that which it goes towards {counts[1]}: give as many"
+            )
+        self.weights = tuple(
+            sum(share * weight for (_, share), weight in zip(self._ends, several, strict=True))
+            for several in zip(*(end.weights for end, _ in self._ends), strict=True)
+        )
+        self._adapters = self._partly(map(parse_tag, request.adapters))
+        self._shares: dict[Tag, float] = dict.fromkeys(self._adapters, 1.0)
+        for end, share in self._ends:
+            for tag in self._partly(end.tags):
+                self._shares[tag] = min(self._shares.get(tag, 0.0) + share, 1.0)
+        self.tags: tuple[Tag, ...] = tuple(self._shares)
         self._blocks = {tag: block_weights(tag.blocks) for tag in self.tags}
-        self._scripts = {
-            row.name: tuple(_part(each, number, len(self.weights)).script for each in parts)
-            for number, row in enumerate(positives(len(self.weights)))
-        }
         negatives = _three(request, "negative")
-        self._scripts["negative"] = tuple(read_whole(text, request.text.dialect) for text in negatives)
-        self.texts = (*prompts, *negatives)
+        self._negative = tuple(read_whole(text, request.text.dialect) for text in negatives)
+        self.texts = (*(text for end, _ in self._ends for text in end.texts), *negatives)
         self.says_no = any(negatives)
         """Whether there is a negative prompt."""
 
     def doses(self, moment: Moment, text: bool = False) -> tuple[Dose, ...]:
         """How much of each adapter there is at a step in the denoising network or, `text`, in the text encoders."""
-        share = moment.step / moment.steps
-        return tuple(
-            Dose(self.extras.adapters[tag], strength, self._blocks[tag])
-            for tag in self.tags
-            if tag.start <= share < tag.stop and (strength := tag.strength_in(text))
-        )
+        return self._doses(self._shares, moment, text)
 
-    def prompt(self, row: str, moment: Moment, adapted: bool = True) -> Prompt:
-        """What that row is told at a step, equal where it is the same; not `adapted`: by encoders without adapters."""
+    def told(self, row: str, moment: Moment, adapted: bool = True) -> tuple[tuple[Prompt, float], ...]:
+        """What that row is told at a step, and the share of each if there are two ends; equal where it is the same; not
+        `adapted`: by encoders without adapters."""
+        if row == "negative":
+            return ((self._prompt(self._negative, self._shares, moment, adapted), 1.0),)
+        found = []
+        for end, share in self._ends:
+            tags = dict.fromkeys((*self._adapters, *self._partly(end.tags)), 1.0)
+            found.append((self._prompt(end.scripts[row], tags, moment, adapted), share))
+        return tuple(found)
+
+    def _prompt(
+        self, scripts: tuple[Script, ...], shares: Mapping[Tag, float], moment: Moment, adapted: bool
+    ) -> Prompt:
         text = self.request.text
-        doses = self.doses(moment, text=True) if adapted else ()
+        doses = self._doses(shares, moment, text=True) if adapted else ()
         return Prompt(
-            tuple(script.at(moment) for script in self._scripts[row]),
+            tuple(script.at(moment) for script in scripts),
             text.dialect,
             text.emphasis,
             text.clip_skip - 1,
@@ -79,8 +109,29 @@ class Wording:
             self.extras.embeddings,
         )
 
-    def _untagged(self, text: str) -> tuple[str, tuple[Tag, ...]]:
-        return dialect_of(self.request.text.dialect).tagged(text)
+    def _doses(self, shares: Mapping[Tag, float], moment: Moment, text: bool) -> tuple[Dose, ...]:
+        way = moment.step / moment.steps
+        return tuple(
+            Dose(self.extras.adapters[tag], strength, self._blocks[tag])
+            for tag, share in shares.items()
+            if tag.start <= way < tag.stop and (strength := tag.strength_in(text) * share)
+        )
+
+    def _partly(self, tags: Iterable[Tag]) -> tuple[Tag, ...]:
+        """Adapters, those that do not fit whole in part where the request allows it."""
+        if not self.request.lora_partial:
+            return tuple(tags)
+        return tuple(dataclasses.replace(tag, partial=True) for tag in tags)
+
+
+def _ends(request: Request) -> Iterator[tuple[Request, float]]:
+    """The prompts that a request is between, as requests of their own, and the share of each that has one."""
+    text = request.text
+    share = 0.0 if text.towards is None else text.towards_strength
+    if share < 1:
+        yield request, 1 - share
+    if share and text.towards is not None:
+        yield request.replace(prompt=text.towards), share
 
 
 def anchored_files(request: Request) -> Request:
@@ -93,6 +144,7 @@ def anchored_files(request: Request) -> Request:
         return found
     return found.replace(
         prompt=anchored_tags(request.prompt),
+        towards=text.towards and anchored_tags(text.towards),
         prompt_2=text.prompt_2 and anchored_tags(text.prompt_2),
         prompt_3=text.prompt_3 and anchored_tags(text.prompt_3),
     )

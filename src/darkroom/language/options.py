@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from darkroom.errors import InvalidRequest, nearest
+from darkroom.errors import InvalidRequest, closest, nearest
 
 _PATH = re.compile(r"^[^=]*([/\\]|\.(safetensors|sft|ckpt|pt|pth|bin)$)", re.IGNORECASE)
 """What only a path holds: a separator, or the ending of a file with weights."""
@@ -16,9 +16,9 @@ def named_options(
     text: str, what: str, positions: Sequence[str], others: Sequence[str] = (), switches: Sequence[str] = ()
 ) -> tuple[str, dict[str, str]]:
     """The name, and its options as text: option=value, or a value alone, which is that of the next of `positions`;
-    `switches` stand alone, and are "" then.
+    `switches` stand alone, and are "" then. `what` is what has options, for errors: "the adapter".
 
-    `what` has them, for errors: "the adapter". Raises InvalidRequest for an option that is not known.
+    Raises InvalidRequest for an option that is not known.
     """
     name, words = named(text)
     known = (*positions, *others)
@@ -29,10 +29,14 @@ def named_options(
             found[word] = ""
             continue
         option, equals, value = (each.strip() for each in word.rpartition("="))
-        option = option if equals else next(alone, "")
-        if option not in known:
-            unnamed = f"without a name there are {' and '.join(positions)}"
-            hint = nearest(option, (*known, *switches)) if option else unnamed
+        hint = f"did you mean {close!r}?" if (close := closest(word, switches)) else ""
+        if equals and option in switches:
+            hint = f"{option} stands alone"
+        elif equals:
+            hint = "" if option in known else nearest(option, (*known, *switches))
+        elif not hint and (option := next(alone, "")) == "":
+            hint = f"without a name there are {' and '.join(positions)}"
+        if hint:
             raise InvalidRequest(f"{word!r} of {what} {text!r} is not understood: {hint}")
         found[option] = value
     return name, found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.errors import ModelError
+from darkroom.numeric import real
 from darkroom.weights.opening import weights_at
 
 _MOST_WORDS = 12
@@ -52,31 +54,34 @@ class About:
 
 
 def about(path: Path, metadata: Mapping[str, str] | None = None) -> About:
-    """What is said of the adapter at a path; `metadata` is that of its header, which is read if it is not given. What
-    makes no sense is nothing said."""
+    """What is said of the adapter at a path, a file's or a folder's; `metadata` is that of its header, which is read if
+    it is not given. The files beside it, which people edit, go before its header; what makes no sense is nothing
+    said."""
     own = _header(path) if metadata is None else metadata
-    beside = [_read(path.with_name(path.stem + ending)) for ending in _BESIDE]
+    name = path.name if path.is_dir() else path.stem
+    beside = [_read(path.with_name(name + ending)) for ending in _BESIDE]
     civitai = [*beside, *(each["civitai"] for each in beside if isinstance(each.get("civitai"), dict))]
     models = [each["model"] for each in civitai if isinstance(each.get("model"), dict)]
-    title = [own.get("modelspec.title"), *(each.get("name") for each in models)]
+    title = [each.get("name") for each in models]
     title += [each.get("ModelName") or each.get("model_name") for each in beside]
+    title.append(own.get("modelspec.title"))
     base = [
         each.get(name) for each in civitai for name in ("baseModel", "BaseModel", "base_model", "sd version")
     ]
     base += [own.get("ss_base_model_version"), own.get("modelspec.architecture")]
     triggers: list[str] = []
     for each in civitai:
-        for name in ("trainedWords", "TrainedWords", "activation text"):
-            triggers += _texts(each.get(name))
+        for key in ("trainedWords", "TrainedWords", "activation text"):
+            triggers += _texts(each.get(key))
     triggers += _texts(own.get("modelspec.trigger_phrase"))
-    strengths = [each.get("preferred weight") for each in beside]
+    strengths = [real(each.get("preferred weight")) for each in beside]
     return About(
         _first(title),
-        _first(base),
+        next((each for text in base for each in _texts(text) if each.lower() != "unknown"), ""),
         tuple(dict.fromkeys(triggers)),
         _tags(own),
-        next((float(each) for each in strengths if isinstance(each, int | float) and each), None),
-        _preview(path),
+        next((each for each in strengths if each and math.isfinite(each)), None),
+        _preview(path.with_name(name)),
     )
 
 
@@ -113,13 +118,14 @@ def _tags(metadata: Mapping[str, str]) -> tuple[str, ...]:
     try:
         for tags in json.loads(metadata.get("ss_tag_frequency", "{}")).values():
             counts.update({tag.strip(): int(count) for tag, count in tags.items()})
-    except (ValueError, AttributeError, TypeError, RecursionError):
+    except (ValueError, OverflowError, AttributeError, TypeError, RecursionError):
         return ()
     return tuple(tag for tag, _ in counts.most_common(_MOST_WORDS) if tag)
 
 
-def _preview(path: Path) -> Path | None:
+def _preview(bare: Path) -> Path | None:
+    """A picture that is called as the adapter is; `bare`: its path without an ending."""
     named = [
-        path.with_name(path.stem + middle + ending) for middle in (".preview", "") for ending in _PICTURES
+        bare.with_name(bare.name + middle + ending) for middle in (".preview", "") for ending in _PICTURES
     ]
     return next((each for each in named if each.is_file()), None)

@@ -14,6 +14,7 @@ from darkroom.networks.layers import Attend, attend
 
 _NUMBERS = ("sizes", "labels", "guidance")
 _PLAIN = ("context", "pooled", *_NUMBERS)
+_NO_ARC = 1e-3
 
 
 class Residuals(NamedTuple):
@@ -62,6 +63,14 @@ class Conditioning:
             raise ModelError(f"this network is conditioned on more than text: it needs Conditioning.{name}")
         return part
 
+    def towards(self, other: Conditioning, share: float) -> Conditioning:
+        """What is told on the way from this to another of the same `key`, told of text alone: each token's vector, and
+        that of the whole text, along the arc between the two."""
+        pooled = self.pooled
+        if pooled is not None:
+            pooled = slerp(pooled, other.needed("pooled"), share)
+        return Conditioning(slerp(self.context, other.context, share), pooled)
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Conditioning:
         """The same on a device; numbers (sizes, labels, guidance) in their own precision, the rest in `dtype`."""
         moved = {
@@ -109,6 +118,24 @@ def each_its_own(attentions: Sequence[Attend | None]) -> Attend | None:
         return gathered
 
     return attention
+
+
+def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """Vectors (..., N) on the way from those of `a` to those of `b`: their directions along the arc between the two
+    (Shoemake 1985), their lengths along the line."""
+    dtype, a, b = a.dtype, a.float(), b.float()
+    lengths = [each.norm(dim=-1, keepdim=True) for each in (a, b)]
+    tiny = torch.finfo(torch.float32).tiny
+    first, second = (each / length.clamp(min=tiny) for each, length in zip((a, b), lengths, strict=True))
+    angle = torch.acos((first * second).sum(-1, keepdim=True).clamp(-1, 1))
+    sine = torch.sin(angle)
+    along = (torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * second) / sine.clamp(
+        min=tiny
+    )
+    # Of vectors that lie along one line there is no arc, and of one without length no direction.
+    straight = (sine < _NO_ARC) | (lengths[0] <= tiny) | (lengths[1] <= tiny)
+    length = (1 - share) * lengths[0] + share * lengths[1]
+    return torch.where(straight, (1 - share) * a + share * b, along * length).to(dtype)
 
 
 def beside(rows: Tensor, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from darkroom.cli.models.shared import Command, add_kind, entries_of, size_of
 from darkroom.files import as_json
 
 if TYPE_CHECKING:
+    from darkroom.library.about import About
     from darkroom.library.records import Entry, Version
 
 _WORDS = 40
@@ -55,21 +56,23 @@ def _table(entries: Sequence[Entry]) -> str:
     return _aligned(rows)
 
 
-def _said(entry: Entry) -> str:
-    """What an adapter is for, and the words that call it, in short."""
-    if entry.kind != "lora":
-        return ""
+def _about(entry: Entry) -> About | None:
+    """What is said of an adapter; None of anything else."""
     from darkroom.library.about import about
 
-    found = about(entry.version.path)
+    return about(entry.version.path) if entry.kind == "lora" else None
+
+
+def _said(entry: Entry) -> str:
+    """What an adapter is for, and the words that call it, in short."""
+    if (found := _about(entry)) is None:
+        return ""
     words = ", ".join(found.triggers)
     return "; ".join(filter(None, (found.base, f"{words[:_WORDS]}..." if len(words) > _WORDS else words)))
 
 
 def _in_full(entry: Entry) -> str:
     """An entry with all its versions."""
-    from darkroom.library.about import about
-
     facts = [entry.kind, *(["pinned"] if entry.pinned else []), *(f"also {alias}" for alias in entry.aliases)]
     rows = []
     for number, version in enumerate(entry.versions):
@@ -78,7 +81,7 @@ def _in_full(entry: Entry) -> str:
         how = " ".join(filter(None, (version.how, version.origin, version.when[:10])))
         where = f"{version.path}{f'  ({version.state().upper()})' if version.state() else ''}"
         rows.append((f" {mark} {number + 1}", digest, size_of(version.size), version.family, how, where))
-    said = about(entry.version.path).rows() if entry.kind == "lora" else []
+    said = found.rows() if (found := _about(entry)) else []
     lines = [f"{entry.name}: {', '.join(facts)}", _aligned(rows)]
     return "\n".join([*lines, *([_aligned([(f"   {name}", value) for name, value in said])] if said else [])])
 
@@ -92,8 +95,6 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
-    from darkroom.library.about import about
-
     def version(each: Version) -> dict[str, Any]:
         return {
             **vars(each),
@@ -106,7 +107,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
     return {
         **vars(entry),
-        **({"about": about(entry.version.path).to_dict()} if entry.kind == "lora" else {}),
+        **({"about": found.to_dict()} if (found := _about(entry)) else {}),
         "current": entry.current + 1,
         "versions": [{"number": number, **version(each)} for number, each in enumerate(entry.versions, 1)],
     }

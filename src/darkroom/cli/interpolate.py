@@ -1,0 +1,160 @@
+"""`darkroom interpolate`: pictures on the way from one prompt, or one seed, to another."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from darkroom.cli.arguments import SAVING, a_number, a_whole, add_settings, spelt
+from darkroom.cli.asked import gather, given, heard
+from darkroom.cli.generate import add_loading_options, add_picture_options, developed
+from darkroom.cli.parser import Parser
+from darkroom.cli.progress import loading_bar
+from darkroom.cli.settings import add_settings_file
+from darkroom.errors import InvalidRequest
+from darkroom.files import as_json, expanded, write_numbered
+from darkroom.generation.between import TAKEN, between
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_ANIMATED = {".gif": "GIF", ".apng": "PNG", ".webp": "WEBP"}
+_STRIPS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_FOLDER = "out/interpolation"
+_EXAMPLES = """\
+examples:
+  darkroom interpolate "a red boat on a calm sea" "a blue boat on a calm sea" --seed 3 -o strip.png
+  darkroom interpolate "a house in the snow" --seeds 1 2 3 --frames 48 --loop -o snow.gif
+"""
+
+
+def add(commands: argparse._SubParsersAction[Parser]) -> None:
+    command = commands.add_parser(
+        "interpolate",
+        help="make pictures on the way between prompts, or between seeds",
+        description="Make pictures on the way through several prompts, several seeds, or as many of both: as frames in "
+        "a folder, as a strip, or as an animation. Each frame can be made again.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "prompts", nargs="+", metavar="prompt", help="what the pictures show, one after another"
+    )
+    way = command.add_argument_group("the way")
+    way.add_argument("--seeds", nargs="+", type=a_whole, metavar="N", help="seeds, one after another")
+    way.add_argument(
+        "--frames", type=a_whole, default=9, metavar="N", help="how many pictures in all (default: 9)"
+    )
+    way.add_argument("--loop", action="store_true", help="go back to the first, which is not there twice")
+    way.add_argument(
+        "--fps", type=a_number, default=8.0, metavar="X", help="frames a second of an animation (default: 8)"
+    )
+    add_picture_options(command, but=TAKEN)
+    seed = command.add_argument_group("one seed")
+    seed.add_argument(
+        *spelt("seed"), type=a_whole, metavar="N", help="the seed of all frames (default: random)"
+    )
+    add_loading_options(command)
+    files = command.add_argument_group("the files")
+    files.add_argument(
+        *spelt("output"),
+        metavar="PATH",
+        help="a folder for the frames; a strip of them side by side: .png, .jpg; an animation: .gif, .webp, .apng "
+        f"(default: a new folder {_FOLDER})",
+    )
+    add_settings(files, [each for name, each in SAVING.items() if name != "output"])
+    add_settings_file(command)
+    command.add_argument("--json", action="store_true", help="print JSON, an object a file")
+    command.add_argument("--quiet", action="store_true", help="no progress bar, only the names of the files")
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    loading, saving, settings = gather(args)
+    if args.seeds and args.seed is not None:
+        raise InvalidRequest("--seeds says the seeds, and so does --seed: leave one out")
+    if not 0 < args.fps <= 100:
+        raise InvalidRequest(f"--fps is {args.fps:g}: choose a number above 0, up to 100")
+    seeds = args.seeds or ([] if args.seed is None else [args.seed])
+    # What a settings file says of one picture's seed and count is not meant for a way.
+    settings = {name: value for name, value in settings.items() if name not in TAKEN}
+    prompts = [heard(prompt) for prompt in args.prompts]
+    requests = [each.checked() for each in between(prompts, seeds, args.frames, args.loop, **settings)]
+    whole = None if args.output is None else _file_of_all(args.output)
+    from darkroom.cli.files import Files, check_folder
+
+    if whole is None:
+        folder = _fresh(expanded(args.output or _FOLDER))
+        files = Files.of(replace(saving, output=f"{folder}/", name=saving.name or "{index:04}"))
+    elif also := given(args, ("format", "name", "grid")):
+        raise InvalidRequest(
+            f"--output {args.output} is one file of all frames: leave --{next(iter(also))} out"
+        )
+    else:
+        check_folder(whole.parent)
+    from tqdm import tqdm
+
+    from darkroom.model import load
+
+    with loading_bar(args.quiet) as progress:
+        model = load(loading, expecting=requests[0], progress=progress)
+    if whole is not None:
+        _check_width(whole, len(requests), model.settle(requests[0]).canvas.width or 0)
+    images: list[Image.Image] = []
+    for index, picture in enumerate(developed(model, requests, args.quiet)):
+        if whole is None:
+            told = {"path": str(path := files.save(picture, index, model.name)), "metadata": picture.metadata}
+            with tqdm.external_write_mode():
+                print(as_json(told) if args.json else path, flush=True)
+        if whole is not None or saving.grid:
+            images.append(picture.image)
+    if images:
+        path = files.save_grid(images, 0) if whole is None else _written(whole, images, args.fps)
+        print(as_json({"path": str(path), "frames": len(images)}) if args.json else path)
+    return 0
+
+
+def _file_of_all(output: str) -> Path | None:
+    """The strip or animation that is named; None for a folder."""
+    path = expanded(output)
+    known = path.suffix.lower() in _ANIMATED.keys() | _STRIPS.keys()
+    return path if known and not output.endswith(("/", os.sep)) and not path.is_dir() else None
+
+
+def _fresh(folder: Path) -> Path:
+    """That folder, or the first with a number, in which there is nothing yet."""
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(
+        each for each in itertools.chain([folder], numbered) if not each.exists() or not any(each.iterdir())
+    )
+
+
+def _check_width(path: Path, frames: int, width: int) -> None:
+    """Find out now that a file has no room for a strip of so many frames."""
+    from darkroom.generation.picture import LONGEST_SIDE
+
+    most = LONGEST_SIDE.get(_STRIPS.get(path.suffix.lower(), "").lower())
+    if most is not None and frames * width > most:
+        raise InvalidRequest(
+            f"a strip of {frames} frames would be {frames * width:,} pixels wide, JPEG files have {most:,} at most: "
+            "write PNG"
+        )
+
+
+def _written(path: Path, frames: list[Image.Image], fps: float) -> Path:
+    """One file of all frames: under that name, or the first with a number that is free."""
+    from darkroom.pixels import sheet
+
+    content, suffix = io.BytesIO(), path.suffix.lower()
+    if suffix in _STRIPS:
+        sheet(frames, columns=len(frames), gap=0).save(content, _STRIPS[suffix], quality=95)
+    else:
+        first, *others = frames
+        options = {"save_all": True, "append_images": others, "duration": round(1000 / fps), "loop": 0}
+        first.save(content, _ANIMATED[suffix], quality=90, **options)
+    return write_numbered(path, content.getvalue())
