@@ -57,7 +57,7 @@ def test_larger_pictures_are_its_native_ones_enlarged(pocket):
     (small,) = pocket.generate(**asked)
     (large,) = pocket.generate(**asked, width=384, height=384)
     assert large.metadata["request"]["canvas"]["compose"] == "native"
-    assert large.metadata["numerics"]["version"] == 3
+    assert large.metadata["numerics"]["version"] == 4
     assert (np.asarray(large.image) == np.asarray(small.image.resize((384, 384), Image.LANCZOS))).all()
     (refined,) = pocket.generate(**asked, width=256, height=256, second_pass="on")
     (plain,) = pocket.generate(**asked, width=256, height=256)

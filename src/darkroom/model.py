@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from darkroom.adapters.adapter import Adapter
 from darkroom.adapters.collection import Collection
 from darkroom.adapters.dose import doses_by_role
 from darkroom.adapters.merged import Merged
@@ -70,7 +71,7 @@ class Model:
         self._refiner_family = None if refiner is None else refiner.family
         self._networks = networks
         self._collection = Collection(networks.experts[0].networks, opened.name)
-        self._fused: list[tuple[Merged, tuple[str, ...]]] = []
+        self._fused: list[tuple[Merged, list[Adapter]]] = []
         self._streams = 0
         self._closed = False
         self._release: Callable[[], object] = lambda: None
@@ -84,7 +85,10 @@ class Model:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was assumed of the model, and what is not used of the adapters in its weights, in words."""
-        return (*self._assumed, *(note for _, notes in self._fused for note in notes))
+        return (*self._assumed, *(note for each in self._in_weights() for note in each.notes))
+
+    def _in_weights(self) -> list[Adapter]:
+        return [adapter for _, adapters in self._fused for adapter in adapters]
 
     def networks(self) -> list[nn.Module]:
         """All its networks."""
@@ -97,8 +101,8 @@ class Model:
         named = [(tag, self._collection.adapter(tag)) for tag in map(parse_tag, adapters)]
         doses = doses_by_role(named)
         with self._still():
-            notes = tuple(note for _, adapter in named for note in adapter.notes)
-            self._fused.append((Merged(self._networks.experts[0].networks, doses), notes))
+            merged = Merged(self._networks.experts[0].networks, doses)
+            self._fused.append((merged, [adapter for _, adapter in named]))
             for text, (_, adapter) in zip(adapters, named, strict=True):
                 self.provenance.fuse(text, adapter.sha256)
             self._changed()
@@ -267,7 +271,7 @@ class Model:
         wording = Wording(request)
         adapters = self._collection.adapters(wording.tags)
         embeddings, notes = self._collection.embeddings(
-            wording.texts, request.text.embeddings, adapters.values()
+            wording.texts, request.text.embeddings, [*self._in_weights(), *adapters.values()]
         )
         notes += [note for adapter in adapters.values() for note in adapter.notes]
         return Extras(adapters, tuple(embeddings.items()), tuple(dict.fromkeys(notes)))

@@ -97,6 +97,62 @@ def test_merge_of_other_kinds(
     assert "depends on the model's weights" in capsys.readouterr().err
 
 
+def test_what_peft_said_of_it_is_not_said_twice(model: Model, tmp_path: Path) -> None:
+    """Scales are in the new file's alphas."""
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {f"{layer}.lora_A.weight": torch.randn(4, 32), f"{layer}.lora_B.weight": torch.randn(32, 4)}
+    said = json.dumps({"unet.r": 4, "unet.lora_alpha": 6, "unet.use_rslora": True, "use_rslora": True})
+    save_file(tensors, tmp_path / "it.safetensors", {"lora_adapter_metadata": said, "ss_output_name": "it"})
+    out = tmp_path / "out.safetensors"
+    words = ["lora", "resize", str(tmp_path / "it.safetensors"), "--rank", "4", "--precision", "float32"]
+    assert main([*words, "--output", str(out)]) == 0
+    close(changes(model, out), changes(model, tmp_path / "it.safetensors"))
+
+
+def test_layers_without_a_prefix(model: Model, tmp_path: Path) -> None:
+    """Whose network is told by their names: those of PEFT's on a text encoder, of LyCORIS's wrapper."""
+    for key in (
+        "base_model.model.encoder.layers.0.mlp.fc1",
+        "lycoris_encoder_layers_0_mlp_fc1",
+        "lycoris_text_model_encoder_layers_0_mlp_fc1",
+        "lycoris_mid_block_attentions_0_proj_in",
+    ):
+        shape = (32, 32, 1, 1) if "proj_in" in key else (32, 16)
+        tensors = {f"{key}.lora_down.weight": torch.randn(2, *shape[1:])}
+        tensors[f"{key}.lora_up.weight"] = torch.randn(shape[0], 2, *shape[2:])
+        save_file(tensors, tmp_path / "it.safetensors")
+        out = tmp_path / f"{len(key)}.safetensors"
+        words = ["lora", "merge", f"{tmp_path / 'it.safetensors'}:0.5:te=2", "--precision", "float32"]
+        assert main([*words, "--output", str(out)]) == 0
+        factor = 0.5 if "proj_in" in key else 2
+        expected = {
+            name: factor * delta for name, delta in changes(model, tmp_path / "it.safetensors").items()
+        }
+        close(changes(model, out), expected)
+
+
+def test_merge_says_what_it_cannot_do(tmp_path: Path, capsys: Any) -> None:
+    pair = {"lora_down.weight": torch.ones(2, 4), "lora_up.weight": torch.ones(4, 2)}
+    files = {
+        "theirs": {f"lora_unet_input_blocks_3_1_proj_in.{name}": tensor for name, tensor in pair.items()},
+        "ours": {
+            f"lora_unet_down_blocks_1_attentions_0_proj_in.{name}": tensor for name, tensor in pair.items()
+        },
+        "dora": {f"lora_unet_x.{name}": tensor for name, tensor in pair.items()},
+    }
+    files["dora"]["lora_unet_x.dora_scale"] = torch.ones(4, 1)
+    for name, tensors in files.items():
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    for names, said in (
+        (("theirs", "ours"), "call layers in different ways"),
+        (("dora",), "(DoRA (LoRA)) depends on"),
+    ):
+        out = str(tmp_path / f"{'-'.join(names)}-out.safetensors")
+        words = [str(tmp_path / f"{name}.safetensors") for name in names]
+        assert main(["lora", "merge", *words, "--output", out]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_resize(model: Model, loras: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
     """The nearest of that rank, by the singular values of the whole difference; what is said to be lost is lost."""
     ink = loras[0]
@@ -190,6 +246,22 @@ def test_inspect(loras: tuple[Path, Path], toy_folder: Path, tmp_path: Path, cap
     said = capsys.readouterr().out
     assert "sea, boat" in said
     assert "v1-5" in said
+    for tensors, what in (
+        (
+            {"emb_params": torch.ones(2, 768)},
+            "an embedding, no LoRA and nothing of the kind: give it as --embedding",
+        ),
+        (
+            {"768.k.linear.0.weight": torch.ones(8, 8)},
+            "a hypernetwork, no LoRA and nothing of the kind: give it as --adapter",
+        ),
+        ({"conv_in.weight": torch.ones(2, 2), "x.y": torch.ones(1)}, "not known"),
+    ):
+        save_file(tensors, tmp_path / "other.safetensors")
+        status = main(["lora", "inspect", str(tmp_path / "other.safetensors")])
+        told = capsys.readouterr()
+        assert what in told.out + told.err
+        assert status == (0 if what == "not known" else 1)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from torch import Tensor, nn
 
 import darkroom
 from darkroom.adapters.adapter import Adapter, deltas, read_adapter
+from darkroom.adapters.applied import applied
 from darkroom.adapters.describe import describe_adapter
+from darkroom.adapters.dose import Dose
+from darkroom.adapters.merged import Merged
 from darkroom.errors import ModelError
 from darkroom.networks import UNet
 
@@ -467,7 +471,10 @@ def test_refusals(networks: Any, tmp_path: Path) -> None:
         ({f"{KEY}.oft_blocks": noise(64, 64)}, r"not of \(k, b, b\)"),
         ({f"{KEY}.oft_blocks": noise(2, 8, 9)}, r"not of \(k, b, b\)"),
         ({f"{KEY}.boft_R": noise(8, 8, 8), f"{KEY}.boft_s": noise(64, 1)}, r"not of \(m, k, b, b\)"),
-        ({f"{KEY}.lora_down.weight": torch.tensor(1.0), f"{KEY}.lora_up.weight": up}, "make no sense"),
+        ({f"{KEY}.lora_down.weight": torch.tensor(1.0), f"{KEY}.lora_up.weight": up}, "are no matrices"),
+        ({f"{KEY}.lora_down.weight": noise(0, 64), f"{KEY}.lora_up.weight": noise(64, 0)}, "are no matrices"),
+        ({f"{KEY}.diff": torch.tensor(1.0)}, r"\(\) for a weight of"),
+        ({"lora_unet_conv_norm_out.diff": noise(7)}, r"\(7,\) for a weight of \(32,\)"),
         ({f"{KEY}.{name}.weight": noise(3) for name in ("a1", "a2", "b1", "b2")}, "make no sense"),
         (
             good
@@ -507,6 +514,76 @@ def test_another_kind_of_peft_s_is_refused(networks: Any, tmp_path: Path) -> Non
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "VERA"}))
     with pytest.raises(ModelError, match="is an adapter of PEFT's kind VERA: LORA,"):
         read_adapter(tmp_path, networks("sd1"), "it")
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        ({"alpha_pattern": [1]}, "PEFT's configuration"),
+        ({"alpha_pattern": {"(": 3}}, "PEFT's configuration"),
+        ({"lora_alpha": [4]}, "PEFT's configuration"),
+        ({"init_lora_weights": "lora_ga"}, "begun with lora_ga"),
+    ],
+)
+def test_configurations_of_peft_s_that_make_no_sense(
+    networks: Any, said: dict[str, Any], match: str, tmp_path: Path
+) -> None:
+    tensors = {f"base_model.model.{LAYER.removeprefix('unet.')}{part}": noise(64, 64) for part in PEFT}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 64, **said}))
+    with pytest.raises(ModelError, match=match):
+        read_adapter(tmp_path, networks("sd1"), "it")
+    describe_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16])
+def test_precisions(networks: Any, dtype: torch.dtype, tmp_path: Path) -> None:
+    own, down, up = networks("sd1"), noise(2, 64).to(dtype), noise(64, 2, seed=1).to(dtype)
+    adapter = read(tmp_path, {f"{KEY}.lora_down.weight": down, f"{KEY}.lora_up.weight": up}, own)
+    torch.testing.assert_close(found(adapter, own)[LAYER], up.float() @ down.float())
+    damaged = {
+        f"{KEY}.lora_down.weight": (noise(2, 64) * float("nan")).to(dtype),
+        f"{KEY}.lora_up.weight": up,
+    }
+    refused(networks, tmp_path, "sd1", damaged, "damaged")
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd3"])
+@torch.no_grad()
+def test_every_parameter_can_be_changed(networks: Any, name: str, tmp_path: Path) -> None:
+    """Applied, as it is in the weights: no network goes by a layer."""
+    own = networks(name)
+    tensors = {}
+    for number, (role, network) in enumerate(own.items()):
+        for layer, module in network.named_modules():
+            for leaf, parameter in module.named_parameters(recurse=False):
+                if leaf in ("weight", "bias"):
+                    change = 0.05 * noise(*parameter.shape, seed=number)
+                    tensors[f"{role}.{layer}.{'diff' if leaf == 'weight' else 'diff_b'}"] = change
+    adapter = read(tmp_path, tensors, own)
+    for role, network in own.items():
+        if role.reads_text:
+            ids = torch.tensor([[3, 5, 7, 9]])
+            call = partial(network, ids)
+        else:
+            config = network.config
+            x, time = noise(1, config.in_channels, 8, 8), torch.tensor([300.0])
+            call = partial(network, x, time, network.blank(5, ()))
+        with applied(network, role, [[Dose(adapter)]]):
+            beside = call()
+        merged = Merged({role: network}, {role: [Dose(adapter)]})
+        within = call()
+        merged.undo()
+        for one, other in zip(flat(beside), flat(within), strict=True):
+            assert float((one - other).abs().max()) <= 1e-3 * float(other.abs().max()), role
+
+
+def flat(found: Any) -> list[Tensor]:
+    """All tensors of what a network gives."""
+    if isinstance(found, Tensor):
+        return [found]
+    values = found if isinstance(found, list | tuple) else vars(found).values()
+    return [tensor for each in values if each is not None for tensor in flat(each)]
 
 
 def test_what_fits_of_one_that_does_not(networks: Any, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from tests.toys import randomised
 from torch import nn
 
+import darkroom
 from darkroom.adapters.applied import applied
 from darkroom.adapters.dose import Dose
 from darkroom.adapters.hypernetwork import read_hypernetwork
@@ -58,6 +59,22 @@ def save(path: Path, pairs: dict[int, tuple[nn.Sequential, nn.Sequential]], **sa
         for width, pair in pairs.items()
     }
     torch.save({"step": 100, "name": "it", "layer_structure": [1, 2, 1], **states, **said}, path)
+
+
+@pytest.mark.parametrize("memory", ["low", "lowest"])
+def test_weights_that_come_and_go(toy_folder: Path, memory: str, tmp_path: Path) -> None:
+    """It is where the network's input is, whatever becomes of the network's weights."""
+    model = darkroom.load(toy_folder, device="cpu", precision="float32")
+    width = next(each for each in model.networks() if isinstance(each, UNet)).config.cross_attention_dim
+    pair = network(width, 1, None, False, False), network(width, 2, None, False, False)
+    save(tmp_path / "it.pt", {width: pair})
+    settings: dict[str, Any] = {"seed": 1, "steps": 2, "width": 32, "height": 32}
+    settings["adapters"] = [f"hypernet:{tmp_path / 'it.pt'}:0.8"]
+    expected = model.generate("a boat", **settings)[0]
+    small = darkroom.load(toy_folder, device="cpu", precision="float32", memory=memory)
+    for _ in range(2):
+        assert small.generate("a boat", **settings)[0].image == expected.image
+    assert model.generate("a boat", **settings | {"adapters": []})[0].image != expected.image
 
 
 CASES: dict[str, tuple[Any, bool, bool, dict[str, Any]]] = {

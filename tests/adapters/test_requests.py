@@ -297,7 +297,57 @@ def test_an_embedding_that_came_with_a_lora(model: Model, lora: Path, tmp_path: 
     )
 
 
+def test_a_bundle_of_onetrainer_s(
+    model: Model, toy_folder: Path, lora: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """What stands behind an encoder is left out, and said; a word that the prompt has not is in nobody's way; fused,
+    the words count as well."""
+    vectors = word(tmp_path / "it.pt")
+    expected = pixels(model, "a inky", adapters=[str(lora)], embeddings=[f"inky={tmp_path / 'it.pt'}"])
+    bundle = {"bundle_emb.inky.clip_l": vectors, "bundle_emb.inky.clip_l_out": vectors + 1}
+    bundle |= {"bundle_emb.inky.t5": torch.ones(2, 4096), "bundle_emb.other.clip_l_out": vectors + 2}
+    file = tmp_path / "ink.safetensors"
+    save_file({**load_file(lora), **bundle}, file)
+    picture = make(model, "a inky", adapters=[str(file)])
+    np.testing.assert_array_equal(np.asarray(picture.image), expected)
+    assert picture.metadata["notes"] == ["the embedding inky in ink: its clip_l_out, t5 are not used"]
+    with pytest.raises(ModelError, match="only what stands behind text encoders, clip_l_out"):
+        make(model, "an other", adapters=[str(file)])
+    fused = darkroom.load(toy_folder, device="cpu", precision="float32", fuse=[str(file)])
+    assert np.abs(pixels(fused, "a inky").astype(int) - expected).max() <= 2
+    fused.unfuse()
+    np.testing.assert_array_equal(pixels(fused, "a inky"), pixels(model, "a inky"))
+    assert main(["lora", "bake", str(toy_folder), str(file), "--output", str(tmp_path / "baked")]) == 0
+    assert "came with it (inky, other) are not in a model's weights" in capsys.readouterr().err
+
+
+def test_named_twice_it_is_there_twice(model: Model, lora: Path) -> None:
+    twice = pixels(model, adapters=[f"{lora}:0.25", f"{lora}:0.25"])
+    np.testing.assert_array_equal(twice, pixels(model, adapters=[f"{lora}:0.5"]))
+    tag = f"<lora:{lora}:0.25>"
+    np.testing.assert_array_equal(pixels(model, f"a red boat{tag}{tag}"), twice)
+    np.testing.assert_array_equal(pixels(model, f"a red boat{tag}", adapters=[f"{lora}:0.25"]), twice)
+
+
 # In the weights
+
+
+def test_what_depends_on_the_weights_is_measured_from_the_model_s_own(
+    toy_folder: Path, lora: Path, tmp_path: Path
+) -> None:
+    """Whatever is in them already."""
+    dora = load_file(lora)
+    for name in [*dora]:
+        if name.endswith("lora_B.weight"):
+            dora[name.replace("lora_B.weight", "lora_magnitude_vector")] = torch.ones(len(dora[name]))
+    save_file(dora, tmp_path / "dora.safetensors")
+    second = str(tmp_path / "dora.safetensors")
+    model = darkroom.load(toy_folder, device="cpu", precision="float32")
+    expected = pixels(model, adapters=[str(lora), second]).astype(int)
+    model.fuse(str(lora))
+    assert np.abs(pixels(model, adapters=[second]) - expected).max() <= 2
+    model.fuse(second)
+    assert np.abs(pixels(model) - expected).max() <= 2
 
 
 def test_fused(model: Model, toy_folder: Path, lora: Path, other: Path, tmp_path: Path) -> None:

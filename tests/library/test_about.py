@@ -49,6 +49,7 @@ SAID: dict[str, tuple[str, Any, About]] = {
         {"activation text": "inky,\n bold", "sd version": "SD1", "preferred weight": 0.7},
         About("", "SD1", ("inky, bold",), strength=0.7),
     ),
+    "no signs": (".json", {"activation text": "a \ud83d\x1b[31m b\x00"}, About(triggers=("a [31m b",))),
     "nobody said": (".json", {"sd version": "Unknown", "preferred weight": 0}, About()),
     "numbers that are none": (
         ".json",

@@ -79,15 +79,19 @@ def read_adapter(
         raise ModelError(f"{path} does not fit {model}: {mismatch(contents, fit)}")
     if not fit.patches and not contents.embeddings:
         raise ModelError(f"{path} holds no LoRA and nothing of the kind: it is another sort of file")
-    notes = [
-        f"{name or path.stem}: {count} layers are not used: {why}"
-        for why, count in Counter(fit.unused.values()).items()
-    ]
+    notes = unused_notes(fit, name or path.stem)
     if not fit.whole:
         notes.append(f"{name or path.stem} is used in part: {mismatch(contents, fit)}")
     return Adapter(
         name or path.stem, sha256_of(contents.files), fit.patches, contents.embeddings, tuple(notes)
     )
+
+
+def unused_notes(fit: Fit, name: str) -> list[str]:
+    """What is to be said of the layers of an adapter of that name that are left out without harm."""
+    return [
+        f"{name}: {count} layers are not used: {why}" for why, count in Counter(fit.unused.values()).items()
+    ]
 
 
 def fitted(contents: Contents, networks: Mapping[Role, nn.Module]) -> Fit:
@@ -114,7 +118,7 @@ def fitted(contents: Contents, networks: Mapping[Role, nn.Module]) -> Fit:
         for place in possible:
             try:
                 fitting = _checked(layered, networks[place.role], place)
-            except (ValueError, RuntimeError) as error:
+            except (ValueError, RuntimeError, IndexError) as error:
                 fit.misshapen.setdefault(key, str(error).splitlines()[0])
                 continue
             fit.misshapen.pop(key, None)
@@ -160,7 +164,7 @@ def _checked(layered: Layered, network: nn.Module, place: Place) -> Layered:
         bare, empty = outline(patch), torch.empty_like(own, device="meta")
         try:
             bare.delta(empty)
-        except (ValueError, RuntimeError):
+        except (ValueError, RuntimeError, IndexError):
             channels = _latent_channels(network, place)
             if patch is not layered.weight or channels is None or own.shape[1] <= channels:
                 raise
@@ -177,15 +181,22 @@ def _latent_channels(network: nn.Module, place: Place) -> int | None:
 
 
 def _parameter(network: nn.Module, place: Place, leaf: str) -> Tensor | None:
-    """The weight or the bias of a place, as the file's author keeps it; on the meta device where it is not whole on
-    another."""
+    """The weight or the bias of a place, as the file's author keeps it, without what was merged into it; on the meta
+    device where it is not whole on another."""
     found = [getattr(network.get_submodule(layer), leaf, None) for layer in place.layers]
-    tensors = [tensor for tensor in found if tensor is not None]
+    tensors = [unmerged(tensor) for tensor in found if tensor is not None]
     if len(tensors) != len(found):
         return None
     if any(tensor.is_meta for tensor in tensors):
         tensors = [tensor.to("meta") for tensor in tensors]
     return place.change.write(tensors)
+
+
+def unmerged(parameter: Tensor) -> Tensor:
+    """A parameter as it was before adapters were merged into it (`darkroom.adapters.merged` says so of them): what they
+    add is measured from the model's own weights, in whatever order they come."""
+    own: Tensor = getattr(parameter, "unmerged", parameter)
+    return own
 
 
 def deltas(patch: Patch, place: Place, network: nn.Module, leaf: str = "weight") -> list[Tensor]:

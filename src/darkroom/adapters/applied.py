@@ -27,6 +27,7 @@ from darkroom.checkpoint.rules import SAME, SPLIT, SWAP
 from darkroom.errors import InvalidRequest
 from darkroom.networks.layers import Attention
 from darkroom.networks.roles import Role
+from darkroom.networks.t5 import Norm as T5Norm
 
 Factor = float | Tensor
 """A strength: the same for all rows, or one for each, (B,)."""
@@ -78,16 +79,15 @@ def _attached(
 ) -> Iterator[RemovableHandle]:
     """A hypernetwork before the layers that make keys and values."""
     factor = _together([sum(dose.strength for dose in row if dose.adapter is adapter) for row in rows])
-    weight = next(network.parameters())
     for module in network.modules():
         if isinstance(module, Attention) and (pair := adapter.hypernetwork.get(module.to_k.in_features)):
             for layer, own in zip((module.to_k, module.to_v), pair, strict=True):
-                own.to(weight.device, weight.dtype)
                 yield layer.register_forward_pre_hook(partial(_moved, own, factor))
 
 
 def _moved(own: nn.Module, factor: Factor, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     x, *others = inputs
+    own.to(x.device, x.dtype)
     return (x + _times(own(x), factor), *others)
 
 
@@ -216,6 +216,10 @@ def _function(module: nn.Module) -> Callable[[Tensor, Tensor, Tensor | None], Te
             return lambda x, weight, bias: F.layer_norm(x, module.normalized_shape, weight, bias, module.eps)
         case nn.GroupNorm():
             return lambda x, weight, bias: F.group_norm(x, module.num_groups, weight, bias, module.eps)
+        case T5Norm():
+            return lambda x, weight, _: (
+                F.rms_norm(x.float(), x.shape[-1:], eps=module.eps).to(weight.dtype) * weight
+            )
         case nn.RMSNorm():
             return lambda x, weight, _: F.rms_norm(x, tuple(module.normalized_shape), weight, module.eps)
     return None

@@ -34,7 +34,13 @@ def bake(
     collection = Collection(source.build(), str(source.path))
     adapters = [(tag, collection.adapter(tag)) for tag in map(parse_tag, loras)]
     convert(baked(source, doses_by_role(adapters)), out, dtype, prune=True, progress=progress)
-    return [note for _, adapter in adapters for note in adapter.notes]
+    notes = [note for _, adapter in adapters for note in adapter.notes]
+    for _, adapter in adapters:
+        if words := ", ".join(adapter.embeddings):
+            notes.append(
+                f"{adapter.name}: the embeddings that came with it ({words}) are not in a model's weights"
+            )
+    return notes
 
 
 def baked(source: Source, doses: Mapping[Role, Sequence[Dose]]) -> Source:

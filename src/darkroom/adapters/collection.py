@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from darkroom.adapters.adapter import Adapter, read_adapter
-from darkroom.adapters.embeddings import checked, for_encoders, read_embedding
+from darkroom.adapters.embeddings import checked, for_encoders, not_used, read_embedding
 from darkroom.adapters.hypernetwork import is_hypernetwork, read_hypernetwork
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.single_file import use_alone
@@ -94,11 +94,16 @@ class Collection:
                 found[name] = self._embedding(path)
             except ModelError as error:
                 notes.append(f"the embedding {name} is not used: {error}")
+        whole = "\n".join(texts).lower()
         for adapter in adapters:
             for name, tensors in adapter.embeddings.items():
+                if name.lower() not in whole:
+                    continue
                 where = f"the embedding {name} in {adapter.name}"
                 arrays = for_encoders(checked(tensors, where), self._widths, where, self._model)
                 found[name] = Embedding(arrays, adapter.sha256)
+                if unused := not_used(tensors):
+                    notes.append(f"{where}: its {', '.join(unused)} are not used")
         for text in files:
             name, equals, where = text.rpartition("=")
             path = locate(where, kind="embedding")

@@ -24,7 +24,8 @@ from darkroom.adapters.patches import (
     Patch,
     Rotated,
 )
-from darkroom.library.about import About, about
+from darkroom.errors import ModelError
+from darkroom.library.about import About, about, one_line
 from darkroom.networks.roles import Role
 from darkroom.weights.dtypes import dtype_name
 from darkroom.weights.hashes import autov3, sha256_of
@@ -93,6 +94,8 @@ def describe_adapter(
     """What an adapter's file is, and with `networks` (they need no weights) whether it fits the model that is called
     `model`. Raises ModelError where it cannot be read."""
     contents = read_contents(path)
+    if not contents.groups and not contents.embeddings:
+        raise ModelError(f"{path} holds no LoRA and nothing of the kind: it is another sort of file")
     kinds, ranks = _kinds_and_ranks(_patches(contents))
     tensors = [tensor for group in contents.groups.values() for tensor in group.parts.values()]
     fit, fits, unused = None, None, {}
@@ -115,7 +118,7 @@ def describe_adapter(
         tuple(sorted({dtype_name(tensor.dtype) for tensor in tensors})),
         tuple(contents.embeddings),
         about(path, contents.metadata),
-        {name: contents.metadata[key] for key, name in _SAID.items() if contents.metadata.get(key)},
+        {name: one_line(said) for key, name in _SAID.items() if (said := contents.metadata.get(key))},
         sha256_of(contents.files),
         autov3(contents.files[0]),
         contents.unknown,
@@ -141,7 +144,7 @@ def in_words(adapter: Adapter) -> str:
 
 def _kinds_and_ranks(patches: Sequence[Patch]) -> tuple[dict[str, int], tuple[int, int] | None]:
     ranks = [rank for patch in patches if (rank := _rank(patch))]
-    return dict(Counter(map(_kind, patches))), (min(ranks), max(ranks)) if ranks else None
+    return dict(Counter(map(kind_of, patches))), (min(ranks), max(ranks)) if ranks else None
 
 
 def _patches(contents: Contents) -> list[Patch]:
@@ -154,14 +157,15 @@ def _patches(contents: Contents) -> list[Patch]:
     return found
 
 
-def _kind(patch: Patch) -> str:
+def kind_of(patch: Patch) -> str:
+    """What a patch is called."""
     match patch:
         case Decomposed():
-            return f"DoRA ({_kind(patch.inner)})"
+            return f"DoRA ({kind_of(patch.inner)})"
         case Both():
-            return _kind(patch.first)
+            return kind_of(patch.first)
         case Narrow():
-            return _kind(patch.inner)
+            return kind_of(patch.inner)
         case LowRank() if patch.up.ndim > 2:
             return "LoCon"
         case Rotated():

@@ -11,8 +11,10 @@ from darkroom.errors import ModelError
 from darkroom.networks.roles import Role
 from darkroom.weights.opening import open_weights
 
-ENCODERS = ("clip_l", "clip_g", "t5xxl")
+ENCODERS = ("clip_l", "clip_g", "t5xxl", "t5")
 """What files for several text encoders call their vectors, in the encoders' order. T5's are not used."""
+OUTPUTS = tuple(f"{name}_out" for name in ENCODERS)
+"""What OneTrainer calls vectors that take the place of what an encoder makes of a word. They are not used."""
 
 
 def read_embedding(path: Path) -> dict[str, Tensor]:
@@ -29,7 +31,7 @@ def checked(found: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     arrays = {
         name: tensor.float().reshape(-1, tensor.shape[-1]) for name, tensor in found.items() if tensor.ndim
     }
-    if len(found.keys() - set(ENCODERS)) > 1:
+    if len(found.keys() - {*ENCODERS, *OUTPUTS}) > 1:
         raise ModelError(f"{where} holds no embedding but {len(found)} tensors: it is another sort of file")
     for name, array in arrays.items():
         if found[name].ndim > 2 or not array.is_floating_point() or not array.numel():
@@ -47,15 +49,24 @@ def for_encoders(
     """The vectors for each of a model's text encoders, told by how many numbers a vector has there: `widths`, by role.
     Raises ModelError where there are none for one of them."""
     left = [arrays[name] for name in ENCODERS if name in arrays]
-    left += [array for name, array in arrays.items() if name not in ENCODERS]
+    left += [array for name, array in arrays.items() if name not in (*ENCODERS, *OUTPUTS)]
     chosen: dict[Role, Tensor] = {}
     for role, width in widths.items():
         number = next((number for number, array in enumerate(left) if array.shape[1] == width), None)
         if number is None:
-            has = " and ".join(str(array.shape[1]) for array in arrays.values())
+            if not {*arrays} - {*OUTPUTS}:
+                raise ModelError(
+                    f"{where} has only what stands behind text encoders, {', '.join(arrays)}: it is not used"
+                )
+            has = " and ".join(str(array.shape[1]) for name, array in arrays.items() if name not in OUTPUTS)
             wants = " and ".join(map(str, widths.values()))
             raise ModelError(
                 f"{where} has vectors of {has} numbers: the text encoders of {model} read {wants}"
             )
         chosen[role] = left.pop(number)
     return chosen
+
+
+def not_used(arrays: Mapping[str, Tensor]) -> list[str]:
+    """Which vectors of a file are for what Darkroom gives no vectors to."""
+    return [name for name in arrays if name in OUTPUTS or name.startswith("t5")]

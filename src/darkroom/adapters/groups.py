@@ -13,7 +13,7 @@ from torch import Tensor
 
 from darkroom.adapters.kinds import layered
 from darkroom.adapters.patches import Layered
-from darkroom.checkpoint.foreign import a_kind, kind_beside
+from darkroom.checkpoint.foreign import BESIDE_SETTINGS, a_kind, kind_beside
 from darkroom.checkpoint.settings import read_json
 from darkroom.errors import ModelError
 from darkroom.weights.mapped import WeightsFile
@@ -71,7 +71,6 @@ _NEVER: Mapping[str, str] = {
     ),
 }
 """What is not read, by a key of it."""
-_ADAPTERS = (None, "lora", "embedding", "hypernetwork")
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def _sorted(path: Path, files: Sequence[Path], weights: WeightsFile, peft: Mappi
     unknown = []
     for name in weights.entries:
         tensor = weights.get(name).clone()
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
             raise ModelError(f"{path}: {name} holds numbers that are none (NaN or infinite): it is damaged")
         if name.startswith(_BUNDLED):
             word, _, rest = name.removeprefix(_BUNDLED).partition(".")
@@ -149,7 +148,10 @@ def _not_read(shapes: Mapping[str, tuple[int, ...]], peft: Mapping[str, Any]) ->
     if kind.upper() not in _PEFT_TYPES:
         return f"an adapter of PEFT's kind {kind}: {', '.join(_PEFT_TYPES)} are read, merge it into its model with PEFT"
     beside = kind_beside(shapes)
-    return None if beside in _ADAPTERS else f"{a_kind(str(beside))}, no LoRA and nothing of the kind"
+    if beside in (None, "lora"):
+        return None
+    where = f": give it as `{BESIDE_SETTINGS[beside]}=`" if beside in BESIDE_SETTINGS else ""
+    return f"{a_kind(str(beside))}, no LoRA and nothing of the kind{where}"
 
 
 def _said(weights: WeightsFile) -> Mapping[str, Any]:

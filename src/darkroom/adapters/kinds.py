@@ -40,7 +40,7 @@ class _Peft:
         self.config = {name.removeprefix(f"{role}."): value for name, value in config.items()}
         self.key = key.removeprefix("base_model.model.").removeprefix(f"{role}.")
         started = str(self.config.get("init_lora_weights", True)).lower()
-        if any(started.startswith(word) for word in ("pissa", "olora", "corda", "loftq")):
+        if any(started.startswith(word) for word in ("pissa", "olora", "corda", "loftq", "lora_ga")):
             raise ValueError(
                 f"it was begun with {started}, which changes the model as well: convert it to a plain LoRA"
             )
@@ -104,8 +104,8 @@ class _Parts:
         if whole is not None:
             return (whole,)
         found = self.together(f"{name}_a", f"{name}_b")
-        if found is None:
-            raise ValueError(f"it has no {name}")
+        if found is None or any(each.ndim < 2 for each in found):
+            raise ValueError(f"it has no {name} of matrices")
         middle = self.take(core)
         return (*found, *([] if middle is None else [middle]))
 
@@ -121,16 +121,17 @@ class _Parts:
 def layered(tensors: Mapping[str, Tensor], config: Mapping[str, Any], key: str) -> Layered:
     """What the tensors of a layer do to it, under `key`; `config` is PEFT's. Raises ValueError where they are of no
     kind, or not all that a kind needs, or of shapes that make none."""
-    parts = _Parts(tensors, _Peft(config, key))
     found = Layered()
     try:
+        parts = _Parts(tensors, _Peft(config, key))
         for kind in _KINDS:
             found = kind(parts)
             if found != Layered():
                 break
-    except (RuntimeError, IndexError, TypeError) as error:
+    except (RuntimeError, IndexError, TypeError, ArithmeticError, AttributeError, re.error) as error:
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
-        raise ValueError(f"its shapes make no sense ({shapes})") from error
+        said = ", or what PEFT's configuration says of it" if config else ""
+        raise ValueError(f"its shapes make no sense ({shapes}){said}") from error
     for name in ("diff_b", "b_norm"):
         if (change := parts.take(name)) is not None:
             found = found._replace(bias=Difference(change))
@@ -146,8 +147,10 @@ def _low_rank(parts: _Parts) -> Layered:
     if found is None:
         return Layered()
     (down, up), mid = found, parts.take("mid")
+    if min(down.ndim, up.ndim) < 2 or not down.numel():
+        raise ValueError(f"its down of {tuple(down.shape)} and up of {tuple(up.shape)} are no matrices")
     scale = parts.scale(len(down))
-    if mid is None and up.ndim > 1 and len(down) != up.shape[1]:
+    if mid is None and len(down) != up.shape[1]:
         # Of several that were stacked on one side only, the parts add up, as in InvokeAI.
         down, up = _added_up(down, 0, up.shape[1]), _added_up(up, 1, len(down))
     bias = parts.take("up_bias")

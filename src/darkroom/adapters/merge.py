@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from darkroom.adapters.adapter import deltas, fitted, mismatch
+from darkroom.adapters.adapter import deltas, fitted, mismatch, unused_notes
+from darkroom.adapters.describe import kind_of
 from darkroom.adapters.groups import Contents, read_contents
 from darkroom.adapters.names import Place, prefixed, spelt
 from darkroom.adapters.patches import Difference, Layered, LowRank, Patch
@@ -47,6 +49,9 @@ def parse_share(text: str) -> Share:
     return Share(locate(tag.name, kind="lora"), tag)
 
 
+# How PEFT scales layers, and kohya's hashes.
+_OF_THE_FILE = ("lora_adapter_metadata", "sshs_model_hash", "sshs_legacy_hash")
+
 Terms = dict[tuple[str, str], list[tuple[Layered, float]]]
 """What adds up in a layer, by network and layer."""
 
@@ -75,6 +80,10 @@ def merge(
         _add(made, key, several, shape, size)
         if progress is not None:
             progress(number + 1, len(terms))
+    words = Counter(word for share in shares for word in share.contents.embeddings)
+    made.notes += [
+        f"the embedding {word} is that of the last of {n} LoRAs" for word, n in words.items() if n > 1
+    ]
     for share in shares:
         for word, tensors in share.contents.embeddings.items():
             made.tensors |= {f"bundle_emb.{word}.{name}": tensor for name, tensor in tensors.items()}
@@ -82,14 +91,15 @@ def merge(
 
 
 def _metadata(shares: Sequence[Share]) -> dict[str, str]:
-    """What the file of one says of itself; of several, which they were."""
+    """What the file of one says of itself, but for what the new one is not; of several, which they were."""
     if len(shares) == 1:
-        return dict(shares[0].contents.metadata)
-    said = [
+        said = shares[0].contents.metadata
+        return {name: value for name, value in said.items() if name not in _OF_THE_FILE}
+    each = [
         {"file": share.path.name, "strength": share.tag.strength, "te": share.tag.text_strength}
         for share in shares
     ]
-    return {"darkroom_merged": json.dumps(said)}
+    return {"darkroom_merged": json.dumps(each)}
 
 
 def _in_networks(shares: Sequence[Share], networks: Mapping[Role, nn.Module], notes: list[str]) -> Terms:
@@ -102,6 +112,7 @@ def _in_networks(shares: Sequence[Share], networks: Mapping[Role, nn.Module], no
             if not (share.tag.partial and fit.patches):
                 raise ModelError(f"{share.path} does not fit the model: {why}")
             notes.append(f"{share.path.stem} is used in part: {why}")
+        notes += unused_notes(fit, share.path.stem)
         for role, by_place in fit.patches.items():
             for place, layered in by_place.items():
                 for layer, own in zip(
@@ -117,12 +128,9 @@ def _apart(path: Path, layered: Layered, place: Place, network: nn.Module) -> li
     for leaf, patch in zip(("weight", "bias"), layered, strict=True):
         if patch is None:
             columns.append([None] * len(place.layers))
-        elif patch.reads:
-            raise InvalidRequest(
-                f"{path}: what it does to {place.layers[0]} ({type(patch).__name__}) depends on the model's weights "
-                "and cannot be added to others: `darkroom lora bake` it, and extract it from that"
-            )
-        elif isinstance(patch, LowRank) and place.change in (SAME, SPLIT, SWAP):
+            continue
+        _check_apart(path, place.layers[0], patch)
+        if isinstance(patch, LowRank) and place.change in (SAME, SPLIT, SWAP):
             parts = range(len(place.layers))
             columns.append(
                 [dataclasses.replace(patch, up=place.change.read(patch.up, part)) for part in parts]
@@ -130,6 +138,38 @@ def _apart(path: Path, layered: Layered, place: Place, network: nn.Module) -> li
         else:
             columns.append([Difference(each) for each in deltas(patch, place, network, leaf)])
     return [Layered(*both) for both in zip(*columns, strict=True)]
+
+
+def _check_apart(path: Path, layer: str, patch: Patch | None) -> None:
+    """Raises InvalidRequest for what is nothing apart from a model's weights."""
+    if patch is not None and patch.reads:
+        raise InvalidRequest(
+            f"{path}: what it does to {layer} ({kind_of(patch)}) depends on the model's weights and cannot be added to "
+            "others: `darkroom lora bake` it, and extract it from that"
+        )
+
+
+def _role_of(layer: str) -> str:
+    """The network that a layer without a prefix is of, by its name."""
+    words = spelt(layer)
+    if words.startswith(("encoder_block", "shared")):
+        return Role.TEXT_ENCODER_3
+    text = ("text_model", "encoder_layers", "embeddings", "final_layer_norm", "text_projection")
+    return Role.TEXT_ENCODER if words.startswith(text) else "denoiser"
+
+
+def _check_spellings(called: Iterable[str]) -> None:
+    """Raises InvalidRequest where layers of the denoising network are called as its authors and as diffusers call
+    them: some may be one and the same."""
+    layers = [*called]
+    theirs = ("input_blocks", "middle_block", "output_blocks", "joint_blocks")
+    ours = ("down_blocks", "mid_block", "up_blocks", "transformer_blocks")
+    named = [{layer for layer in layers if layer.startswith(names)} for names in (theirs, ours)]
+    if all(named):
+        one, other = (min(each) for each in named)
+        raise InvalidRequest(
+            f"the files call layers in different ways ({one}, {other}): say for which model they are (`model=`)"
+        )
 
 
 def _by_spelling(shares: Sequence[Share]) -> Terms:
@@ -144,13 +184,16 @@ def _by_spelling(shares: Sequence[Share]) -> Terms:
                 layered = contents.patches(group)
             except ValueError as error:
                 raise ModelError(f"{share.path}: {key}: {error}") from error
+            for patch in layered:
+                _check_apart(share.path, key, patch)
             if not all(patch is None or isinstance(patch, LowRank | Difference) for patch in layered):
                 raise InvalidRequest(
                     f"{share.path} is no plain LoRA ({type(layered.weight).__name__}): say for which model (`model=`)"
                 )
-            role = part or (Role.TEXT_ENCODER if rest.startswith("text_model") else "denoiser")
+            role = part or _role_of(rest)
             strength = share.tag.strength_in(text=role != "denoiser")
             terms.setdefault((role, spelt(rest)), []).append((layered, strength))
+    _check_spellings(layer for role, layer in terms if role == "denoiser")
     return terms
 
 

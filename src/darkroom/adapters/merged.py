@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from darkroom.adapters.adapter import deltas
+from darkroom.adapters.adapter import deltas, unmerged
 from darkroom.adapters.dose import Dose
 from darkroom.errors import InvalidRequest
 from darkroom.networks.roles import Role
@@ -53,7 +53,9 @@ class Merged:
             changed = torch.empty_like(own)  # Laid out in memory as the weight is.
             changed.copy_(own.float() + added)
             self._kept.append((module, leaf, own))
-            module._parameters[leaf] = nn.Parameter(changed, requires_grad=False)
+            merged = nn.Parameter(changed, requires_grad=False)
+            merged.unmerged = unmerged(own)  # type: ignore[attr-defined]
+            module._parameters[leaf] = merged
 
     def undo(self) -> None:
         """Put everything back."""

@@ -261,6 +261,8 @@ class Scattered:
     scale: float = 1.0
 
     def delta(self, weight: Tensor) -> Tensor:
+        if math.prod(self.shape) != weight.numel():
+            raise ValueError(f"{self.shape} for a weight of {tuple(weight.shape)}")
         whole = torch.zeros(self.shape, device=self.values.device)
         rows, columns = self.places.long()
         return _shaped(whole.index_put((rows, columns), self.values.float() * self.scale), weight)
@@ -311,7 +313,7 @@ def _along(vector: Tensor, weight: Tensor, axis: int) -> Tensor:
 
 def _shaped(delta: Tensor, weight: Tensor) -> Tensor:
     """In the weight's shape: linear layers and 1x1 convolutions are one and the same."""
-    if delta.numel() != math.prod(weight.shape) or (weight.ndim and delta.shape[0] != weight.shape[0]):
+    if delta.numel() != weight.numel() or (weight.ndim and delta.shape[:1] != weight.shape[:1]):
         raise ValueError(f"{tuple(delta.shape)} for a weight of {tuple(weight.shape)}")
     return delta.reshape(weight.shape)
 

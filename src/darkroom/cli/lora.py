@@ -165,7 +165,7 @@ def as_text(found: AdapterDescription) -> str:
         rows.append(("rank", str(high) if low == high else f"{low} to {high}"))
     rows += [("embeddings", ", ".join(found.embeddings))] if found.embeddings else []
     rows += found.about.rows()
-    rows += [(name, " ".join(value.split())[:200]) for name, value in found.said.items()]
+    rows += [*found.said.items()]
     rows += [("not known", ", ".join(found.unknown[:5]))] if found.unknown else []
     rows += [("fit", found.fit)] if found.fit else []
     rows += [("by strength", f"{kind}: {rule}") for kind, rule in found.rules.items()]

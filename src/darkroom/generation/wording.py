@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 from darkroom.adapters.adapter import Adapter
 from darkroom.adapters.applied import TextChanges
@@ -30,15 +33,16 @@ class Extras:
 
 
 class _Read:
-    """A request's prompt, read: `weights` are those of its parts, `tags` the adapters that it names, `texts` what there
-    is for each text encoder, `scripts` what each reads on the way, by row."""
+    """A request's prompt, read: `weights` are those of its parts, `tags` the adapters that it names and how often each,
+    `texts` what there is for each text encoder, `scripts` what each reads on the way, by row."""
 
     def __init__(self, request: Request) -> None:
         dialect = request.text.dialect
         texts, tags = zip(*map(dialect_of(dialect).tagged, _three(request, "prompt")), strict=True)
         parts = [read(text, dialect) for text in texts]
         self.texts: tuple[str, ...] = texts
-        self.tags: tuple[Tag, ...] = tuple(dict.fromkeys(tag for each in tags for tag in each))
+        # Named again for another encoder it is the same one, named twice in one text it is there twice.
+        self.tags = reduce(or_, (Counter(each) for each in tags))
         self.weights = tuple(part.weight for part in parts[0])
         self.scripts = {
             row.name: tuple(_part(each, number, len(self.weights)).script for each in parts)
@@ -67,11 +71,11 @@ class Wording:
             sum(share * weight for (_, share), weight in zip(self._ends, several, strict=True))
             for several in zip(*(end.weights for end, _ in self._ends), strict=True)
         )
-        self._adapters = self._partly(map(parse_tag, request.adapters))
-        self._shares: dict[Tag, float] = dict.fromkeys(self._adapters, 1.0)
+        self._adapters = self._partly(Counter(map(parse_tag, request.adapters)))
+        self._shares: dict[Tag, float] = dict(self._adapters)
         for end, share in self._ends:
-            for tag in self._partly(end.tags):
-                self._shares[tag] = min(self._shares.get(tag, 0.0) + share, 1.0)
+            for tag, times in self._partly(end.tags).items():
+                self._shares[tag] = self._shares.get(tag, 0.0) + share * times
         self.tags: tuple[Tag, ...] = tuple(self._shares)
         self._blocks = {tag: block_weights(tag.blocks) for tag in self.tags}
         negatives = _three(request, "negative")
@@ -91,7 +95,7 @@ class Wording:
             return ((self._prompt(self._negative, self._shares, moment, adapted), 1.0),)
         found = []
         for end, share in self._ends:
-            tags = dict.fromkeys((*self._adapters, *self._partly(end.tags)), 1.0)
+            tags = self._adapters + self._partly(end.tags)
             found.append((self._prompt(end.scripts[row], tags, moment, adapted), share))
         return tuple(found)
 
@@ -117,11 +121,11 @@ class Wording:
             if tag.start <= way < tag.stop and (strength := tag.strength_in(text) * share)
         )
 
-    def _partly(self, tags: Iterable[Tag]) -> tuple[Tag, ...]:
+    def _partly(self, tags: Counter[Tag]) -> Counter[Tag]:
         """Adapters, those that do not fit whole in part where the request allows it."""
         if not self.request.lora_partial:
-            return tuple(tags)
-        return tuple(dataclasses.replace(tag, partial=True) for tag in tags)
+            return tags
+        return Counter(dataclasses.replace(tag, partial=True) for tag in tags.elements())
 
 
 def _ends(request: Request) -> Iterator[tuple[Request, float]]:

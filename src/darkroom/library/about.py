@@ -108,8 +108,13 @@ def _first(texts: Iterable[object]) -> str:
 def _texts(given: object) -> list[str]:
     """A text, or the texts of a list, in one line each and not too long; of anything else nothing."""
     several = given if isinstance(given, list) else [given]
-    lines = [" ".join(each.split())[:_LONGEST].strip(" ,") for each in several if isinstance(each, str)]
+    lines = [one_line(each) for each in several if isinstance(each, str)]
     return [line for line in lines if line]
+
+
+def one_line(text: str) -> str:
+    """Without what no terminal shows: control characters, halves of what is two."""
+    return "".join(sign for sign in " ".join(text.split()) if sign.isprintable())[:_LONGEST].strip(" ,")
 
 
 def _tags(metadata: Mapping[str, str]) -> tuple[str, ...]:
@@ -117,7 +122,7 @@ def _tags(metadata: Mapping[str, str]) -> tuple[str, ...]:
     counts: Counter[str] = Counter()
     try:
         for tags in json.loads(metadata.get("ss_tag_frequency", "{}")).values():
-            counts.update({tag.strip(): int(count) for tag, count in tags.items()})
+            counts.update({one_line(tag): int(count) for tag, count in tags.items()})
     except (ValueError, OverflowError, AttributeError, TypeError, RecursionError):
         return ()
     return tuple(tag for tag, _ in counts.most_common(_MOST_WORDS) if tag)

@@ -105,7 +105,7 @@ class TextEmbeddings(nn.Module):
         if vectors is not None:
             own = vectors.to(states)[(ids - size).clamp(min=0)]
             states = torch.where((ids >= size)[..., None], own, states)
-        return states + self.position_embedding.weight[: ids.shape[1]]
+        return states + self.position_embedding(torch.arange(ids.shape[1], device=ids.device))
 
 
 class TextTransformer(nn.Module):
@@ -170,7 +170,8 @@ class VisionEmbeddings(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
         first = self.class_embedding.expand(len(patches), 1, -1).to(patches.dtype)
-        return torch.cat([first, patches], dim=1) + self.position_embedding.weight
+        states = torch.cat([first, patches], dim=1)
+        return states + self.position_embedding(torch.arange(states.shape[1], device=states.device))
 
 
 class VisionTransformer(nn.Module):

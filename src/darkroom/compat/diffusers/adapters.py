@@ -12,7 +12,7 @@ from torch import Tensor
 
 from darkroom.adapters.adapter import Adapter, read_adapter
 from darkroom.adapters.dose import Dose
-from darkroom.adapters.embeddings import ENCODERS, checked, for_encoders, read_embedding
+from darkroom.adapters.embeddings import ENCODERS, OUTPUTS, checked, for_encoders, read_embedding
 from darkroom.adapters.merged import Merged
 from darkroom.compat.diffusers.arguments import a_number
 from darkroom.compat.diffusers.faces import same_network
@@ -23,7 +23,7 @@ from darkroom.networks.roles import Role
 from darkroom.numeric import real
 from darkroom.prompt.vocabulary import Embedding, Embeddings
 
-_UNNAMED = ("*", "emb_params", *ENCODERS)
+_UNNAMED = ("*", "emb_params", *ENCODERS, *OUTPUTS)
 """What files call vectors without naming their word."""
 
 Weights = float | Sequence[float | Mapping[str, float]] | Mapping[str, float]
