@@ -404,7 +404,7 @@ def test_what_a_jpeg_has_no_room_for_is_said_before_the_work(run, tmp_path):  # 
     )
     status, out, err = run("generate", "--prompts", "p.jsonl", "--format", "jpeg", *QUICK)
     assert (status, out) == (2, "")
-    assert "line 2: the prompt is too long" in err
+    assert "line 2: the request is too long" in err
     assert run("generate", "--prompts", "p.jsonl", "--format", "jpeg", "--no-metadata", *QUICK)[0] == 0
 
 

@@ -24,7 +24,7 @@ ORDER = {
         guidance samplers multistep plusplus solvers catalogue registry
     """,
     "networks": """
-        roles configs parameters layers conditioning denoiser unfilled unet vae tiny clip t5 mmdit freeu
+        roles configs parameters layers watched conditioning denoiser unfilled unet vae tiny clip t5 mmdit freeu
         precise altered
     """,
     "weights": """
@@ -50,12 +50,12 @@ ORDER = {
     """,
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """
-        latents checks parts request between wording work settle frames canvas passes templates ensemble path picture
-        infotext saved job explain
+        latents checks parts request between wording work settle frames canvas passes templates ensemble path attention
+        picture infotext saved job explain
     """,
     "cli": """
         arguments parser words settings files progress asked show doctor train checkpoints models lora merge generate
-        interpolate evaluate again prompt plan
+        interpolate evaluate again attention prompt plan
     """,
 }
 PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate", "compel", "torchsde"}

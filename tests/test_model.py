@@ -134,6 +134,8 @@ def test_metadata_says_everything(model, toy_folder):
         "variation_seed",
         "seed_resize_width",
         "seed_resize_height",
+        "latents",
+        "towards",
         *(f"{prompt}_{number}" for prompt in ("prompt", "negative") for number in (2, 3)),
     }
     assert set(picture.metadata["model"]["weights"]) == {"unet", "vae", "text_encoder"}

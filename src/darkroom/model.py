@@ -30,6 +30,7 @@ from darkroom.engine.memory import memory_mode, parse_size
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Picture, Request
+from darkroom.generation.attention import Observer
 from darkroom.generation.between import between
 from darkroom.generation.checks import showing
 from darkroom.generation.job import Job
@@ -136,17 +137,19 @@ class Model:
         prompt: str | Request | Sequence[str | Request],
         *,
         callback: Callback | None = None,
+        attention: bool = False,
         **settings: Unpack[Settings],
     ) -> list[Picture]:
         """Make pictures of a prompt, or of several.
 
         Settings are those of `Request`: negative, width, height, steps, guidance, sampler, schedule, seed, count and so
         on; of a `Request` they are changed. `callback` sees every step; when it returns False, work stops and the
-        pictures finished so far are returned. Raises InvalidRequest for settings that cannot be honoured,
-        GenerationError where the work fails.
+        pictures finished so far are returned. With `attention` each picture has its `attention`, where the words of the
+        prompt were read. Raises InvalidRequest for settings that cannot be honoured, GenerationError where the work
+        fails.
         """
         finished = []
-        for event in self.stream(prompt, **settings):
+        for event in self.stream(prompt, attention=attention, **settings):
             if isinstance(event, Picture):
                 finished.append(event)
             elif stops(callback, event):
@@ -155,14 +158,18 @@ class Model:
 
     @showing(SETTINGS)
     def stream(
-        self, prompt: str | Request | Sequence[str | Request], **settings: Unpack[Settings]
+        self,
+        prompt: str | Request | Sequence[str | Request],
+        *,
+        attention: bool = False,
+        **settings: Unpack[Settings],
     ) -> Iterator[Step | Picture]:
         """`generate` as an iterator: a `Step` after each network call, each `Picture` as it is finished.
 
         All work is done in the thread that asks for the next event, while it asks; closing the iterator cancels what is
         left.
         """
-        return self._develop(self._series(prompt, settings))
+        return self._develop(self._series(prompt, settings, attention))
 
     @showing(SETTINGS)
     def interpolate(
@@ -213,6 +220,7 @@ class Model:
         prompt: str | Request | Sequence[str | Request],
         *,
         callback: Callback | None = None,
+        attention: bool = False,
         **settings: Unpack[Settings],
     ) -> Future[list[Picture]]:
         """`generate` in the background: returns at once, from any thread.
@@ -222,7 +230,7 @@ class Model:
         thread, after the network call that it is in. Raises InvalidRequest at once for settings that cannot be
         honoured.
         """
-        series = self._series(prompt, settings)
+        series = self._series(prompt, settings, attention)
         with ExitStack() as drawing:
             drawing.enter_context(self._drawing())
             future = in_background(self._loop, series, callback)
@@ -230,7 +238,9 @@ class Model:
         future.add_done_callback(lambda _: over.close())
         return future
 
-    def _series(self, prompt: str | Request | Sequence[str | Request], settings: Settings) -> Series:
+    def _series(
+        self, prompt: str | Request | Sequence[str | Request], settings: Settings, attention: bool = False
+    ) -> Series:
         several = prompt if isinstance(prompt, list | tuple) else [prompt]
         requests = [
             each.replace(**settings) if isinstance(each, Request) else Request(cast(str, each), **settings)
@@ -238,7 +248,7 @@ class Model:
         ]
         settled = [(self.settle(each), each) for each in requests]
         jobs = (
-            (self._job(single), partial(self._picture, asked))
+            (self._job(single, self._observer() if attention else None), partial(self._picture, asked))
             for whole, asked in settled
             for single in pictures(whole)
         )
@@ -263,8 +273,14 @@ class Model:
             self._job(single)
         return settled
 
-    def _job(self, single: Request) -> Job:
-        return Job(single, self.family, None, self._refiner_family, self._extras(single), self._members)
+    def _job(self, single: Request, watch: Observer | None = None) -> Job:
+        return Job(
+            single, self.family, None, self._refiner_family, self._extras(single), self._members, watch
+        )
+
+    def _observer(self) -> Observer:
+        own = self._networks.experts[0]
+        return Observer(own.text, own.denoiser.joint)
 
     def _extras(self, request: Request) -> Extras:
         """What a request names beside the model."""
@@ -321,7 +337,8 @@ class Model:
         request, extras = task.job.request, task.job.wording.extras
         metadata, text = self.provenance.of(request, asked, extras, task.notes, task.rows)
         latents = None if task.job.latents is None else task.job.latents.to("cpu", torch.float32).clone()
-        return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text, index, latents)
+        seen = task.job.watch.maps() if isinstance(task.job.watch, Observer) else None
+        return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text, index, latents, seen)
 
     def foretold(self, request: Request) -> tuple[dict[str, Any], str]:
         """The metadata that the first picture of a request will have, but for hashes and notes, and the same in A1111's

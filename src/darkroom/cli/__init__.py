@@ -30,6 +30,7 @@ _COMMANDS = {
     "generate": "generate",
     "interpolate": "interpolate",
     "again": "again",
+    "attention": "attention",
     "prompt": "prompt",
     "plan": "plan",
     "models": "models",

@@ -19,7 +19,7 @@ on from the top of that step and ends with the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -55,8 +55,12 @@ from darkroom.generation.work import Encode, Row, Work
 from darkroom.language import Moment
 from darkroom.networks import Conditioning
 from darkroom.networks.freeu import FreeU
+from darkroom.networks.layers import Attend
 from darkroom.pixels import Pixels
 from darkroom.prompt import Prompt
+
+Watch: TypeAlias = Callable[[Prompt, Tensor, Conditioning], Attend]
+"""Gives the attention with which a row of x, told a prompt, is to be made: one that watches."""
 
 Told: TypeAlias = Mapping["Prompt | None", Conditioning]
 """What an expert's text encoders made of every prompt that a picture needs of it."""
@@ -71,7 +75,8 @@ class Job:
     With a `refiner` two experts share the way: the model goes from noise to `request.refiner_switch`, the refiner from
     there to the picture. `members` are other models that make steps with this one or in its place. Which of them make a
     step follows from the step alone, and samplers know nothing of it: what a multistep one remembers are estimates of
-    one and the same latent. Adapters are not for the refiner.
+    one and the same latent. Adapters are not for the refiner. `watch` sees what the model's own network reads of the
+    prompt.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Job:
         refiner: Family | None = None,
         extras: Extras | None = None,
         members: Sequence[tuple[Family, Member]] = (),
+        watch: Watch | None = None,
     ) -> None:
         assert request.seed is not None and request.count == 1, "settle the request, then take one picture"
         assert request.canvas.width is not None and request.canvas.height is not None
@@ -92,6 +98,7 @@ class Job:
         self.experts = (family, *(each for each, _ in members), *(() if refiner is None else (refiner,)))
         self._refiner = None if refiner is None else len(self.experts) - 1
         self.wording = Wording(request, extras)
+        self.watch = watch
         self.guidance = tuple(guidance_of(request, each, self.wording.weights) for each in self.experts)
         self.freeu = next(
             (FreeU(**each.options) for each in parse_guides(request.guidance.guides) if each.name == "freeu"),
@@ -231,17 +238,18 @@ class Job:
     ) -> list[Row]:
         family, scale = self.experts[number], self.request.guidance.scale
         assert scale is not None
-        (text, _), *others = [
-            (told[prompt], share) for prompt, share in self._told(ask.prompt, number, moment)
-        ]
+        (prompt, _), *others = self._told(ask.prompt, number, moment)
+        text = told[prompt]
         for other, share in others:
-            text = text.towards(other, share)
+            text = text.towards(told[other], share)
         numbers = sizes(ask.prompt, self.request, family, each)
         conditioning = replace(
             text,
             sizes=torch.tensor([numbers], dtype=torch.float32) if numbers else None,
             guidance=torch.tensor([float(scale) - 1]) if family.embeds_guidance else None,
         )
+        if self.watch and prompt and number == 0 and ask.prompt != "negative" and ask.without is None:
+            conditioning = replace(conditioning, attention=self.watch(prompt, x, conditioning))
         doses = () if number == self._refiner else self.wording.doses(moment)
         return [Row(x, time, conditioning, number, ask.without, self.freeu, doses)]
 

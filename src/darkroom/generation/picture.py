@@ -20,6 +20,8 @@ from darkroom.files import as_json, expanded, write_bytes
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from darkroom.generation.attention import AttentionMaps
+
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 _SUFFIXES = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
@@ -34,7 +36,8 @@ _MOST_EXIF = 65_000
 class Picture:
     """`image`: RGB, 8 bits. `metadata`: plain data (request, model and its hashes, numerics, notes).
     `parameters`: the same for people and for A1111's tools. `index`: its place among those asked for together.
-    `latents`: what it was decoded from, (1, C, h, w) float32 on the CPU; no file holds them."""
+    `latents`: what it was decoded from, (1, C, h, w) float32 on the CPU; `attention`: where the words of its prompt
+    were read, if that was asked for. No file holds them."""
 
     image: Image.Image
     seed: int
@@ -42,6 +45,7 @@ class Picture:
     parameters: str
     index: int = 0
     latents: Tensor | None = field(default=None, compare=False)
+    attention: AttentionMaps | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         prompt = str((self.metadata.get("request") or {}).get("prompt", ""))

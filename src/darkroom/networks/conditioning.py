@@ -11,6 +11,7 @@ from torch import Tensor
 
 from darkroom.errors import ModelError
 from darkroom.networks.layers import Attend, attend
+from darkroom.networks.watched import Watcher
 
 _NUMBERS = ("sizes", "labels", "guidance")
 _PLAIN = ("context", "pooled", *_NUMBERS)
@@ -105,7 +106,7 @@ def _conditioning(tensors: Mapping[str, Tensor], attention: Attend | None) -> Co
 
 def each_its_own(attentions: Sequence[Attend | None]) -> Attend | None:
     """The attention of a call of which each row has its own. All of them see all rows, and each row is given what its
-    own gathers, so that it does not depend on the rows beside it."""
+    own gathers, so that it does not depend on the rows beside it. Those that only watch see their rows alone."""
     different = list(dict.fromkeys(attentions))
     if len(different) == 1:
         return different[0]
@@ -114,6 +115,9 @@ def each_its_own(attentions: Sequence[Attend | None]) -> Attend | None:
         gathered = attend(q, k, v)
         for own in filter(None, different):
             rows = torch.tensor([each is own for each in attentions])
+            if isinstance(own, Watcher):
+                own.see(q[rows.to(q.device)], k[rows.to(k.device)], name)
+                continue
             gathered = torch.where(beside(rows, gathered), own(q, k, v, name), gathered)
         return gathered
 

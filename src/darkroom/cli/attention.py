@@ -1,0 +1,68 @@
+"""`darkroom attention`: where in a picture each word of its prompt was read."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from darkroom.cli.arguments import a_path, spelt
+from darkroom.cli.asked import given
+from darkroom.errors import InvalidRequest
+from darkroom.files import expanded, write_numbered
+
+
+def add(commands: argparse._SubParsersAction[Any]) -> None:
+    command = commands.add_parser(
+        "attention",
+        help="show where in a picture each word of its prompt was read",
+        description="Make a picture again from its file, and write a sheet of it with the attention that each word of "
+        "its prompt had: from dark, where the word was read least, to bright, where it was read most.",
+    )
+    command.add_argument("picture", type=a_path, help="a picture made by Darkroom")
+    command.add_argument(
+        "--word",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a word of the prompt, or several that follow one another; may be repeated (default: every word)",
+    )
+    command.add_argument(
+        *spelt("output"),
+        type=a_path,
+        metavar="FILE",
+        help="the sheet (default: NAME-attention.png beside the picture)",
+    )
+    command.add_argument(
+        "--arrays", type=a_path, metavar="FILE", help="also write the numbers: words and maps, .npz"
+    )
+    command.add_argument(*spelt("model"), help="use this model instead of the one the picture names")
+    command.add_argument("--device", help="run here instead of where the picture was made")
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from darkroom.cli.files import check_folder
+    from darkroom.generation import Request, open_picture
+    from darkroom.generation.picture import Picture, format_of
+
+    picture: Path = expanded(args.picture)
+    output = args.output or picture.with_name(f"{picture.stem}-attention.png")
+    format = format_of(output)
+    check_folder(output.parent)
+    if args.arrays is not None and args.arrays.suffix != ".npz":
+        raise InvalidRequest(f"--arrays {args.arrays}: they are written as .npz, name such a file")
+    _, metadata = open_picture(picture)
+    request = Request.from_dict(metadata["request"]).checked()
+
+    from darkroom.model import load
+    from darkroom.provenance import loading_of
+
+    model = load(loading_of(metadata, picture, **given(args, ("model", "device"))))
+    (made,) = model.generate(request, attention=True)
+    assert made.attention is not None
+    sheet = made.attention.sheet(made.image, args.word)
+    print(write_numbered(output, Picture(sheet, made.seed, {}, "").encoded(format, metadata=False)))
+    if args.arrays is not None:
+        print(made.attention.save(expanded(args.arrays)))
+    return 0
