@@ -18,7 +18,7 @@ from darkroom.files import as_json
 from darkroom.generation import Picture
 from darkroom.model import Model
 
-_HUES = {"red": (345, 15), "blue": (200, 260)}
+_HUES = {"red": (345, 15)}
 _SATURATED, _BRIGHT = 0.5, 0.3
 
 
@@ -76,21 +76,28 @@ def negatives(bench: Bench) -> list[list[str]]:
 
 
 def on_the_way(bench: Bench) -> list[list[str]]:
-    """A prompt that changes on the way, and one between two: how many boats are red, how many blue."""
-    rows = [["", "0", "0.25", "0.5", "0.75", "1"]]
-    ways = {
-        "`a [red:blue:X] boat on a calm sea`": lambda x: {"prompt": f"a [red:blue:{x}] boat on a calm sea"},
-        "`a red boat ...` towards `a blue boat ...`, X": lambda x: {
-            "prompt": "a red boat on a calm sea",
-            "towards": "a blue boat on a calm sea",
-            "towards_strength": float(x),
-        },
+    """A prompt that changes, [a red house:a blue tree:X] in a meadow: of what kind things are, of which colour."""
+    rows = [["X", "0", "0.5", "0.6", "0.7", "0.8", "0.9", "1"]]
+    ends = {"0": "a blue tree in a meadow", "1": "a red house in a meadow"}
+    found = {
+        x: bench.pictures(ends.get(x, f"[a red house:a blue tree:{x}] in a meadow")) for x in rows[0][1:]
     }
-    for name, way in ways.items():
-        found = {x: bench.pictures(**way(x)) for x in rows[0][1:]}
-        for colour in ("red", "purple", "blue"):
-            shown = [f"{bench.showing(found[x], 'boat', colour):.0%}" for x in rows[0][1:]]
-            rows.append([f"{name}: {colour} boats", *shown])
+    for kind in ("house", "tree"):
+        rows.append([f"shows a {kind}", *(f"{bench.showing(found[x], kind):.0%}" for x in rows[0][1:])])
+    rows.append(
+        ["red pixels", *(f"{np.mean([share(each, 'red') for each in found[x]]):.1%}" for x in rows[0][1:])]
+    )
+    return rows
+
+
+def between(bench: Bench) -> list[list[str]]:
+    """A red boat on a calm sea, towards a blue boat there: of which colour the oracle sees boats."""
+    rows = [["`towards_strength`", "0", "0.25", "0.5", "0.75", "1"]]
+    way = "a red boat on a calm sea", "a blue boat on a calm sea"
+    found = {x: bench.pictures(way[0], towards=way[1], towards_strength=float(x)) for x in rows[0][1:]}
+    for colour in ("red", "purple", "blue"):
+        shown = [f"{bench.showing(found[x], 'boat', colour):.0%}" for x in rows[0][1:]]
+        rows.append([f"{colour} boats", *shown])
     return rows
 
 
@@ -110,7 +117,7 @@ def main() -> None:
     args = parser.parse_args()
     bench = Bench(darkroom.load(args.model), args.seeds)
     figures = {}
-    for measure in (weights, negatives, on_the_way):
+    for measure in (weights, negatives, on_the_way, between):
         figures[measure.__name__] = measure(bench)
         print(f"{measure.__doc__}\n\n{table(figures[measure.__name__])}\n", flush=True)
     if args.json:

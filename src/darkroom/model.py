@@ -176,15 +176,14 @@ class Model:
         self,
         prompts: str | Sequence[str],
         *,
-        seeds: Sequence[int] = (),
+        seeds: int | Sequence[int] = (),
         frames: int = 9,
         loop: bool = False,
         callback: Callback | None = None,
         **settings: Unpack[Settings],
     ) -> list[Picture]:
         """Make pictures on the way through several prompts, several seeds, or both (see `darkroom.between`)."""
-        several = [prompts] if isinstance(prompts, str) else prompts
-        return self.generate(between(several, seeds, frames, loop, **settings), callback=callback)
+        return self.generate(between(prompts, seeds, frames, loop, **settings), callback=callback)
 
     def encode(self, image: Image.Image | np.ndarray[Any, Any]) -> torch.Tensor:
         """A picture's latents, (1, C, h, w) float32 on the CPU, by the model's autoencoder; of an array (height, width,
@@ -206,7 +205,12 @@ class Model:
     def decode(self, latents: torch.Tensor | np.ndarray[Any, Any]) -> list[Image.Image]:
         """The pictures of latents (n, C, h, w), such as `Picture.latents`. Raises InvalidRequest for other shapes,
         GenerationError where they are no numbers."""
-        given = torch.as_tensor(latents).float()
+        try:
+            given = torch.as_tensor(latents).float()
+        except (TypeError, ValueError, RuntimeError):
+            raise InvalidRequest(
+                f"latents are a {type(latents).__name__}: give torch's or NumPy's array"
+            ) from None
         if given.ndim != 4 or given.shape[1] != self.family.latent_channels:
             raise InvalidRequest(
                 f"latents are of {tuple(given.shape)}: give (n, {self.family.latent_channels}, height, width)"

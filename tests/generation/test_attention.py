@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,34 @@ def test_pictures_are_what_they_are_unwatched(model: Model) -> None:
     side = 32 // model.family.factor
     assert watched[0].attention.maps.shape == (3, side, side)
     assert watched[1].attention.words == ("a", "house", "a", "tree")
-    assert {"red", "blue"} <= {*watched[2].attention.words}
+    assert watched[1].attention.prompts == (0, 0, 1, 1)
+    assert watched[2].attention.words == ("a", "red", "boat", "a", "blue", "boat")
+
+
+def test_words_of_several_prompts(model: Model) -> None:
+    """What is told all along counts all along, whatever changes beside it, in both passes of a larger picture."""
+    (whole,) = model.generate("a boat", attention=True, **SETTINGS)
+    (twice,) = model.generate("a boat AND a boat", attention=True, **SETTINGS)
+    np.testing.assert_allclose(twice.attention.of("boat"), whole.attention.of("boat"), atol=0.02)
+    settings = SETTINGS | {"width": 64, "height": 64, "compose": "native", "second_pass": "on"}
+    (large,) = model.generate("[red:blue:0.5] boat AND a house", attention=True, **settings | {"steps": 4})
+    assert large.attention.words == ("red", "boat", "a", "house", "blue", "boat")
+    assert large.attention.maps.shape[1:] == large.latents.shape[2:]
+    assert 0.35 < float(large.attention.of("boat").mean() / whole.attention.of("boat").mean()) < 0.65
+
+
+def test_the_end_that_there_is_more_of_names_the_words(model: Model) -> None:
+    for strength, first in ((0.2, "a"), (0.8, "house")):
+        settings = SETTINGS | {"towards": "house in snow", "towards_strength": strength}
+        (picture,) = model.generate("a boat", attention=True, **settings)
+        assert picture.attention.words[0] == first
+
+
+def test_nothing_was_read(model: Model) -> None:
+    (picture,) = model.generate("", attention=True, **SETTINGS)
+    assert picture.attention.maps.shape == (0, *picture.latents.shape[2:])
+    with pytest.raises(InvalidRequest, match="its words are none"):
+        picture.attention.of("boat")
 
 
 def test_what_a_picture_s_maps_are(model: Model) -> None:
@@ -159,7 +187,7 @@ def test_text_in_one_sequence_with_the_picture(folder: Callable[[str], Path]) ->
 def maps() -> AttentionMaps:
     arrays = np.zeros((5, 4, 8), np.float32)
     arrays[1, :2], arrays[2, :, :4], arrays[4, 3, 7] = 1, 1, 1
-    return AttentionMaps(("a", "Red", "boat", ",", "boat"), arrays)
+    return AttentionMaps(("a", "Red", "boat", ",", "boat"), arrays, (0, 0, 0, 0, 0))
 
 
 def test_maps_of_words(maps: AttentionMaps) -> None:
@@ -171,16 +199,16 @@ def test_maps_of_words(maps: AttentionMaps) -> None:
             maps.of(text)
 
 
-def test_pictures_of_maps(maps: AttentionMaps, tmp_path: Path) -> None:
+def test_pictures_of_maps(maps: AttentionMaps) -> None:
     image = Image.new("RGB", (64, 32), (100, 100, 100))
     heat = np.asarray(maps.over(image, "red"), int).sum(-1)
     assert heat.shape == (32, 64)
     assert heat[:12].min() > heat[20:].max()
-    even = AttentionMaps(("a",), np.full((1, 4, 8), 0.5, np.float32))
+    even = AttentionMaps(("a",), np.full((1, 4, 8), 0.5, np.float32), (0,))
     assert len(np.unique(np.asarray(even.over(image, "a")))) <= 3
     whole, two = maps.sheet(image), maps.sheet(image, ["red boat"])
     assert whole.width > two.width > 2 * image.width
-    file = np.load(maps.save(tmp_path / "maps.npz"))
+    file = np.load(io.BytesIO(maps.encoded()))
     assert [*file["words"]] == [*maps.words]
     np.testing.assert_array_equal(file["maps"], maps.maps)
 
@@ -204,7 +232,8 @@ def test_the_command(toy_folder: Path, tmp_path: Path, monkeypatch: Any, capsys:
     assert capsys.readouterr().out.split()[-2:] == ["it-attention.png", "it.npz"]
     assert [*np.load("it.npz")["words"]] == ["a", "red", "boat"]
     for given, said in (
-        (["it.png", "--word", "blue"], "its words are a, red, boat"),
+        (["it.png", "--word", "blue"], "the prompt has no 'blue': it is 'a red boat'"),
+        (["it.png", "--word", "boat red"], "its words are a, red, boat"),
         (["it.png", "--arrays", "x.txt"], "written as .npz"),
         (["it.png", "-o", "x.txt"], "x.txt"),
         (["it-attention.png"], "it-attention.png"),

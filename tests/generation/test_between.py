@@ -82,14 +82,22 @@ def test_a_way_needs_two_ends() -> None:
         (([], [1, 2]), "there are 0 prompts"),
         ((["a", "b"], [1], 1), "frames is 1"),
         ((["a", "b"], [1.5]), "seed is 1.5"),
-        ((["a", "b"], [-1]), "seed is -1"),
+        ((["a", "b"], [-2]), "seed is -2"),
+        (("abc", [1]), "there are 1 prompts and 1 seeds"),
     ):
         with pytest.raises(InvalidRequest, match=match):
             darkroom.between(*arguments)
     with pytest.raises(InvalidRequest, match="seed changes on the way"):
         darkroom.between(["a", "b"], seed=4)
-    one, other = darkroom.between(["a", "b"], frames=2)
-    assert one.seed == other.seed
+    for seeds in ((), -1, [-1]):
+        one, other = darkroom.between(["a", "b"], seeds, frames=2)
+        assert one.seed == other.seed
+        assert one.seed != -1
+    assert darkroom.between(["a", "b"], 7, frames=2)[1].seed == 7
+    with pytest.raises(InvalidRequest, match="dynamic would draw"):
+        darkroom.between(["a", "{b|c}"], dynamic="random")
+    with pytest.raises(InvalidRequest, match="latents take the place"):
+        darkroom.between(["a"], [1, 2], latents=np.zeros((1, 4, 4, 4)))
 
 
 def test_the_ends_are_the_pictures_themselves(model: Model) -> None:
@@ -158,6 +166,8 @@ def test_styles_and_what_is_drawn_by_lot(model: Model, tmp_path: Path, monkeypat
     )
     said = picture.metadata["request"]
     assert (said["prompt"], said["text"]["towards"]) == ("a boat, in ink", "a sea, in ink")
+    empty = model.settle(Request("a", towards="", styles=("ink",), towards_strength=0.5))
+    assert empty.text.towards == "in ink"
 
 
 # The command
@@ -200,19 +210,36 @@ def test_a_strip_and_animations(run: Any) -> None:
     assert run("a boat", "--seeds", "3", "4", "-o", "it.gif")[1] == ["it-2.gif"]
 
 
-def test_mistakes(run: Any) -> None:
+def test_mistakes(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes").write_text("x")
     for words, said in (
         (("a boat",), "there are 1 prompts and 1 seeds"),
         (("a", "b", "--seeds", "1", "--seed", "2"), "leave one out"),
         (("a", "b", "--fps", "0"), "--fps is 0"),
+        (("a", "b", "-o", "x.mp4"), "an animation .gif"),
+        (("a", "b", "-o", "notes.txt"), "a strip is .png"),
+        (("a", "b", "-o", "notes"), "a strip is .png"),
+        (("a", "b <lora:nobody:1>"), "there is no lora 'nobody'"),
         (("a", "b", "--frames", "1"), "frames is 1"),
         (("a", "b", "--count", "2"), "unknown option --count"),
         (("a", "b", "-o", "x.gif", "--grid"), "leave --grid out"),
         (("a", "b", "-o", "x.jpg", "--frames", "3000"), "96,000 pixels wide"),
     ):
         status, _, err = run(*words)
-        assert status == 2
+        assert status in (1, 2)
         assert said in err
+        assert not (tmp_path / "out/interpolation/0000.png").exists()
+
+
+def test_what_a_strip_was_made_of(run: Any) -> None:
+    status, _, err = run("a boat", "a house", "--frames", "2", "-o", "it.png")
+    assert status == 0
+    assert "the seed was" in err
+    _, told, _ = run("a boat", "a house", "--frames", "3", "--seed", "4", "-o", "it.png", "--json")
+    frames = json.loads(" ".join(told))["frames"]
+    assert [each["prompt"] for each in frames] == ["a boat", "a boat", "a house"]
+    assert [each["text"].get("towards") for each in frames] == [None, "a house", None]
 
 
 # Latents
@@ -265,6 +292,7 @@ def test_latents_with_a_command_line(
     given = noise(model, 3)
     np.save("it.npy", given.numpy())
     save_file({"noise": given}, "it.safetensors")
+    save_file({"noise": given.bfloat16()}, "half.safetensors")
     words = [
         "generate",
         "a boat",
@@ -281,6 +309,7 @@ def test_latents_with_a_command_line(
         assert main([*words, "--latents", name, "--output", f"{number}.png"]) == 0
         assert main(["again", f"{number}.png"]) == 0
     assert Image.open("0.png").tobytes() == Image.open("1.png").tobytes()
+    assert main([*words, "--latents", "half.safetensors", "--output", "2.png"]) == 0
 
 
 def test_latents_that_are_none(model: Model, toy_folder: Path, tmp_path: Path, capsys: Any) -> None:
@@ -300,6 +329,19 @@ def test_latents_that_are_none(model: Model, toy_folder: Path, tmp_path: Path, c
     ):
         with pytest.raises(InvalidRequest, match=match):
             model.generate("a boat", latents=latents, **SETTINGS)
+    archive = io.BytesIO()
+    np.savez(archive, a=np.zeros(3))
+    for latents, match in (
+        (base64.b64encode(archive.getvalue()).decode(), "holds no array"),
+        (torch.zeros(1, 4, 4, 4, dtype=torch.complex64), "latents is an array of"),
+    ):
+        with pytest.raises(InvalidRequest, match=match):
+            Request("a", latents=latents)
+    array = np.zeros((1, 4, 2, 2), np.float32)
+    assert Request("a", latents=array) == Request("a", latents=torch.tensor(array))
+    assert len(repr(Request("a", latents=array))) < 80
+    with pytest.raises(InvalidRequest, match="latents are a str"):
+        model.decode("x")
     for latents in (torch.zeros(4, 4), torch.zeros(1, 99, 4, 4)):
         with pytest.raises(InvalidRequest, match="latents are of"):
             model.decode(latents)
@@ -310,10 +352,12 @@ def test_latents_that_are_none(model: Model, toy_folder: Path, tmp_path: Path, c
         Request("a", latents=noise(model), seed_resize_width=64, seed_resize_height=64).checked()
     save_file({"a": torch.zeros(2), "b": torch.zeros(2)}, tmp_path / "two.safetensors")
     (tmp_path / "it.npy").write_bytes(b"no array")
+    (tmp_path / "it.npz").write_bytes(archive.getvalue())
     for name, said in (
         ("two.safetensors", "2 arrays"),
         ("it.npy", "holds no array"),
         ("gone.npy", "No such file"),
+        ("it.npz", "give an .npy or .safetensors file"),
     ):
         assert main(["generate", "a", "--model", str(toy_folder), "--latents", str(tmp_path / name)]) == 2
         assert said in capsys.readouterr().err

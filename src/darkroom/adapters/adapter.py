@@ -152,7 +152,8 @@ def _dispensable(part: str, rest: str, networks: Mapping[Role, nn.Module]) -> st
 
 
 def _checked(layered: Layered, network: nn.Module, place: Place) -> Layered:
-    """The patches of a place. Raises ValueError or RuntimeError where their shapes are others than the model's."""
+    """The patches of a place. Raises ValueError, RuntimeError or IndexError where their shapes are others than the
+    model's."""
     weight, bias = (_parameter(network, place, leaf) for leaf in ("weight", "bias"))
     if bias is None and isinstance(layered.bias, Scaled):
         layered = layered._replace(bias=None)  # It scales an output, with whatever adds up to it.

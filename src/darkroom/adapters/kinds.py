@@ -84,6 +84,9 @@ class _Parts:
 
     def __init__(self, tensors: Mapping[str, Tensor], peft: _Peft) -> None:
         self.left, self.peft = dict(tensors), peft
+        for name in ("alpha", "scale", "scalar"):
+            if name in tensors and tensors[name].numel() != 1:
+                raise ValueError(f"its {name} is of {tuple(tensors[name].shape)}, not one number")
         self.alpha, self._scale = self.take("alpha"), self.take("scale")
         self._scalar = self.take("scalar")
 

@@ -27,6 +27,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="PATH",
         help="also write the new picture to this file or folder",
     )
+    add_instead(command)
+    command.set_defaults(run=run)
+
+
+INSTEAD = ("model", "refiner", "vae", "device", "precision")
+"""What may be given of a picture's model in place of what its file says."""
+
+
+def add_instead(command: argparse.ArgumentParser) -> None:
+    """The options for `INSTEAD`."""
     command.add_argument(*spelt("model"), help="use this model instead of the one the picture names")
     command.add_argument(
         "--refiner", metavar="PATH", help="use this refiner instead of the one the picture names"
@@ -36,7 +46,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("--device", help="run here instead of where the picture was made")
     command.add_argument("--precision", help="use this precision instead of the picture's")
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.model import load
     from darkroom.provenance import differences, loading_of
 
-    instead = given(args, ("model", "refiner", "vae", "device", "precision"))
+    instead = given(args, INSTEAD)
     model = load(loading_of(metadata, args.picture, **instead))
     picture = model.generate(request)[0]
     for note in picture.metadata["notes"]:

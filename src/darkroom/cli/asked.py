@@ -53,7 +53,7 @@ def gather(args: argparse.Namespace) -> tuple[Loading, Saving, dict[str, Any]]:
     settings = {name: heard(value) for name, value in merged.items()}
     if "latents" in settings:
         # Here a file; in JSON, which comes from anywhere, the array itself.
-        settings["latents"] = read_latents(expanded(settings["latents"]))
+        settings["latents"] = read_latents(expanded(str(settings["latents"])))
     return Loading(**loading).checked(), Saving(**saving), settings
 
 

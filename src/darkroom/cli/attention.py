@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from darkroom.cli.again import INSTEAD, add_instead
 from darkroom.cli.arguments import a_path, spelt
 from darkroom.cli.asked import given
+from darkroom.cli.words import aside
 from darkroom.errors import InvalidRequest
 from darkroom.files import expanded, write_numbered
 
@@ -36,8 +38,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     command.add_argument(
         "--arrays", type=a_path, metavar="FILE", help="also write the numbers: words and maps, .npz"
     )
-    command.add_argument(*spelt("model"), help="use this model instead of the one the picture names")
-    command.add_argument("--device", help="run here instead of where the picture was made")
+    add_instead(command)
     command.set_defaults(run=run)
 
 
@@ -50,19 +51,26 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or picture.with_name(f"{picture.stem}-attention.png")
     format = format_of(output)
     check_folder(output.parent)
-    if args.arrays is not None and args.arrays.suffix != ".npz":
-        raise InvalidRequest(f"--arrays {args.arrays}: they are written as .npz, name such a file")
+    if args.arrays is not None:
+        check_folder(args.arrays.parent)
+        if args.arrays.suffix != ".npz":
+            raise InvalidRequest(f"--arrays {args.arrays}: they are written as .npz, name such a file")
     _, metadata = open_picture(picture)
     request = Request.from_dict(metadata["request"]).checked()
+    text = " ".join(filter(None, (request.prompt, request.text.towards, request.text.prompt_3))).lower()
+    if absent := [word for word in args.word if any(part not in text for part in word.lower().split())]:
+        raise InvalidRequest(f"the prompt has no {absent[0]!r}: it is {request.prompt!r}")
 
     from darkroom.model import load
     from darkroom.provenance import loading_of
 
-    model = load(loading_of(metadata, picture, **given(args, ("model", "device"))))
+    model = load(loading_of(metadata, picture, **given(args, INSTEAD)))
     (made,) = model.generate(request, attention=True)
+    for note in made.metadata["notes"]:
+        aside("note", note)
     assert made.attention is not None
     sheet = made.attention.sheet(made.image, args.word)
     print(write_numbered(output, Picture(sheet, made.seed, {}, "").encoded(format, metadata=False)))
     if args.arrays is not None:
-        print(made.attention.save(expanded(args.arrays)))
+        print(write_numbered(args.arrays, made.attention.encoded()))
     return 0

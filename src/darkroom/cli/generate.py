@@ -26,6 +26,7 @@ from darkroom.generation.request import PARTS, Request
 from darkroom.loading import LOADING, Loading
 
 if TYPE_CHECKING:
+    from darkroom.cli.files import Files
     from darkroom.generation import Picture
     from darkroom.model import Model
 
@@ -113,35 +114,17 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     with loading_bar(args.quiet) as progress:
         model = load(loading, expecting=max((one.request for one in asked), key=area), progress=progress)
-    for note in () if args.quiet else model.notes:
-        aside(model.name, note)
-    rows = [(one.where, one.request) for one in asked]
-    settled = each(lambda _, request: model.settle(request), rows)
-    for one in settled:
-        files.check_place(one.single(0), model.name)
-    if files.limited:
-        each(lambda _, request: files.check(*model.foretold(request)), rows)
-    if saving.grid:
-        files.check_grid(
-            sum(one.count for one in settled),
-            max(one.canvas.width or 0 for one in settled),
-            max(one.canvas.height or 0 for one in settled),
-        )
+    settled = looked_at(model, [(one.where, one.request) for one in asked], files, saving.grid, args.quiet)
     loaded = time.perf_counter()
     requests = [one.request for one in asked]
     paths: list[Path] = []
     grid: list[Picture] = []  # Kept for the sheet alone: memory is not to grow with the count.
-    noted: set[str] = set()
     try:
         for picture in developed(model, requests, args.quiet):
             paths.append(files.save(picture, len(paths), model.name))
             told = {"path": str(paths[-1]), "seed": picture.seed, "metadata": picture.metadata}
             with tqdm.external_write_mode():
                 print(as_json(told) if args.json else paths[-1], flush=True)
-                for note in () if args.quiet else picture.metadata.get("notes", ()):
-                    if note not in noted:
-                        aside("note", note)
-                        noted.add(note)
             if saving.grid:
                 grid.append(picture)
     except (KeyboardInterrupt, DarkroomError) as error:
@@ -163,18 +146,47 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def looked_at(
+    model: Model, rows: Sequence[tuple[str, Request]], files: Files | None, grid: bool, quiet: bool
+) -> list[Request]:
+    """Requests, each with where it stands, as they will be made. Raises the mistakes of all of them before the first is
+    begun, also what their `files`, if each has one, and a sheet of them have no room for."""
+    for note in () if quiet else model.notes:
+        aside(model.name, note)
+    settled: list[Request] = each(lambda _, request: model.settle(request), rows)
+    if files is None:
+        return settled
+    for one in settled:
+        files.check_place(one.single(0), model.name)
+    if files.limited:
+        each(lambda _, request: files.check(*model.foretold(request)), rows)
+    if grid:
+        files.check_grid(
+            sum(one.count for one in settled),
+            max(one.canvas.width or 0 for one in settled),
+            max(one.canvas.height or 0 for one in settled),
+        )
+    return settled
+
+
 def developed(model: Model, requests: Sequence[Request], quiet: bool) -> Iterator[Picture]:
-    """The pictures of some requests as they are finished, with a bar of the steps."""
+    """The pictures of some requests as they are finished, with a bar of the steps, and what is to be said of them."""
     from tqdm import tqdm
 
     from darkroom.generation import Picture
 
     with tqdm(total=0, unit="step", disable=quiet or None, dynamic_ncols=True, leave=False) as bar:
+        noted: set[str] = set()
         for request in requests:
             expected = 0
             for event in model.stream(request):
                 if isinstance(event, Picture):
                     yield event
+                    for note in () if quiet else event.metadata["notes"]:
+                        if note not in noted:
+                            with tqdm.external_write_mode():
+                                aside("note", note)
+                        noted.add(note)
                     continue
                 if not expected:
                     expected = event.total * request.count

@@ -6,16 +6,18 @@ import argparse
 import io
 import itertools
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.cli.arguments import SAVING, a_number, a_whole, add_settings, spelt
 from darkroom.cli.asked import gather, given, heard
-from darkroom.cli.generate import add_loading_options, add_picture_options, developed
+from darkroom.cli.generate import add_loading_options, add_picture_options, developed, looked_at
 from darkroom.cli.parser import Parser
 from darkroom.cli.progress import loading_bar
 from darkroom.cli.settings import add_settings_file
+from darkroom.cli.words import aside
 from darkroom.errors import InvalidRequest
 from darkroom.files import as_json, expanded, write_numbered
 from darkroom.generation.between import TAKEN, between
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
 _ANIMATED = {".gif": "GIF", ".apng": "PNG", ".webp": "WEBP"}
 _STRIPS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-_FOLDER = "out/interpolation"
+_FOLDER = "interpolation"
+_ENDING = re.compile(r"\.[a-z][a-z0-9]{1,3}", re.IGNORECASE)
+"""What files end with, and folders do not."""
 _EXAMPLES = """\
 examples:
   darkroom interpolate "a red boat on a calm sea" "a blue boat on a calm sea" --seed 3 -o strip.png
@@ -38,7 +42,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         "interpolate",
         help="make pictures on the way between prompts, or between seeds",
         description="Make pictures on the way through several prompts, several seeds, or as many of both: as frames in "
-        "a folder, as a strip, or as an animation. Each frame can be made again.",
+        "a folder, each of which can be made again, as a strip, or as an animation.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -65,7 +69,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         *spelt("output"),
         metavar="PATH",
         help="a folder for the frames; a strip of them side by side: .png, .jpg; an animation: .gif, .webp, .apng "
-        f"(default: a new folder {_FOLDER})",
+        f"(default: a new folder out/{_FOLDER})",
     )
     add_settings(files, [each for name, each in SAVING.items() if name != "output"])
     add_settings_file(command)
@@ -78,9 +82,9 @@ def run(args: argparse.Namespace) -> int:
     loading, saving, settings = gather(args)
     if args.seeds and args.seed is not None:
         raise InvalidRequest("--seeds says the seeds, and so does --seed: leave one out")
-    if not 0 < args.fps <= 100:
-        raise InvalidRequest(f"--fps is {args.fps:g}: choose a number above 0, up to 100")
-    seeds = args.seeds or ([] if args.seed is None else [args.seed])
+    if not 0.1 <= args.fps <= 100:
+        raise InvalidRequest(f"--fps is {args.fps:g}: choose 0.1 to 100")
+    seeds: list[int] = args.seeds or ([] if args.seed is None else [args.seed])
     # What a settings file says of one picture's seed and count is not meant for a way.
     settings = {name: value for name, value in settings.items() if name not in TAKEN}
     prompts = [heard(prompt) for prompt in args.prompts]
@@ -88,8 +92,9 @@ def run(args: argparse.Namespace) -> int:
     whole = None if args.output is None else _file_of_all(args.output)
     from darkroom.cli.files import Files, check_folder
 
+    files = None
     if whole is None:
-        folder = _fresh(expanded(args.output or _FOLDER))
+        folder = _fresh(expanded(args.output) if args.output else expanded(saving.output) / _FOLDER)
         files = Files.of(replace(saving, output=f"{folder}/", name=saving.name or "{index:04}"))
     elif also := given(args, ("format", "name", "grid")):
         raise InvalidRequest(
@@ -103,34 +108,54 @@ def run(args: argparse.Namespace) -> int:
 
     with loading_bar(args.quiet) as progress:
         model = load(loading, expecting=requests[0], progress=progress)
+    settled = looked_at(model, [("", each) for each in requests], files, saving.grid, args.quiet)
     if whole is not None:
-        _check_width(whole, len(requests), model.settle(requests[0]).canvas.width or 0)
+        _check_width(whole, len(requests), settled[0].canvas.width or 0)
     images: list[Image.Image] = []
     for index, picture in enumerate(developed(model, requests, args.quiet)):
-        if whole is None:
+        if files is not None:
             told = {"path": str(path := files.save(picture, index, model.name)), "metadata": picture.metadata}
             with tqdm.external_write_mode():
                 print(as_json(told) if args.json else path, flush=True)
         if whole is not None or saving.grid:
             images.append(picture.image)
-    if images:
-        path = files.save_grid(images, 0) if whole is None else _written(whole, images, args.fps)
-        print(as_json({"path": str(path), "frames": len(images)}) if args.json else path)
+    if files is not None:
+        made = {"path": str(files.save_grid(images, 0)), "grid": True} if images else None
+    else:
+        assert whole is not None
+        made = {
+            "path": str(_written(whole, images, args.fps)),
+            "frames": [each.to_dict() for each in settled],
+        }
+        if not (seeds or args.quiet):
+            aside("note", f"the seed was {settled[0].seed}")
+    if made is not None:
+        print(as_json(made) if args.json else made["path"])
     return 0
 
 
 def _file_of_all(output: str) -> Path | None:
-    """The strip or animation that is named; None for a folder."""
+    """The strip or animation that is named; None for a folder. Raises InvalidRequest for a file of another kind."""
     path = expanded(output)
-    known = path.suffix.lower() in _ANIMATED.keys() | _STRIPS.keys()
-    return path if known and not output.endswith(("/", os.sep)) and not path.is_dir() else None
+    if output.endswith(("/", os.sep)) or path.is_dir():
+        return None
+    if path.suffix.lower() in _ANIMATED.keys() | _STRIPS.keys():
+        return path
+    if path.exists() or _ENDING.fullmatch(path.suffix):
+        known = f"a strip is {' '.join(_STRIPS)}, an animation {' '.join(_ANIMATED)}"
+        raise InvalidRequest(
+            f"--output {output} is none of the files that are written: {known}; a folder ends in /"
+        )
+    return None
 
 
 def _fresh(folder: Path) -> Path:
-    """That folder, or the first with a number, in which there is nothing yet."""
+    """That folder, or the first with a number, in which there is nothing yet; what else is there is told later."""
     numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
     return next(
-        each for each in itertools.chain([folder], numbered) if not each.exists() or not any(each.iterdir())
+        each
+        for each in itertools.chain([folder], numbered)
+        if not each.exists() or (each.is_dir() and not any(each.iterdir()))
     )
 
 
@@ -155,6 +180,8 @@ def _written(path: Path, frames: list[Image.Image], fps: float) -> Path:
         sheet(frames, columns=len(frames), gap=0).save(content, _STRIPS[suffix], quality=95)
     else:
         first, *others = frames
-        options = {"save_all": True, "append_images": others, "duration": round(1000 / fps), "loop": 0}
+        # GIF counts in hundredths of a second.
+        duration = round(1000 / fps, -1 if suffix == ".gif" else None)
+        options = {"save_all": True, "append_images": others, "duration": duration, "loop": 0}
         first.save(content, _ANIMATED[suffix], quality=90, **options)
     return write_numbered(path, content.getvalue())

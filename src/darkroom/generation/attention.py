@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn import functional as F
 
 from darkroom.errors import InvalidRequest
-from darkroom.files import write_bytes
 from darkroom.networks import Conditioning
 from darkroom.networks.watched import Watcher
 from darkroom.pixels import sheet
@@ -31,29 +30,44 @@ _LABEL = 14
 
 @dataclass(frozen=True, eq=False)
 class AttentionMaps:
-    """For each of a prompt's `words`, in its order, how much of the attention of each place of the picture was on it:
-    `maps` (n, height, width) float32, a number for every place of the latent, 0 to 1; the mean over all layers that
-    read the text, all their heads and all network calls."""
+    """For each of the words of a picture's prompts how much of the attention of each place was on it: `maps` (n,
+    height, width) float32, a number for every place of the latent, 0 to 1; the mean over all layers of the model's own
+    network that read the text, all their heads and all calls that were watched: those of a refiner and of other models
+    of an ensemble are not, nor are those before a job was resumed.
+
+    `prompts` has for each word the number of the prompt that it is of: there are several where prompts change on the
+    way or are joined by AND, and a word has its share of the calls of all of them.
+    """
 
     words: tuple[str, ...]
     maps: NDArray[np.float32]
+    prompts: tuple[int, ...]
 
     def of(self, text: str) -> NDArray[np.float32]:
-        """The map (height, width) of a word, or of several that follow one another ("red boat"): the mean of theirs,
-        wherever they stand in the prompt. Raises InvalidRequest where the prompt has none such."""
-        asked, known = text.lower().split(), [word.lower() for word in self.words]
-        found = [
-            at + number
-            for at in range(len(known) - len(asked) + 1)
-            if asked and known[at : at + len(asked)] == asked
-            for number in range(len(asked))
-        ]
-        if not found:
-            raise InvalidRequest(
-                f"the prompt has no {text!r}: its words are {', '.join(dict.fromkeys(self.words))}"
-            )
-        whole: NDArray[np.float32] = self.maps[found].mean(axis=0)
-        return whole
+        """The map (height, width) of a word, or of several that follow one another ("red boat"): within a prompt the
+        mean of theirs, wherever they stand; of several prompts the sum. Raises InvalidRequest where no prompt has
+        them."""
+        asked = text.lower().split()
+        whole = [self.maps[places].mean(axis=0) for places in self._places(asked)]
+        if not whole:
+            known = ", ".join(dict.fromkeys(self.words)) or "none"
+            raise InvalidRequest(f"the prompt has no {text!r}: its words are {known}")
+        total: NDArray[np.float32] = np.sum(whole, axis=0)
+        return total
+
+    def _places(self, asked: Sequence[str]) -> Iterator[list[int]]:
+        """Where words stand that follow one another, for each prompt that has them."""
+        for prompt in dict.fromkeys(self.prompts):
+            own = [place for place, each in enumerate(self.prompts) if each == prompt]
+            known = [self.words[place].lower() for place in own]
+            found = [
+                own[at + number]
+                for at in range(len(known) - len(asked) + 1)
+                if asked and known[at : at + len(asked)] == [*asked]
+                for number in range(len(asked))
+            ]
+            if found:
+                yield found
 
     def over(self, image: Image.Image, text: str) -> Image.Image:
         """A picture with the map of a word upon it, from dark (its least) to bright (its most)."""
@@ -73,12 +87,13 @@ class AttentionMaps:
         tiles = [_labelled(image, "")] + [_labelled(self.over(image, text), text) for text in named]
         return sheet(tiles, columns=min(len(tiles), 6))
 
-    def save(self, path: str | Path) -> Path:
-        """Write words and maps as NumPy's .npz file."""
+    def encoded(self) -> bytes:
+        """Words, maps and prompts as NumPy's .npz file."""
         content = io.BytesIO()
-        np.savez_compressed(content, words=np.array(self.words), maps=self.maps)
-        write_bytes(Path(path), content.getvalue())
-        return Path(path)
+        np.savez_compressed(
+            content, words=np.array(self.words), maps=self.maps, prompts=np.array(self.prompts)
+        )
+        return content.getvalue()
 
 
 def _labelled(image: Image.Image, text: str) -> Image.Image:
@@ -103,28 +118,21 @@ class Observer:
         return self._watchers[key]
 
     def maps(self) -> AttentionMaps:
-        """What was seen so far, of all prompts that there were on the way, each as often as it was told."""
+        """What was seen so far."""
         calls = sum(each.count for each in self._watchers.values())
         largest = max((size for _, size, _ in self._watchers), default=(0, 0))
-        found: list[tuple[str, NDArray[np.float32]]] = []
+        found: dict[tuple[str, ...], Tensor] = {}
         for (prompt, _, tokens), watcher in self._watchers.items():
-            maps = torch.nn.functional.interpolate(watcher.total[None], largest, mode="bilinear")[0] / max(
-                calls, 1
-            )
-            own = [
-                (word.text, maps[list(word.places)].mean(0).numpy())
-                for word in words(self._text, prompt, tokens)
-            ]
-            found = own if not found else _together(found, own)
+            own = words(self._text, prompt, tokens)
+            large = F.interpolate(watcher.total[None], largest, mode="bilinear")[0] / max(calls, 1)
+            maps = [large[list(word.places)].mean(0) for word in own]
+            if maps:
+                # The same words may be told with other adapters, in another size.
+                said = tuple(word.text for word in own)
+                found[said] = torch.stack(maps) + found.get(said, 0)
+        whole = list(found.values()) or [torch.zeros(0, *largest)]
         return AttentionMaps(
-            tuple(word for word, _ in found), np.array([each for _, each in found], np.float32)
+            tuple(word for said in found for word in said),
+            torch.cat(whole).numpy(),
+            tuple(number for number, said in enumerate(found) for _ in said),
         )
-
-
-def _together(
-    one: list[tuple[str, NDArray[np.float32]]], other: list[tuple[str, NDArray[np.float32]]]
-) -> list[tuple[str, NDArray[np.float32]]]:
-    """The maps of two prompts' words: added up where the words are the same, else one after another."""
-    if [word for word, _ in one] == [word for word, _ in other]:
-        return [(word, a + b) for (word, a), (_, b) in zip(one, other, strict=True)]
-    return [*one, *other]

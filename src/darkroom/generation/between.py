@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from darkroom.errors import InvalidRequest
 from darkroom.generation.parts import MAX_SEED
@@ -17,22 +17,31 @@ _SAME = 1e-9
 
 
 def between(
-    prompts: Sequence[str],
-    seeds: Sequence[int] = (),
+    prompts: str | Sequence[str],
+    seeds: int | Sequence[int] = (),
     frames: int = 9,
     loop: bool = False,
     **settings: Unpack[Settings],
 ) -> list[Request]:
     """A request for each of some frames, evenly along the way through several prompts, several seeds, or as many of
-    both: along the arc between two prompts' embeddings, and between two seeds' noises.
+    both: along the arc between two prompts' embeddings, and between two seeds' first noises (what samplers draw later
+    is of the seed behind).
 
-    A single prompt or seed is that of all frames; without seeds one is drawn. `loop`: back to the first, which is not
-    there twice. Where a frame is at a prompt and a seed, it is the picture that these make alone. Raises InvalidRequest
-    where there is no way, or `settings` say what the way does.
+    A single prompt or seed is that of all frames; without seeds one is drawn, and for -1 as well. `loop`: back to the
+    first, which is not there twice. Where a frame is at a prompt and a seed, it is the picture that these make alone.
+    Raises InvalidRequest where there is no way, or `settings` say what the way does.
     """
     if taken := [name for name in TAKEN if name in settings]:
         raise InvalidRequest(f"{taken[0]} changes on the way: leave it out, and give prompts and seeds")
-    prompts, seeds = [*prompts], [*seeds] or [secrets.randbelow(2**32)]
+    if settings.get("dynamic", "off") != "off":
+        raise InvalidRequest(
+            "dynamic would draw each frame's prompt anew: leave it out, and give the prompts themselves"
+        )
+    prompts = [prompts] if isinstance(prompts, str) else [*prompts]
+    given: list[int] = [cast(int, seeds)] if integer(seeds) is not None else [*cast(Sequence[int], seeds)]
+    seeds = [secrets.randbelow(2**32) if seed == -1 else seed for seed in given or [-1]]
+    if "latents" in settings and len(seeds) > 1:
+        raise InvalidRequest("latents take the place of what seeds draw: give one seed, or leave them out")
     for seed in seeds:
         if (number := integer(seed)) is None or not 0 <= number <= MAX_SEED:
             raise InvalidRequest(f"seed is {seed!r}: give a whole number from 0 to {MAX_SEED:,}")

@@ -171,7 +171,7 @@ class Job:
             canvas = self.passes[0].canvas
             raise InvalidRequest(
                 f"latents are of {tuple(given.shape[1:])}: the picture begins as one of {canvas.width}x{canvas.height},"
-                f" whose latents are of {wanted[1:]}"
+                f' whose latents are of {wanted[1:]}: give those, or another size, or `compose="own"`'
             )
         return given
 
@@ -238,9 +238,9 @@ class Job:
     ) -> list[Row]:
         family, scale = self.experts[number], self.request.guidance.scale
         assert scale is not None
-        (prompt, _), *others = self._told(ask.prompt, number, moment)
-        text = told[prompt]
-        for other, share in others:
+        ends = self._told(ask.prompt, number, moment)
+        text = told[ends[0][0]]
+        for other, share in ends[1:]:
             text = text.towards(told[other], share)
         numbers = sizes(ask.prompt, self.request, family, each)
         conditioning = replace(
@@ -248,6 +248,8 @@ class Job:
             sizes=torch.tensor([numbers], dtype=torch.float32) if numbers else None,
             guidance=torch.tensor([float(scale) - 1]) if family.embeds_guidance else None,
         )
+        # Of two ends the one that there is more of says which token is which word.
+        prompt, _ = max(ends, key=lambda end: end[1])
         if self.watch and prompt and number == 0 and ask.prompt != "negative" and ask.without is None:
             conditioning = replace(conditioning, attention=self.watch(prompt, x, conditioning))
         doses = () if number == self._refiner else self.wording.doses(moment)

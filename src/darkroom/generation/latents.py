@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkroom.errors import InvalidRequest
+from darkroom.errors import InvalidRequest, ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,10 +25,12 @@ def latents_text(name: str, given: object) -> str:
     if isinstance(given, str):
         array = _read(name, given)
     else:
-        if hasattr(given, "detach"):
-            given = given.detach().cpu().float().numpy()
         try:
-            array = np.asarray(given)
+            tensor: Any = given
+            if hasattr(given, "detach"):
+                tensor = tensor.detach().cpu()
+                tensor = tensor if tensor.is_complex() else tensor.float()
+            array = np.asarray(tensor)
         except (ValueError, TypeError, RuntimeError):
             raise InvalidRequest(f"{name} is no array: {_FORM}") from None
     array = array[None] if array.ndim == 3 else array
@@ -40,24 +42,29 @@ def latents_text(name: str, given: object) -> str:
     return _written(array)
 
 
-def read_latents(path: Path) -> NDArray[Any]:
+def read_latents(path: Path) -> Any:
     """The array in an .npy file, or the only one in a safetensors file. Raises InvalidRequest where there is none."""
     import numpy as np
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
 
+    from darkroom.weights.opening import open_weights
+
+    if path.suffix not in (".npy", ".safetensors"):
+        raise InvalidRequest(f"{path} holds no latents: give an .npy or .safetensors file")
+    arrays: list[Any]
     try:
-        if path.suffix != ".safetensors":
+        if path.suffix == ".npy":
             with path.open("rb") as file:
-                return np.asarray(np.load(file, allow_pickle=False))
-        arrays = load_file(path)
-    except (OSError, ValueError, EOFError, TypeError, KeyError, SyntaxError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it holds no array"
-        raise InvalidRequest(f"cannot read latents from {path}: {reason}") from None
+                arrays = [np.lib.format.read_array(file, allow_pickle=False)]
+        else:
+            with open_weights(path) as weights:
+                arrays = [weights.get(name).clone() for name in weights.entries]
+    except OSError as error:
+        raise InvalidRequest(f"cannot read latents from {path}: {error.strerror}") from error
+    except (ModelError, ValueError, EOFError, TypeError, MemoryError, SyntaxError) as error:
+        raise InvalidRequest(f"cannot read latents from {path}: it holds no array") from error
     if len(arrays) != 1:
         raise InvalidRequest(f"{path} holds {len(arrays)} arrays: give a file with one")
-    (array,) = arrays.values()
-    return np.asarray(array)
+    return arrays[0]
 
 
 def latents_array(text: str) -> NDArray[np.float32]:
@@ -75,7 +82,8 @@ def _read(name: str, text: str) -> NDArray[Any]:
     import numpy as np
 
     try:
-        found: NDArray[Any] = np.load(io.BytesIO(base64.b64decode(text, validate=True)), allow_pickle=False)
+        content = io.BytesIO(base64.b64decode(text, validate=True))
+        found: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
     except (binascii.Error, ValueError, EOFError, OSError, MemoryError, SyntaxError):
         raise InvalidRequest(f"{name} is text that holds no array: {_FORM}") from None
     return found

@@ -183,6 +183,11 @@ class Noise(Part):
         sign="FILE",
     )
 
+    def __post_init__(self) -> None:
+        if self.latents is not None:
+            # At once: an array can be compared with nothing.
+            object.__setattr__(self, "latents", latents_text("latents", self.latents))
+
     def checked(self) -> Self:
         if self.latents is not None and self.resize_width is not None:
             raise InvalidRequest("latents are of the picture's own size: leave seed_resize_width out")

@@ -18,13 +18,14 @@ def settle(request: Request, family: Family, name: str, refined: bool = False) -
     A sampler other than the model's own brings the schedule that suits it. `refined`: the model has a refiner. Raises
     InvalidRequest for what the model cannot do.
     """
+    request = request.checked()
     check_drawable(family, name)
     if (switch := request.xl.refiner_switch) is not None and not refined:
         raise InvalidRequest(
             f"refiner_switch is {switch}, but {name} was loaded without a refiner: give one (`refiner=`)"
         )
     preferences = family.preferences
-    sampler = request.checked().sampling.sampler
+    sampler = request.sampling.sampler
     schedule = preferences.schedule
     if sampler is not None and sampler_info(sampler) != sampler_info(preferences.sampler):
         schedule = schedule_for(family.schedule, sampler)

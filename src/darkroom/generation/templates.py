@@ -147,7 +147,7 @@ def completed(request: Request) -> Request:
                 hint = nearest(name, known) if known else f"there are none, put them into {styles_files()[0]}"
                 raise InvalidRequest(f"there is no style {name!r}: {hint}")
             prompt, negative = known[name].applied(prompt, negative)
-            towards = towards and known[name].applied(towards, "")[0]
+            towards = None if towards is None else known[name].applied(towards, "")[0]
         request = request.replace(prompt=prompt, negative=negative, towards=towards, styles=())
         request = _checked(request, "its styles")
     if request.text.dynamic == "all" and request.count == 1:
