@@ -69,7 +69,7 @@ def test_a_size_is_width_and_height(run, tmp_path, size, sides):  # noqa: F811
     ("command", "words"),
     [
         ("generat", "darkroom: unknown command 'generat': did you mean 'generate'?"),
-        ("boat", "unknown command 'boat': as a prompt: darkroom generate boat; known: again, convert, "),
+        ("boat", "unknown command 'boat': as a prompt: darkroom generate boat; known: again, attention, "),
         ("generate a --stepz 5", "unknown option --stepz: did you mean --steps? (see 'darkroom generate --help')"),
         ("generate a --step 5", "unknown option --step: did you mean --steps?"),
         ("generate a --stepz=5", "unknown option --stepz: did you mean --steps?"),

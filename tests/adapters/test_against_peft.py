@@ -117,7 +117,14 @@ def close(ours: Tensor, theirs: Tensor) -> None:
     assert float((ours - theirs).abs().max()) <= 2e-4 * float(theirs.abs().max())
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+WIDE = ("locon", "rs-lora", "loha", "lokr", "lokr-both", "oft-exact", "boft-odd")
+"""Those that say little beside the others; all of them with `make test-all`."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.wide] if name in WIDE else []) for name in CONFIGS],
+)
 def case(request: pytest.FixtureRequest, unet: UNet, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """An adapter's folder, and what PEFT's model makes of the inputs, with it and without."""
     peer = UNet2DConditionModel(**THREE)

@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ from darkroom.generation.between import TAKEN, between
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from darkroom.cli.files import Files
+    from darkroom.generation import Picture
 
 _ANIMATED = {".gif": "GIF", ".apng": "PNG", ".webp": "WEBP"}
 _STRIPS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -102,36 +106,41 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         check_folder(whole.parent)
-    from tqdm import tqdm
+        saving = replace(saving, grid=False)
 
     from darkroom.model import load
 
     with loading_bar(args.quiet) as progress:
         model = load(loading, expecting=requests[0], progress=progress)
-    settled = looked_at(model, [("", each) for each in requests], files, saving.grid, args.quiet)
     if whole is not None:
-        _check_width(whole, len(requests), settled[0].canvas.width or 0)
-    images: list[Image.Image] = []
-    for index, picture in enumerate(developed(model, requests, args.quiet)):
-        if files is not None:
-            told = {"path": str(path := files.save(picture, index, model.name)), "metadata": picture.metadata}
-            with tqdm.external_write_mode():
-                print(as_json(told) if args.json else path, flush=True)
-        if whole is not None or saving.grid:
-            images.append(picture.image)
+        _check_width(whole, len(requests), model.settle(requests[0]).canvas.width or 0)
+    settled = looked_at(model, [("", each) for each in requests], files, saving.grid, args.quiet)
+    pictures = developed(model, requests, args.quiet)
     if files is not None:
-        made = {"path": str(files.save_grid(images, 0)), "grid": True} if images else None
-    else:
-        assert whole is not None
-        made = {
-            "path": str(_written(whole, images, args.fps)),
-            "frames": [each.to_dict() for each in settled],
-        }
-        if not (seeds or args.quiet):
-            aside("note", f"the seed was {settled[0].seed}")
-    if made is not None:
-        print(as_json(made) if args.json else made["path"])
+        _save_each(pictures, files, model.name, saving.grid, args.json)
+        return 0
+    assert whole is not None
+    path = str(_written(whole, [picture.image for picture in pictures], args.fps))
+    print(as_json({"path": path, "frames": [each.to_dict() for each in settled]}) if args.json else path)
+    if not (seeds or args.quiet):
+        aside("note", f"the seed was {settled[0].seed}")
     return 0
+
+
+def _save_each(pictures: Iterator[Picture], files: Files, model: str, grid: bool, json: bool) -> None:
+    """Write a file for each frame as it is finished, and a sheet of all if there is to be one."""
+    from tqdm import tqdm
+
+    images: list[Image.Image] = []
+    for index, picture in enumerate(pictures):
+        told = {"path": str(path := files.save(picture, index, model)), "metadata": picture.metadata}
+        with tqdm.external_write_mode():
+            print(as_json(told) if json else path, flush=True)
+        if grid:
+            images.append(picture.image)
+    if images:
+        sheet = files.save_grid(images, 0)
+        print(as_json({"path": str(sheet), "grid": True}) if json else sheet)
 
 
 def _file_of_all(output: str) -> Path | None:
