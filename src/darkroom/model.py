@@ -341,7 +341,7 @@ class Model:
         request, extras = task.job.request, task.job.wording.extras
         metadata, text = self.provenance.of(request, asked, extras, task.notes, task.rows)
         latents = None if task.job.latents is None else task.job.latents.to("cpu", torch.float32).clone()
-        seen = task.job.watch.maps() if isinstance(task.job.watch, Observer) else None
+        seen = None if task.job.watch is None else task.job.watch.maps()
         return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text, index, latents, seen)
 
     def foretold(self, request: Request) -> tuple[dict[str, Any], str]:

@@ -115,19 +115,21 @@ def fitted(contents: Contents, networks: Mapping[Role, nn.Module]) -> Fit:
         except ValueError as error:
             fit.broken[key] = str(error)
             continue
+        errors: list[Exception] = []
         for place in possible:
             try:
                 fitting = _checked(layered, networks[place.role], place)
             except (ValueError, RuntimeError, IndexError) as error:
-                fit.misshapen.setdefault(key, str(error).splitlines()[0])
+                errors.append(error)
                 continue
-            fit.misshapen.pop(key, None)
             own = fit.patches.setdefault(place.role, {})
             if place in own:
                 fit.broken[key] = "the file has this layer under another name as well"
             else:
                 own[place] = fitting
             break
+        else:
+            fit.misshapen[key] = str(errors[0]).splitlines()[0]
     return fit
 
 

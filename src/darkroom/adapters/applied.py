@@ -28,6 +28,7 @@ from darkroom.errors import InvalidRequest
 from darkroom.networks.layers import Attention
 from darkroom.networks.roles import Role
 from darkroom.networks.t5 import Norm as T5Norm
+from darkroom.networks.t5 import normed
 
 Factor = float | Tensor
 """A strength: the same for all rows, or one for each, (B,)."""
@@ -217,9 +218,7 @@ def _function(module: nn.Module) -> Callable[[Tensor, Tensor, Tensor | None], Te
         case nn.GroupNorm():
             return lambda x, weight, bias: F.group_norm(x, module.num_groups, weight, bias, module.eps)
         case T5Norm():
-            return lambda x, weight, _: (
-                F.rms_norm(x.float(), x.shape[-1:], eps=module.eps).to(weight.dtype) * weight
-            )
+            return lambda x, weight, _: normed(x, weight, module.eps)
         case nn.RMSNorm():
             return lambda x, weight, _: F.rms_norm(x, tuple(module.normalized_shape), weight, module.eps)
     return None

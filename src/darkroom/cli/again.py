@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from darkroom.cli.arguments import a_path, a_place, spelt
 from darkroom.cli.asked import given
-from darkroom.cli.words import aside
+from darkroom.cli.words import tell_notes
 from darkroom.files import expanded, write_numbered
+
+if TYPE_CHECKING:
+    from darkroom.generation import Picture, Request
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,19 +64,27 @@ def run(args: argparse.Namespace) -> int:
         check_folder(output.parent)
     image, metadata = open_picture(args.picture)
     request = Request.from_dict(metadata["request"]).checked()
+    picture = made_again(args, metadata, request)
+    from darkroom.provenance import differences
 
-    from darkroom.model import load
-    from darkroom.provenance import differences, loading_of
-
-    instead = given(args, INSTEAD)
-    model = load(loading_of(metadata, args.picture, **instead))
-    picture = model.generate(request)[0]
-    for note in picture.metadata["notes"]:
-        aside("note", note)
     if output is not None:
         # The picture to compare with may lie there.
         print(write_numbered(output, picture.encoded(format_of(output))))
     return _compare(args.picture, image, picture.image, differences(metadata, picture.metadata))
+
+
+def made_again(
+    args: argparse.Namespace, metadata: Mapping[str, Any], request: Request, attention: bool = False
+) -> Picture:
+    """The picture of `args.picture`, whose file says `metadata` and in it `request`, by the model that made it or by
+    what is given in place of that; its notes are told."""
+    from darkroom.model import load
+    from darkroom.provenance import loading_of
+
+    model = load(loading_of(metadata, args.picture, **given(args, INSTEAD)))
+    picture = model.generate(request, attention=attention)[0]
+    tell_notes(picture.metadata["notes"])
+    return picture
 
 
 def _compare(path: Path, before: Any, after: Any, causes: list[str]) -> int:

@@ -6,12 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from darkroom.cli.again import INSTEAD, add_instead
+from darkroom.cli.again import add_instead, made_again
 from darkroom.cli.arguments import a_path, spelt
-from darkroom.cli.asked import given
-from darkroom.cli.words import aside
 from darkroom.errors import InvalidRequest
-from darkroom.files import expanded, write_numbered
+from darkroom.files import write_numbered
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
@@ -47,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.generation import Request, open_picture
     from darkroom.generation.picture import Picture, format_of
 
-    picture: Path = expanded(args.picture)
+    picture: Path = args.picture
     output = args.output or picture.with_name(f"{picture.stem}-attention.png")
     format = format_of(output)
     check_folder(output.parent)
@@ -60,14 +58,7 @@ def run(args: argparse.Namespace) -> int:
     text = " ".join(filter(None, (request.prompt, request.text.towards, request.text.prompt_3))).lower()
     if absent := [word for word in args.word if any(part not in text for part in word.lower().split())]:
         raise InvalidRequest(f"the prompt has no {absent[0]!r}: it is {request.prompt!r}")
-
-    from darkroom.model import load
-    from darkroom.provenance import loading_of
-
-    model = load(loading_of(metadata, picture, **given(args, INSTEAD)))
-    (made,) = model.generate(request, attention=True)
-    for note in made.metadata["notes"]:
-        aside("note", note)
+    made = made_again(args, metadata, request, attention=True)
     assert made.attention is not None
     sheet = made.attention.sheet(made.image, args.word)
     print(write_numbered(output, Picture(sheet, made.seed, {}, "").encoded(format, metadata=False)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from darkroom.cli.arguments import a_path
 from darkroom.cli.progress import byte_bar
-from darkroom.cli.words import aside, in_options
+from darkroom.cli.words import in_options, tell_notes
 from darkroom.files import as_json
 
 if TYPE_CHECKING:
@@ -115,7 +115,6 @@ def run_convert(args: argparse.Namespace) -> int:
             source = opened.enter_context(open_source(path, prediction=args.prediction, vae=vae))
             convert(source, out, dtype, args.prune, bar)
             notes = [*noted(source).notes]
-    for note in notes:
-        aside("note", note)
+    tell_notes(notes)
     print(out)
     return 0

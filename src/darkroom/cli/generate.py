@@ -26,6 +26,8 @@ from darkroom.generation.request import PARTS, Request
 from darkroom.loading import LOADING, Loading
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from darkroom.cli.files import Files
     from darkroom.generation import Picture
     from darkroom.model import Model
@@ -107,8 +109,6 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.cli.files import Files
 
     files = Files.of(saving)
-    from tqdm import tqdm
-
     from darkroom.model import load
 
     started = time.perf_counter()
@@ -120,11 +120,8 @@ def run(args: argparse.Namespace) -> int:
     paths: list[Path] = []
     grid: list[Picture] = []  # Kept for the sheet alone: memory is not to grow with the count.
     try:
-        for picture in developed(model, requests, args.quiet):
-            paths.append(files.save(picture, len(paths), model.name))
-            told = {"path": str(paths[-1]), "seed": picture.seed, "metadata": picture.metadata}
-            with tqdm.external_write_mode():
-                print(as_json(told) if args.json else paths[-1], flush=True)
+        for path, picture in saved(model, requests, files, args):
+            paths.append(path)
             if saving.grid:
                 grid.append(picture)
     except (KeyboardInterrupt, DarkroomError) as error:
@@ -137,8 +134,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"\ndarkroom: interrupted, {kept}", file=sys.stderr)
         return INTERRUPTED
     if grid:
-        sheet = files.save_grid([picture.image for picture in grid], grid[0].seed)
-        print(as_json({"path": str(sheet), "grid": True}) if args.json else sheet)
+        save_sheet([picture.image for picture in grid], grid[0].seed, files, args)
     if not args.quiet:
         _report(model, loaded - started, time.perf_counter() - began)
         if files.format == "png" and files.metadata:
@@ -167,6 +163,26 @@ def looked_at(
             max(one.canvas.height or 0 for one in settled),
         )
     return settled
+
+
+def saved(
+    model: Model, requests: Sequence[Request], files: Files, args: argparse.Namespace
+) -> Iterator[tuple[Path, Picture]]:
+    """The pictures of some requests as they are finished, each with its file, which is told as `args` wants it."""
+    from tqdm import tqdm
+
+    for index, picture in enumerate(developed(model, requests, args.quiet)):
+        path = files.save(picture, index, model.name)
+        told = {"path": str(path), "seed": picture.seed, "metadata": picture.metadata}
+        with tqdm.external_write_mode():
+            print(as_json(told) if args.json else path, flush=True)
+        yield path, picture
+
+
+def save_sheet(images: Sequence[Image.Image], seed: int, files: Files, args: argparse.Namespace) -> None:
+    """Write one sheet of all pictures, and tell its file."""
+    sheet = files.save_grid([*images], seed)
+    print(as_json({"path": str(sheet), "grid": True}) if args.json else sheet)
 
 
 def developed(model: Model, requests: Sequence[Request], quiet: bool) -> Iterator[Picture]:

@@ -7,14 +7,20 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.cli.arguments import SAVING, a_number, a_whole, add_settings, spelt
 from darkroom.cli.asked import gather, given, heard
-from darkroom.cli.generate import add_loading_options, add_picture_options, developed, looked_at
+from darkroom.cli.generate import (
+    add_loading_options,
+    add_picture_options,
+    developed,
+    looked_at,
+    save_sheet,
+    saved,
+)
 from darkroom.cli.parser import Parser
 from darkroom.cli.progress import loading_bar
 from darkroom.cli.settings import add_settings_file
@@ -25,9 +31,6 @@ from darkroom.generation.between import TAKEN, between
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from darkroom.cli.files import Files
-    from darkroom.generation import Picture
 
 _ANIMATED = {".gif": "GIF", ".apng": "PNG", ".webp": "WEBP"}
 _STRIPS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -115,32 +118,18 @@ def run(args: argparse.Namespace) -> int:
     if whole is not None:
         _check_width(whole, len(requests), model.settle(requests[0]).canvas.width or 0)
     settled = looked_at(model, [("", each) for each in requests], files, saving.grid, args.quiet)
-    pictures = developed(model, requests, args.quiet)
     if files is not None:
-        _save_each(pictures, files, model.name, saving.grid, args.json)
+        frames = [picture.image for _, picture in saved(model, requests, files, args) if saving.grid]
+        if frames:
+            save_sheet(frames, 0, files, args)
         return 0
     assert whole is not None
-    path = str(_written(whole, [picture.image for picture in pictures], args.fps))
+    frames = [picture.image for picture in developed(model, requests, args.quiet)]
+    path = str(_written(whole, frames, args.fps))
     print(as_json({"path": path, "frames": [each.to_dict() for each in settled]}) if args.json else path)
     if not (seeds or args.quiet):
         aside("note", f"the seed was {settled[0].seed}")
     return 0
-
-
-def _save_each(pictures: Iterator[Picture], files: Files, model: str, grid: bool, json: bool) -> None:
-    """Write a file for each frame as it is finished, and a sheet of all if there is to be one."""
-    from tqdm import tqdm
-
-    images: list[Image.Image] = []
-    for index, picture in enumerate(pictures):
-        told = {"path": str(path := files.save(picture, index, model)), "metadata": picture.metadata}
-        with tqdm.external_write_mode():
-            print(as_json(told) if json else path, flush=True)
-        if grid:
-            images.append(picture.image)
-    if images:
-        sheet = files.save_grid(images, 0)
-        print(as_json({"path": str(sheet), "grid": True}) if json else sheet)
 
 
 def _file_of_all(output: str) -> Path | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.cli.arguments import a_path
 from darkroom.cli.progress import byte_bar
-from darkroom.cli.words import aside
+from darkroom.cli.words import tell_notes
 from darkroom.errors import InvalidRequest
 from darkroom.files import as_json
 from darkroom.networks.roles import Role
@@ -188,8 +188,7 @@ def run_bake(args: argparse.Namespace) -> int:
         notes = bake(
             source, args.lora, args.output, dtype, lambda done, total: bar(args.output.name, done, total)
         )
-    for note in notes:
-        aside("note", note)
+    tell_notes(notes)
     print(args.output)
     return 0
 
@@ -236,8 +235,7 @@ def _save(args: argparse.Namespace, made: Written) -> int:
     from darkroom.engine.devices import precision_of
 
     made.save(args.output, precision_of(args.precision))
-    for note in made.notes:
-        aside("note", note)
+    tell_notes(made.notes)
     ranks = sorted(made.ranks)
     size = f"{len(ranks)} layers of rank {ranks[0]} to {ranks[-1]}" if ranks else "no low-rank layers"
     print(f"{size}, {made.error:.1%} of the change is lost", file=sys.stderr)

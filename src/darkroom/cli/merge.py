@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from darkroom.cli.arguments import a_path
 from darkroom.cli.progress import byte_bar
-from darkroom.cli.words import aside
+from darkroom.cli.words import tell_notes
 from darkroom.language.options import named_options, number
 
 _WHAT = "the model"
@@ -74,8 +74,7 @@ def run(args: argparse.Namespace) -> int:
         bar = opened.enter_context(byte_bar())
         told = args.output.name
         convert(made, args.output, dtype, prune=True, progress=lambda done, total: bar(told, done, total))
-    for note in made.notes[len(base.notes) :]:
-        aside("note", note)
+    tell_notes(made.notes[len(base.notes) :])
     print(args.output)
     return 0
 

@@ -10,7 +10,7 @@ from darkroom.cli.arguments import add_prompt
 from darkroom.cli.asked import gather, one_request
 from darkroom.cli.generate import add_loading_options, add_picture_options
 from darkroom.cli.settings import add_settings_file
-from darkroom.cli.words import aside, in_options
+from darkroom.cli.words import in_options, tell_notes
 from darkroom.files import as_json
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ def run(args: argparse.Namespace) -> int:
         print(as_json([each.to_dict() for each in found]))
     else:
         print("\n\n".join(map(as_text, found)))
-    for note in dict.fromkeys(note for each in found for note in each.notes):
-        aside("note", note)
+    tell_notes(dict.fromkeys(note for each in found for note in each.notes))
     return int(not all(each.fits for each in found))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 
 from darkroom.errors import reworded
 
@@ -38,3 +39,9 @@ def placed(error: Exception, args: argparse.Namespace) -> str:
 def aside(who: str, message: object) -> None:
     """Tell people something that is no result: a note, an error."""
     print(f"{who}: {in_options(str(message))}", file=sys.stderr)
+
+
+def tell_notes(notes: Iterable[object]) -> None:
+    """Tell people notes, each in a line."""
+    for note in notes:
+        aside("note", note)

@@ -19,7 +19,7 @@ on from the top of that step and ends with the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -43,6 +43,7 @@ from darkroom.diffusion import (
     sampler_info,
 )
 from darkroom.errors import InvalidRequest
+from darkroom.generation.attention import Observer
 from darkroom.generation.ensemble import Member, shares
 from darkroom.generation.frames import fitted
 from darkroom.generation.latents import latents_array
@@ -55,12 +56,8 @@ from darkroom.generation.work import Encode, Row, Work
 from darkroom.language import Moment
 from darkroom.networks import Conditioning
 from darkroom.networks.freeu import FreeU
-from darkroom.networks.layers import Attend
 from darkroom.pixels import Pixels
 from darkroom.prompt import Prompt
-
-Watch: TypeAlias = Callable[[Prompt, Tensor, Conditioning], Attend]
-"""Gives the attention with which a row of x, told a prompt, is to be made: one that watches."""
 
 Told: TypeAlias = Mapping["Prompt | None", Conditioning]
 """What an expert's text encoders made of every prompt that a picture needs of it."""
@@ -87,7 +84,7 @@ class Job:
         refiner: Family | None = None,
         extras: Extras | None = None,
         members: Sequence[tuple[Family, Member]] = (),
-        watch: Watch | None = None,
+        watch: Observer | None = None,
     ) -> None:
         assert request.seed is not None and request.count == 1, "settle the request, then take one picture"
         assert request.canvas.width is not None and request.canvas.height is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +24,27 @@ def latents_text(name: str, given: object) -> str:
     import numpy as np
 
     if isinstance(given, str):
-        array = _read(name, given)
-    else:
-        try:
-            tensor: Any = given
-            if hasattr(given, "detach"):
-                tensor = tensor.detach().cpu()
-                tensor = tensor if tensor.is_complex() else tensor.float()
-            array = np.asarray(tensor)
-        except (ValueError, TypeError, RuntimeError):
-            raise InvalidRequest(f"{name} is no array: {_FORM}") from None
+        return _checked_text(name, given)
+    try:
+        tensor: Any = given
+        if hasattr(given, "detach"):
+            tensor = tensor.detach().cpu()
+            tensor = tensor if tensor.is_complex() else tensor.float()
+        array = np.asarray(tensor)
+    except (ValueError, TypeError, RuntimeError):
+        raise InvalidRequest(f"{name} is no array: {_FORM}") from None
+    return _checked_array(name, array)
+
+
+@lru_cache(maxsize=8)
+def _checked_text(name: str, text: str) -> str:
+    """Once for a text: a request is made anew from another many times."""
+    return _checked_array(name, _read(name, text))
+
+
+def _checked_array(name: str, array: NDArray[Any]) -> str:
+    import numpy as np
+
     array = array[None] if array.ndim == 3 else array
     if array.ndim != 4 or not array.size or array.dtype.kind not in "fiu":
         raise InvalidRequest(f"{name} is an array of {array.shape}, {array.dtype}: {_FORM}")

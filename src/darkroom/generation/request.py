@@ -155,7 +155,7 @@ class Request:
     def __repr__(self) -> str:
         """What is asked for, and none of what is not, as it may be written in Python."""
         flat = self.flat()
-        if isinstance(latents := flat["latents"], str):
+        if latents := flat["latents"]:
             flat["latents"] = f"{latents[:20]}..."
         asked = [
             f"{name}={value!r}"

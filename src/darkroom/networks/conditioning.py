@@ -114,10 +114,10 @@ def each_its_own(attentions: Sequence[Attend | None]) -> Attend | None:
     def attention(q: Tensor, k: Tensor, v: Tensor, name: str) -> Tensor:
         gathered = attend(q, k, v)
         for own in filter(None, different):
-            rows = torch.tensor([each is own for each in attentions])
             if isinstance(own, Watcher):
-                own.see(q[rows.to(q.device)], k[rows.to(k.device)], name)
+                own.see(q, k, name, [row for row, each in enumerate(attentions) if each is own])
                 continue
+            rows = torch.tensor([each is own for each in attentions])
             gathered = torch.where(beside(rows, gathered), own(q, k, v, name), gathered)
         return gathered
 

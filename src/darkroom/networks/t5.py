@@ -43,8 +43,13 @@ def relative_buckets(config: T5Config, length: int, device: torch.device) -> Ten
     return torch.where(distance < exact, distance, far) + half * (offset > 0)
 
 
-class Norm(nn.Module):
+def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019, arXiv 1910.07467); any dtype to the weight's."""
+    return F.rms_norm(x.float(), x.shape[-1:], eps=eps).to(weight.dtype) * weight
+
+
+class Norm(nn.Module):
+    """`normed`, with a weight for each of `width` numbers."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -52,7 +57,7 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(self.weight.dtype) * self.weight
+        return normed(x, self.weight, self.eps)
 
 
 class SelfAttention(nn.Module):

@@ -6,6 +6,8 @@ to a token, over all layers in which the picture reads the text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,18 +32,19 @@ class Watcher:
         self.see(q, k, name)
         return attend(q, k, v)
 
-    def see(self, q: Tensor, k: Tensor, name: str) -> None:
-        """Take note of what queries (B, heads, N, d) look for among keys (B, heads, M, d) in a layer of that name."""
+    def see(self, q: Tensor, k: Tensor, name: str, rows: Sequence[int] | None = None) -> None:
+        """Take note of what queries (B, heads, N, d) look for among keys (B, heads, M, d) in a layer of that name, in
+        some rows or in all."""
         if (size := self._size(q, k, name)) is None:
             return
         h, w = size
         shares = torch.zeros(h * w, self.tokens, device=q.device)
-        rows, heads = q.shape[:2]
-        for row in range(rows):
+        rows, heads = range(len(q)) if rows is None else rows, q.shape[1]
+        for row in rows:
             for head in range(heads):  # One by one: of a large picture all together are gigabytes.
                 scores = q[row, head, : h * w].float() @ k[row, head].float().T * q.shape[-1] ** -0.5
                 shares += scores.softmax(-1)[:, -self.tokens :]
-        maps = (shares / (rows * heads)).T.reshape(1, self.tokens, h, w)
+        maps = (shares / (len(rows) * heads)).T.reshape(1, self.tokens, h, w)
         self.total += F.interpolate(maps, self.latent, mode="bilinear", align_corners=False)[0].cpu()
         self.count += 1
 
