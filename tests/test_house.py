@@ -43,7 +43,8 @@ ORDER = {
     "world": "scene words textures layout sampling canvas captions sky styles things places render",
     "train": "config feed folders journal muon saved average loop pocket __main__",
     "train.pocket": "data artefacts grow start labels judged latents vae clip unet oracle export cli",
-    "compat": "diffusers",
+    "compat": "pictures diffusers",
+    "compat.pictures": "files recipe a1111 graph samplings comfyui invokeai reading",
     "compat.diffusers": """
         config images outputs faces texts vae signatures arguments noise denoisers schedulers prompts job call calls
         adapters placed autoencoders parts prompted saving pipeline pipelines

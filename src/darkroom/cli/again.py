@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.cli.arguments import a_path, a_place, spelt
 from darkroom.cli.asked import given
-from darkroom.cli.words import tell_notes
+from darkroom.cli.words import aside, tell_notes
 from darkroom.files import expanded, write_numbered
 
 if TYPE_CHECKING:
@@ -22,9 +22,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "again",
         help="make a picture again from its file",
         description="Make a picture again from the metadata in its file, and compare: the pixels are the "
-        "same, or what differs is said. Exit status 0 means every pixel is the same.",
+        "same, or what differs is said. Exit status 0 means every pixel is the same. Pictures by A1111 (and what "
+        "writes like it), ComfyUI and InvokeAI are made as they say; what of it cannot be honoured is said. For "
+        "these 0 means that there is a picture.",
     )
-    command.add_argument("picture", type=a_path, help="a picture made by Darkroom")
+    command.add_argument("picture", type=a_path, help="a picture by Darkroom, A1111, ComfyUI or InvokeAI")
     command.add_argument(
         *spelt("output"),
         type=a_place,
@@ -55,22 +57,67 @@ def add_instead(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from darkroom.cli.files import check_folder, picture_file
     from darkroom.generation import Request, open_picture
-    from darkroom.generation.picture import format_of
+    from darkroom.generation.picture import MadeElsewhere, format_of
 
     output = None
     if args.output is not None:
         output = picture_file(args.output) or expanded(args.output) / args.picture.name
         format_of(output)
         check_folder(output.parent)
-    image, metadata = open_picture(args.picture)
+    try:
+        image, metadata = open_picture(args.picture)
+    except MadeElsewhere:
+        return _from_elsewhere(args, output)
     request = Request.from_dict(metadata["request"]).checked()
     picture = made_again(args, metadata, request)
     from darkroom.provenance import differences
 
-    if output is not None:
-        # The picture to compare with may lie there.
-        print(write_numbered(output, picture.encoded(format_of(output))))
+    _keep(picture, output)
     return _compare(args.picture, image, picture.image, differences(metadata, picture.metadata))
+
+
+def _keep(picture: Picture, output: Path | None) -> None:
+    """Writes it where it is asked for; the picture that it was made from may lie there."""
+    from darkroom.generation.picture import format_of
+
+    if output is not None:
+        print(write_numbered(output, picture.encoded(format_of(output))))
+
+
+def _from_elsewhere(args: argparse.Namespace, output: Path | None) -> int:
+    """Another program's picture: made as it says, as far as that goes."""
+    from darkroom.compat.pictures import read_recipe
+
+    recipe = read_recipe(args.picture)
+    print(f"{args.picture} was made by {recipe.program}", file=sys.stderr)
+    loading = recipe.loading(**given(args, INSTEAD))
+    from darkroom.model import load
+
+    model = load(loading)
+    request = recipe.request(model.family)
+    for line in recipe.lost:
+        aside("not honoured", line)
+    picture = model.generate(request)[0]
+    tell_notes(picture.metadata["notes"])
+    _keep(picture, output)
+    print(_distance(args.picture, picture.image))
+    return 0
+
+
+def _distance(path: Path, after: Any) -> str:
+    """How far the picture in a file is from what was made again, in words."""
+    import numpy as np
+
+    from darkroom.generation.picture import pixels_of
+
+    before = pixels_of(path)
+    if before.size != after.size:
+        was, now = (f"{image.size[0]}x{image.size[1]}" for image in (before, after))
+        return f"{path} is {was}, made again {now}"
+    gap = np.abs(np.asarray(before, np.int16) - np.asarray(after, np.int16))
+    if not gap.any():
+        return f"{path}: the same, pixel for pixel"
+    return f"{path} differs by {gap.mean():.1f} of 255 on average, {int(gap.max())} at most"
 
 
 def made_again(

@@ -21,7 +21,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     for each in (samplers, guides):
         each.add_argument("--json", action="store_true", help="print JSON")
     info = commands.add_parser("info", help="print what a picture's file says of how it was made")
-    info.add_argument("picture", type=a_path, help="a picture made by Darkroom")
+    info.add_argument("picture", type=a_path, help="a picture by Darkroom, A1111, ComfyUI or InvokeAI")
     info.set_defaults(run=show_info)
 
 
@@ -75,7 +75,13 @@ def _print_options(name: str, options: Mapping[str, Option], indent: int = 25) -
 
 
 def show_info(args: argparse.Namespace) -> int:
-    from darkroom.generation.picture import metadata_of
+    from darkroom.generation.picture import MadeElsewhere, metadata_of
 
-    print(as_json(metadata_of(args.picture), 2))
+    try:
+        said = metadata_of(args.picture)
+    except MadeElsewhere:
+        from darkroom.compat.pictures import read_recipe
+
+        said = read_recipe(args.picture).to_dict()
+    print(as_json(said, 2))
     return 0

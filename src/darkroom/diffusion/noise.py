@@ -15,9 +15,14 @@ SOURCES = {
     "cpu": "torch's generator on the CPU: the same numbers on every machine",
     "nv": "the numbers that an NVIDIA GPU draws, computed on the CPU",
     "gpu": "torch's generator on the GPU that the model is on",
+    "comfy": "the first noise as cpu, what samplers draw as nv: as ComfyUI on an NVIDIA GPU",
 }
-"""Where noise comes from, in A1111's words."""
+"""Where noise comes from, in A1111's words; `_SPLIT` says of what is two."""
 
+_SPLIT = {"comfy": ("cpu", "nv")}
+
+_SEEDS = 2**64
+"""How many seeds there are: a generator takes 64 bits."""
 _STRAIGHT = 0.9995
 """Noises whose mean cosine is larger are mixed along the line between them."""
 
@@ -64,9 +69,11 @@ class SeededNoise:
         self.dtype = dtype or torch.float32
         self.seeding = seeding or Seeding()
         self._given = first
-        self._stream = _Stream(seed, self.shape, self.seeding.source)
-        delta = self.seeding.delta
-        self._later = _Stream(seed + delta, self.shape, self.seeding.source) if delta else None
+        delta, source = self.seeding.delta, self.seeding.source
+        self._source, later = _SPLIT.get(source, (source, source))
+        self._stream = _Stream(seed, self.shape, self._source)
+        apart = delta or later != self._source
+        self._later = _Stream((seed + delta) % _SEEDS, self.shape, later) if apart else None
 
     def __call__(self, draw: int) -> torch.Tensor:
         if not draw:
@@ -82,10 +89,10 @@ class SeededNoise:
         if seeding.variation is None and seeding.resized is None:
             return whole
         small = shape if seeding.resized is None else (*shape[:-2], *seeding.resized)
-        noise = whole if small == shape else _Stream(self.seed, small, seeding.source)(0)
+        noise = whole if small == shape else _Stream(self.seed, small, self._source)(0)
         if seeding.variation is not None:
             other, strength = seeding.variation
-            noise = _towards(noise, _Stream(other, small, seeding.source)(0), strength)
+            noise = _towards(noise, _Stream(other, small, self._source)(0), strength)
         return noise if small == shape else _within(noise, whole)
 
     def path(self, points: Points) -> Callable[[Point, Point], torch.Tensor]:
@@ -103,7 +110,7 @@ class SeededNoise:
             min(levels),
             max(levels),
             self.seed,
-            lambda seed: _Stream(seed, self.shape, self.seeding.source)(0),
+            lambda seed: _Stream(seed, self.shape, self._source)(0),
         )
 
         def between(p: Point, q: Point) -> torch.Tensor:

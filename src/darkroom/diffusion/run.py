@@ -81,9 +81,10 @@ class Run:
     path: Callable[[Point, Point], Array] | None = None
 
     @classmethod
-    def begin(cls, source: Noise, point: Point, x0: Array | None = None) -> Run:
-        """A run that starts at `point` with draw 0, from `x0` (image to image) or from nothing."""
-        noise = point.sigma * source(0)
+    def begin(cls, source: Noise, point: Point, x0: Array | None = None, full: bool = False) -> Run:
+        """A run that starts at `point` with draw 0, from `x0` (image to image) or from nothing; `full`: with the whole
+        of the noise, where `point` has a little less of it."""
+        noise = source(0) if full else point.sigma * source(0)
         return cls(noise if x0 is None else point.alpha * x0 + noise, draws=1, source=source)
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from darkroom.diffusion import Noise, Point, Run
@@ -13,7 +13,7 @@ from darkroom.pixels import Pixels
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture of width x height, from noise alone.
+    """A picture of width x height, from noise alone; `full`: from the whole of it (see `Run.begin`).
 
     It has no state: what a canvas must remember from one step to the next is in `run.memory`, so that a run that is
     restored goes on as it was.
@@ -21,11 +21,12 @@ class Canvas:
 
     width: int
     height: int
+    full: bool = field(default=False, kw_only=True)
 
     def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
         """A run that starts at `point`. before: the picture of the canvas before this one, if there is one."""
         yield from ()
-        return Run.begin(source, point)
+        return Run.begin(source, point, full=self.full)
 
     def stepped(self, run: Run, point: Point) -> None:
         """What becomes of run.x, which is at `point` now."""

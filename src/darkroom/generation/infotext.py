@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from darkroom.diffusion import sampler_info, sampler_options, schedule_info, schedule_options
+from darkroom.generation.parts import Canvas
 from darkroom.generation.request import Request
 
 
@@ -18,7 +19,8 @@ def infotext(request: Request, model: str, model_hash: str, version: str, refine
         "Schedule type": schedule_info(sampling.schedule).label,
         "CFG scale": f"{guidance.scale:g}",
         "Seed": request.seed,
-        "Size": f"{canvas.width}x{canvas.height}",
+        "Size": f"{canvas.first_width or canvas.width}x{canvas.first_height or canvas.height}",
+        **_enlarging(canvas),
         **({"Clip skip": request.text.clip_skip} if request.text.clip_skip > 1 else {}),
         **_options(sampling.sampler, sampling.schedule),
         "Model hash": model_hash[:10],
@@ -38,10 +40,24 @@ def infotext(request: Request, model: str, model_hash: str, version: str, refine
     return "\n".join(lines)
 
 
+def _enlarging(canvas: Canvas) -> dict[str, object]:
+    """Two passes as A1111's hires fix, where the first one's size is said."""
+    if canvas.first_width is None:
+        return {}
+    return {
+        "Denoising strength": f"{canvas.second_strength:g}",
+        "Hires resize": f"{canvas.width}x{canvas.height}",
+        "Hires upscaler": "Lanczos",
+    }
+
+
 def _seeds(request: Request) -> dict[str, object]:
     """How noise comes of the seed, as far as A1111 says so."""
     noise = request.noise
-    found: dict[str, object] = {"RNG": noise.source.upper()}
+    # ComfyUI's way has no word in A1111's.
+    found: dict[str, object] = {"RNG": "CPU" if noise.source == "comfy" else noise.source.upper()}
+    if noise.full:
+        found["SGM noise multiplier"] = True
     if noise.ensd:
         found["ENSD"] = noise.ensd
     if noise.variation_strength:
@@ -54,8 +70,7 @@ def _seeds(request: Request) -> dict[str, object]:
     return found
 
 
-# What A1111 calls the options of samplers and schedules (`modules/shared_options.py`).
-_CALLED = {
+CALLED = {
     "eta": "Eta",
     "s_churn": "Sigma churn",
     "s_tmin": "Sigma tmin",
@@ -67,13 +82,14 @@ _CALLED = {
     "alpha": "Beta schedule alpha",
     "beta": "Beta schedule beta",
 }
+"""Options of samplers and schedules in A1111's words (`modules/shared_options.py`)."""
 
 
 def _options(sampler: str, schedule: str) -> dict[str, object]:
     """The options of a sampler and a schedule that A1111 has too, in its words."""
     eta = "Eta DDIM" if sampler_info(sampler).name.startswith("ddim") else "Eta"
     given = {**sampler_options(sampler), **schedule_options(schedule)}
-    called = {**_CALLED, "eta": eta}
+    called = {**CALLED, "eta": eta}
     return {called[name]: value for name, value in given.items() if name in called}
 
 

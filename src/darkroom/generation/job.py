@@ -292,4 +292,4 @@ def sizes(name: str, request: Request, family: Family, each: Pass) -> tuple[floa
     if family.sizes == "refiner":
         score = told.negative_aesthetic if name == "negative" else told.aesthetic
         return (*original, *crop, score)
-    return (*original, *crop, canvas.height, canvas.width)
+    return (*original, *crop, told.target_height or canvas.height, told.target_width or canvas.width)

@@ -13,13 +13,22 @@ from typing import ClassVar, Self
 from darkroom.checkpoint.preferences import COMPOSE, GUIDANCE, SECOND_STRENGTH, STEPS
 from darkroom.diffusion import SOURCES, Within, parse_guides, parse_sampler, parse_schedule
 from darkroom.errors import InvalidRequest
-from darkroom.generation.checks import a_number, a_text, a_whole, checked, one_of, setting, some_texts
+from darkroom.generation.checks import (
+    a_number,
+    a_text,
+    a_truth,
+    a_whole,
+    checked,
+    one_of,
+    setting,
+    some_texts,
+)
 from darkroom.generation.latents import latents_text
 from darkroom.language import DIALECTS, EMPHASES, ORIGINAL
 
 MAX_SIDE = 8_192
-MAX_SEED = 2**63 - 1
-MAX_ENSD = 2**31 - 1
+MAX_SEED = 2**64 - 1
+MAX_ENSD = 2**32 - 1
 DYNAMIC = ("off", "random", "all")
 SECOND_PASS = ("auto", "on", "off")
 
@@ -67,6 +76,23 @@ class Canvas(Part):
         a_number(SECOND_STRENGTH),
         f"how much of the second pass is drawn anew, {SECOND_STRENGTH} (default: the model's)",
     )
+    first_width: int | None = setting(
+        None,
+        a_whole(8, MAX_SIDE, multiple=8),
+        "width at which a larger picture is drawn first, with first_height: A1111's hires fix (default: what suits)",
+    )
+    first_height: int | None = setting(
+        None, a_whole(8, MAX_SIDE, multiple=8), "height at which a larger picture is drawn first"
+    )
+
+    def checked(self) -> Self:
+        if (self.first_width is None) != (self.first_height is None):
+            raise InvalidRequest("first_width and first_height go together: give both, or none")
+        if self.first_width is not None and self.second_pass == "off":
+            raise InvalidRequest(
+                "first_width is the first of two passes: leave second_pass off out, or first_width"
+            )
+        return super().checked()
 
 
 def _sampler(name: str, given: object) -> str:
@@ -175,6 +201,12 @@ class Noise(Part):
         name="seed_resize_height",
     )
 
+    full: bool = setting(
+        False,
+        a_truth,
+        "begin with the whole of the noise, as ComfyUI does, where the first step is of a little less (default: no)",
+        name="full_noise",
+    )
     latents: str | None = setting(
         None,
         latents_text,
@@ -251,6 +283,12 @@ class XL(Part):
     )
     original_height: int | None = setting(
         None, a_whole(1, 4 * MAX_SIDE), "height the picture claims to have had (default: its own)"
+    )
+    target_width: int | None = setting(
+        None, a_whole(1, 4 * MAX_SIDE), "width the picture claims to be of (default: its own)"
+    )
+    target_height: int | None = setting(
+        None, a_whole(1, 4 * MAX_SIDE), "height the picture claims to be of (default: its own)"
     )
     crop_left: int = setting(
         0, a_whole(0, 4 * MAX_SIDE), "columns cut off at the left, 0 for a centred picture"

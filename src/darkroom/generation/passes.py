@@ -55,14 +55,16 @@ def passes(request: Request, family: Family) -> list[Pass]:
     assert canvas.width and canvas.height
     own = canvas.width, canvas.height
     if canvas.second_pass == "off":
-        return [_from_noise(own, request.sampling, family)]
+        return [_from_noise(own, request, family)]
+    if canvas.first_width and canvas.first_height:
+        return _enlarged((canvas.first_width, canvas.first_height), own, request, family)
     return (_natively if canvas.compose == "native" else _in_proportion)(own, request, family)
 
 
 def _natively(own: tuple[int, int], request: Request, family: Family) -> list[Pass]:
     """A square of the native size, continued to the picture's proportions; what comes out is enlarged."""
     square, frame = (family.native, family.native), framed(*own, family)
-    found = [_from_noise(square, request.sampling, family)]
+    found = [_from_noise(square, request, family)]
     if frame != square:
         found.append(_continuing(frame, request.sampling, family))
     if request.canvas.second_pass == "on" and own != square and math.prod(own) >= math.prod(frame):
@@ -74,12 +76,15 @@ def _in_proportion(own: tuple[int, int], request: Request, family: Family) -> li
     """The picture at its own size; where that is much larger than the native one, small first."""
     small = native_size(*own, family)
     larger = math.prod(own) > _SECOND_PASS_AREA * family.native**2
-    if small == own or not (request.canvas.second_pass == "on" or larger):
-        return [_from_noise(own, request.sampling, family)]
-    return [
-        _from_noise(small, request.sampling, family),
-        _refining(FromPicture(*own, stretched), request, family),
-    ]
+    if not (request.canvas.second_pass == "on" or larger):
+        return [_from_noise(own, request, family)]
+    return _enlarged(small, own, request, family)
+
+
+def _enlarged(small: tuple[int, int], own: tuple[int, int], request: Request, family: Family) -> list[Pass]:
+    """The picture at a size to begin with, then refined at its own."""
+    first = _from_noise(small, request, family)
+    return [first] if small == own else [first, _refining(FromPicture(*own, stretched), request, family)]
 
 
 def native_size(width: int, height: int, family: Family) -> tuple[int, int]:
@@ -99,9 +104,9 @@ def framed(width: int, height: int, family: Family) -> tuple[int, int]:
     return (long, family.native) if width > height else (family.native, long)
 
 
-def _from_noise(size: tuple[int, int], sampling: Sampling, family: Family) -> Pass:
-    points = _points(sampling, family)
-    return Pass(Canvas(*size), points, _calls(points, sampling))
+def _from_noise(size: tuple[int, int], request: Request, family: Family) -> Pass:
+    points = _points(request.sampling, family)
+    return Pass(Canvas(*size, full=request.noise.full), points, _calls(points, request.sampling))
 
 
 def _continuing(size: tuple[int, int], sampling: Sampling, family: Family) -> Pass:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from darkroom.generation.attention import AttentionMaps
 
+
+class MadeElsewhere(InvalidRequest):
+    """A picture without Darkroom's metadata."""
+
+
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 _SUFFIXES = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
@@ -148,7 +153,7 @@ def format_of(path: Path) -> str:
 def open_picture(path: str | Path) -> tuple[Image.Image, dict[str, Any]]:
     """A picture file as RGB, and the metadata Darkroom left in it.
 
-    Raises InvalidRequest where the file is no picture or none of Darkroom's.
+    Raises InvalidRequest where the file is no picture, MadeElsewhere where it is none of Darkroom's.
     """
     with _opened(path) as image:
         found = _metadata(image, path)
@@ -156,10 +161,47 @@ def open_picture(path: str | Path) -> tuple[Image.Image, dict[str, Any]]:
     return image.convert("RGB"), found
 
 
+def pixels_of(path: str | Path) -> Image.Image:
+    """A picture file as RGB, whoever made it. Raises InvalidRequest where the file is no picture."""
+    with _opened(path) as image:
+        return image.convert("RGB")
+
+
 def metadata_of(path: str | Path) -> dict[str, Any]:
     """The metadata Darkroom left in a picture file of any size; its pixels are not read. Raises as `open_picture`."""
     with _opened(path) as image:
         return _metadata(image, path)
+
+
+def texts_of(path: str | Path) -> tuple[tuple[int, int], dict[str, str]]:
+    """The size of a picture file and the texts in it that programs keep their settings in, by their keys: PNG's chunks,
+    EXIF's UserComment as A1111's `parameters`, "key:text" in other tags as ComfyUI writes WebP. Raises InvalidRequest
+    where the file is no picture."""
+    with _opened(path) as image:
+        found = {str(key): text for key, text in image.info.items() if isinstance(text, str)}
+        if not found and isinstance(image, PngImagePlugin.PngImageFile):
+            found = {key: str(text) for key, text in image.text.items()}  # Some write it behind the pixels.
+        exif = image.getexif()
+        for said in exif.values():
+            key, colon, text = said.partition(":") if isinstance(said, str) else ("", "", "")
+            if colon and key.isidentifier():
+                found.setdefault(key, text)
+        if comment := exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment):
+            found.setdefault("parameters", _commented(comment))
+        if isinstance(comment := image.info.get("comment"), bytes):
+            found.setdefault("parameters", comment.decode("utf-8", "replace"))
+        return image.size, found
+
+
+def _commented(comment: str | bytes) -> str:
+    """A UserComment: eight bytes that say how the text behind them is encoded."""
+    if isinstance(comment, str):
+        return comment
+    kind, text = comment[:8], comment[8:]
+    if not kind.startswith(b"UNICODE"):
+        return (text if kind.strip(b"\0") in (b"", b"ASCII", b"JIS") else comment).decode("utf-8", "replace")
+    # In the byte order of the file or not, as the program that wrote it took the standard: most is Latin.
+    return text.decode("utf-16-le" if text[1:2] == b"\0" else "utf-16-be", "replace")
 
 
 _LIFTED = threading.Lock()
@@ -201,7 +243,7 @@ def _metadata(image: Image.Image, path: str | Path) -> dict[str, Any]:
     if isinstance(found, dict):
         found = found.get(_KEY, found) if isinstance(found.get(_KEY), dict) else found
     if not isinstance(found, dict) or "request" not in found:
-        raise InvalidRequest(f"{path} holds no Darkroom metadata: it was made elsewhere, or saved without it")
+        raise MadeElsewhere(f"{path} holds no Darkroom metadata: it was made elsewhere, or saved without it")
     request, numerics = found["request"], found.get("numerics")
     if isinstance(request, dict) and "version" not in request:
         request["version"] = 1

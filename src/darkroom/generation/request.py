@@ -52,6 +52,8 @@ class Settings(TypedDict, total=False):
     compose: str | None
     second_pass: str
     second_strength: Number | None
+    first_width: Whole | None
+    first_height: Whole | None
 
     sampling: Sampling
     sampler: str | None
@@ -69,6 +71,7 @@ class Settings(TypedDict, total=False):
     variation_strength: Number
     seed_resize_width: Whole | None
     seed_resize_height: Whole | None
+    full_noise: bool
     latents: Any
 
     text: Text
@@ -88,6 +91,8 @@ class Settings(TypedDict, total=False):
     xl: XL
     original_width: Whole | None
     original_height: Whole | None
+    target_width: Whole | None
+    target_height: Whole | None
     crop_left: Whole
     crop_top: Whole
     aesthetic: Number

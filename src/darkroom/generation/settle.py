@@ -58,7 +58,10 @@ def check_drawable(family: Family, name: str) -> None:
 def check_size(request: Request, family: Family) -> None:
     """Raises InvalidRequest for a settled request of a size that a family cannot draw."""
     unit, largest = family.unit, family.largest
-    for name, side in (("width", request.canvas.width), ("height", request.canvas.height)):
+    canvas = request.canvas
+    sides = ("width", canvas.width), ("height", canvas.height)
+    first = ("first_width", canvas.first_width), ("first_height", canvas.first_height)
+    for name, side in (*sides, *(each for each in first if each[1] is not None)):
         assert side is not None
         if side % unit:
             near = max(unit, side - side % unit)

@@ -1,0 +1,220 @@
+"""How another program says that it made a picture, as a request and a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from darkroom.checkpoint.family import Family
+from darkroom.compat.pictures.files import Named, here, other_file
+from darkroom.diffusion import parse_sampler, sampler_info
+from darkroom.errors import InvalidRequest, ModelError
+from darkroom.generation import Request
+from darkroom.generation.parts import XL
+from darkroom.generation.request import SETTINGS, flattened
+from darkroom.language.tags import KINDS, TAG, Tag, parse_tag
+from darkroom.library.locate import OF_A_VAE, OF_PARTS
+from darkroom.loading import Loading
+
+_SHOWN = 100  # Characters of a value.
+_LIBRARY = {"lora": "lora", "hypernet": "hypernetwork"}
+_XL = tuple(flattened({"xl": XL()}))
+
+
+@dataclass
+class Recipe:
+    """What a picture's file says of its making.
+
+    program: which made it, and its version; settings: of a request, by name; model, vae, refiner, others: the files
+    that it names; options: what a model is loaded with besides; adapters: LoRAs that stand in no prompt; hashes: the
+    first digits of those that do, by name; embeddings: those that its prompts name; layer, empty_is_text: how the
+    program reads prompts, see `request`; lost: what cannot be honoured, a line each. `loading` and `request` add to it
+    what they find.
+    """
+
+    program: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    model: Named | None = None
+    vae: Named | None = None
+    refiner: Named | None = None
+    others: list[Named] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    adapters: list[tuple[Named, Tag]] = field(default_factory=list)
+    hashes: dict[str, str] = field(default_factory=dict)
+    embeddings: list[Named] = field(default_factory=list)
+    layer: str = "sd1"
+    empty_is_text: bool = False
+    lost: list[str] = field(default_factory=list)
+
+    def lose(self, what: str, value: object = None, why: str = "") -> None:
+        """Note what cannot be honoured, once."""
+        text = what if value is None else f"{what}: {value}"
+        text = " ".join(text.split())
+        text = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+        line = f"{text} ({why})" if why else text
+        if line not in self.lost:
+            self.lost.append(line)
+
+    def put(self, name: str, value: Any, said: str | None = None) -> None:
+        """A setting of the request, unless it can't be that; `said`: what the file calls it."""
+        if value is None:
+            return
+        try:
+            self.settings[name] = SETTINGS[name].metadata["check"](name, value)
+        except InvalidRequest as error:
+            self.lose(said or name, why=str(error))
+
+    def put_sampler(self, name: str, schedule: str | None, options: Mapping[str, Any] | None = None) -> None:
+        """The sampler of that name with those of its options that it has here; `schedule` None: the sampler's own."""
+        try:
+            text, joined = parse_sampler(name)
+        except InvalidRequest:
+            self.lose("sampler", name, "there is none of that name here: the model's own takes its place")
+            return
+        base = text
+        for option, value in (options or {}).items():
+            if option not in sampler_info(text).options:
+                continue
+            mark = "," if ":" in text else ":"
+            try:
+                text, _ = parse_sampler(f"{text}{mark}{option}={value}")
+            except InvalidRequest as error:
+                self.lose(f"{option} of {base}", value, str(error))
+        self.settings["sampler"] = text
+        self.put_schedule(schedule or joined or sampler_info(text).schedule)
+
+    def put_schedule(self, text: str) -> None:
+        """A noise schedule, with options; where it is not known here that is said."""
+        try:
+            self.settings["schedule"] = SETTINGS["schedule"].metadata["check"]("schedule", text)
+        except InvalidRequest as error:
+            self.lose("noise schedule", text, f"{error}; the sampler's own takes its place")
+
+    def guide(self, text: str) -> None:
+        """One more way of guiding."""
+        before = self.settings.get("guides", ())
+        self.put("guides", (*before, text), text)
+
+    def loading(self, **instead: Any) -> Loading:
+        """What the model is loaded with: the files named as they are found here. `instead`: what takes the place of
+        those. Raises ModelError where the model is not here, InvalidRequest where none is named."""
+        found: dict[str, Any] = {**self.options}
+        for part, named, kinds in (("vae", self.vae, OF_A_VAE), ("refiner", self.refiner, ("model",))):
+            if named is None or part in instead:
+                continue
+            if (name := here(named, *kinds)) is None:
+                self.lose(part, named, "it is not here")
+            else:
+                found[part] = name
+        others = [(named, here(named, *OF_PARTS)) for named in self.others]
+        for named, name in others:
+            if name is None:
+                self.lose("text encoder", named, "it is not here: the model's own takes its place")
+        if names := [name for _, name in others if name is not None]:
+            found["others"] = names
+        found |= instead
+        if "refiner" not in found:
+            self.settings.pop("refiner_switch", None)
+        if "model" not in found:
+            found["model"] = self._model()
+        return Loading(**found).checked()
+
+    def _model(self) -> str:
+        if self.model is None:
+            raise InvalidRequest("the picture's file does not say which model made it: give `model=`")
+        if (name := here(self.model, "model")) is None:
+            raise ModelError(
+                f"the picture was made with the model {self.model}, which is not here: add it to the library (darkroom "
+                "models add FILE), or give the model to use as `model=`"
+            )
+        if why := other_file(self.model, name, "model"):
+            self.lose("model", self.model, why)
+        return name
+
+    def request(self, family: Family | None = None) -> Request:
+        """The request, for a model of that family as far as that matters.
+
+        `clip_skip` counts here from the layer that the model was trained with. Programs that count otherwise do so by
+        `layer`: "sd1" only in Stable Diffusion 1, in others it means nothing; "last" from the encoder's last layer.
+        `empty_is_text`: an empty negative prompt is encoded as any other. Raises InvalidRequest for what does not go
+        together.
+        """
+        settings = dict(self.settings)
+        for name in ("prompt", "negative"):
+            settings[name] = self._with_tags(settings.get(name, ""))
+        for named in self.embeddings:
+            self._name_embedding(settings, named)
+        if family is not None:
+            if not family.sizes:
+                settings = {name: value for name, value in settings.items() if name not in _XL}
+            self._count_layers(settings, family)
+            if self.empty_is_text and family.zero_empty and not settings["negative"]:
+                settings["negative"] = " "
+        if adapters := [text for each in self.adapters if (text := self._adapter(*each))]:
+            settings["adapters"] = tuple(adapters)
+        return Request(**settings).checked()
+
+    def _count_layers(self, settings: dict[str, Any], family: Family) -> None:
+        skip = settings.get("clip_skip", 1)
+        usual = max(-use.layer for use in family.text.values()) if family.text else 1
+        if self.layer == "last" and "clip_skip" in settings:
+            settings["clip_skip"] = max(skip - usual + 1, 1)
+            if skip < usual:
+                self.lose(
+                    "CLIP layer", -skip, f"{family.name} is read from layer {-usual} here, at the latest"
+                )
+        elif self.layer == "sd1" and usual != 1:
+            settings.pop("clip_skip", None)
+
+    def _name_embedding(self, settings: dict[str, Any], named: Named) -> None:
+        """ComfyUI's "embedding:name.pt" as it is called here, left out where it is not here, as there."""
+        own, found = f"embedding:{named.name}", here(named, "embedding")
+        explicit = False
+        for name, text in settings.items():
+            if isinstance(text, str) and own in text:
+                settings[name] = text.replace(own, f"embedding:{found}" if found else "")
+                explicit = True
+        if found is None:
+            why = "left out" if explicit else "its name is read as words"
+            self.lose(f"embedding {named}", why=f"it is not here: {why}")
+
+    def _with_tags(self, prompt: str) -> str:
+        """A prompt whose tags name what is here; the others are taken out."""
+
+        def known(match: Any) -> str:
+            try:
+                tag = parse_tag(match[2], match[1])
+            except InvalidRequest:
+                return str(match[0])  # Said where the prompt is read.
+            text = self._adapter(Named(tag.name, self.hashes.get(tag.name, "")), tag)
+            return f"<{text if text.partition(':')[0] in KINDS else f'lora:{text}'}>" if text else ""
+
+        return TAG.sub(known, prompt)
+
+    def _adapter(self, named: Named, tag: Tag) -> str | None:
+        """An adapter as a request names it; None where it is not here."""
+        kind, word = _LIBRARY[tag.kind], "LoRA" if tag.kind == "lora" else "hypernetwork"
+        if (name := here(named, kind)) is None:
+            self.lose(f"{word} {named}", why=f"it is not here: darkroom models add FILE --kind {kind}")
+            return None
+        if why := other_file(named, name, kind):
+            self.lose(f"{word} {named}", why=why)
+        return str(replace(tag, name=name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: what `darkroom info` prints."""
+        files = {
+            "model": self.model and str(self.model),
+            "vae": self.vae and str(self.vae),
+            "refiner": self.refiner and str(self.refiner),
+            "others": [str(each) for each in self.others],
+            **self.options,
+        }
+        request = self.request()
+        return {
+            "program": self.program,
+            "request": request.to_dict(),
+            "model": {name: value for name, value in files.items() if value not in (None, [])},
+            "lost": list(self.lost),
+        }
