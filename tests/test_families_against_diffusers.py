@@ -188,10 +188,12 @@ def test_sizes_that_sdxl_is_told(folder, crop):
         guidance_scale=5.0,
         original_size=(512, 768),
         crops_coords_top_left=(top, left),
+        target_size=(128, 64),
         **size,
     )
     settings = {"guidance": 5.0, "sampler": "euler", "schedule": "ddim_uniform", **size}
     told = {"original_height": 512, "original_width": 768, "crop_top": top, "crop_left": left}
+    told |= {"target_height": 128, "target_width": 64}
     assert relative_error(ours(folder("sdxl"), **settings, **told), expected) <= TOLERANCE
     assert relative_error(ours(folder("sdxl"), **settings), expected) > 10 * TOLERANCE
 

@@ -130,6 +130,10 @@ def test_metadata_says_everything(model, toy_folder):
     assert {name for name, value in request.flat().items() if value is None} <= {
         "original_width",
         "original_height",
+        "target_width",
+        "target_height",
+        "first_width",
+        "first_height",
         "refiner_switch",
         "variation_seed",
         "seed_resize_width",

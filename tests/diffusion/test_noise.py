@@ -77,6 +77,27 @@ def test_the_gpu_itself() -> None:
 # Variations, other sizes, ENSD
 
 
+def test_comfy_draws_on_both() -> None:
+    """The first noise is the CPU's, the later ones are an NVIDIA GPU's from the first on."""
+    comfy, cpu, nv = (SeededNoise(7, (1, 4, 8, 8), seeding=Seeding(each)) for each in ("comfy", "cpu", "nv"))
+    torch.testing.assert_close(comfy(0), cpu(0), rtol=0, atol=0)
+    for draw in (1, 3, 2):
+        torch.testing.assert_close(comfy(draw), nv(draw - 1), rtol=0, atol=0)
+    delta = SeededNoise(7, (1, 4, 8, 8), seeding=Seeding("comfy", 5))
+    torch.testing.assert_close(
+        delta(1), SeededNoise(12, (1, 4, 8, 8), seeding=Seeding("nv"))(0), rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize("source", ["cpu", "nv", "comfy"])
+def test_the_largest_seed(source: str) -> None:
+    largest = SeededNoise(2**64 - 1, (1, 4, 8, 8), seeding=Seeding(source, 5))
+    assert largest(0).isfinite().all()
+    # Seeds go round.
+    after = SeededNoise(4, (1, 4, 8, 8), seeding=Seeding("cpu" if source == "cpu" else "nv"))
+    torch.testing.assert_close(largest(1), after(0), rtol=0, atol=0)
+
+
 def test_a_delta_for_all_but_the_first() -> None:
     noise = SeededNoise(5, SHAPE, seeding=Seeding(delta=31337))
     assert torch.equal(noise(0), drawn(5))

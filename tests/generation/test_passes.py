@@ -83,6 +83,34 @@ def test_a_second_pass_on_request_comes_last():
     )  # never made larger than asked
 
 
+@pytest.mark.parametrize("family", [SQUARES, SD1])
+def test_the_first_of_two_passes_may_be_said(family):
+    """A1111's hires fix: whatever the model would choose."""
+    asked = {"first_width": 96, "first_height": 64, "width": 192, "height": 128}
+    assert sizes(family, **asked) == [(96, 64, 20, None), (192, 128, 11, stretched)]
+    assert sizes(family, **{**asked, "width": 96, "height": 64}) == [(96, 64, 20, None)]
+    for wrong, message in (
+        ({"first_width": 96}, "go together"),
+        ({**asked, "second_pass": "off"}, "the first of two passes"),
+        ({**asked, "first_width": 90}, "not a multiple of 8"),
+    ):
+        with pytest.raises(InvalidRequest, match=message):
+            sizes(family, **wrong)
+    with pytest.raises(InvalidRequest, match=r"first_width is 88: .* multiples of 16"):
+        sizes(replace(SD3, patch=2), **{**asked, "first_width": 88})
+
+
+def test_the_whole_of_the_noise():
+    settled = settle(darkroom.Request("a", seed=1, full_noise=True), SD1, "it")
+    (found,) = passes(settled, SD1)
+    noise = np.random.default_rng(0).standard_normal((1, 4, 8, 8))
+    for canvas, share in ((found.canvas, 1.0), (replace(found.canvas, full=False), found.points[0].sigma)):
+        with pytest.raises(StopIteration) as ended:
+            next(canvas.begin(lambda draw: noise, found.points[0], None))
+        np.testing.assert_array_equal(ended.value.value.x, share * noise)
+    assert 0.9 < found.points[0].sigma < 1
+
+
 def test_off_draws_at_once():
     assert sizes(width=512, height=256, second_pass="off") == [(512, 256, 20, None)]
 

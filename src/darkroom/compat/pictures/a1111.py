@@ -33,6 +33,20 @@ _VERSION = re.compile(r"v?(\d+)\.(\d+)")
 _TIMESTEPS = ("ddim", "ddim_cfgpp", "plms", "unipc")
 """The samplers that have noise schedules of their own there (`modules/sd_samplers_timesteps.py`)."""
 
+_ALSO_CALLED = (
+    ("eta", "Eta DDIM"),
+    ("alpha", "Beta scheduler alpha"),
+    ("beta", "Beta scheduler beta"),
+    ("variant", "UniPC variant"),
+    ("order", "UniPC order"),
+    ("lower_order_final", "UniPC lower order final"),
+)
+"""More options of samplers and schedules."""
+
+_OF_SCHEDULES = ("sigma_min", "sigma_max", "rho", "alpha", "beta")
+_ZERO = {"s_tmax": "inf", "rho": None, "sigma_min": None, "sigma_max": None}
+"""What 0 means there: nothing said, but for `s_tmax`."""
+
 _SOURCES = {"cpu": "cpu", "gpu": "nv", "nv": "nv", "cuda": "nv"}
 """Its sources of noise (stable-diffusion.cpp's `cuda` too). What a GPU draws is computed here on the CPU."""
 
@@ -172,40 +186,45 @@ def _read(recipe: Recipe, said: dict[str, str]) -> None:
 
 def _sampling(recipe: Recipe, said: dict[str, str]) -> None:
     name, schedule = said.pop("Sampler", None), said.pop("Schedule type", None)
+    options = _sampling_options(said)
     if name is None:
         return
-    own: dict[str, Any] = {"s_tmax": {"0": "inf"}, "rho": {"0": None}, "sigma_min": {"0": None}}
-    options: dict[str, Any] = {}
-    for option, word in [*CALLED.items(), ("eta", "Eta DDIM"), ("alpha", "Beta scheduler alpha"),
-                         ("beta", "Beta scheduler beta"), ("variant", "UniPC variant"), ("order", "UniPC order"),
-                         ("lower_order_final", "UniPC lower order final")]:  # fmt: skip
-        if (value := said.pop(word, None)) is not None:
-            value = own.get(option, {}).get(value, value)
-            options |= {} if value is None else {option: value}
-    said.pop("UniPC skip type", None)
     try:
         info, joined = sampler_info(name), parse_sampler(name)[1]
     except InvalidRequest:
         recipe.put_sampler(name, None)
         return
     if info.name in _TIMESTEPS:
+        if info.name == "unipc":
+            options = {"variant": "bh1", "order": "3", **options}
+            recipe.lose("UniPC's own steps", why="here it goes by the noise schedule Leading")
         recipe.put_sampler(info.name, "leading", options)
         recipe.put("full_noise", True)
-        if info.name == "unipc":
-            recipe.put_sampler(info.name, "leading", {"variant": "bh1", "order": "3", **options})
-            recipe.lose("UniPC's own steps", why="here it goes by the noise schedule Leading")
         return
     if schedule is None:
         # Before 1.9 the schedule was part of the name; one without was k-diffusion's.
         schedule = joined or "normal"
     elif schedule.lower() == "automatic":
         schedule = info.schedule
-    shape = {"sigma_min", "sigma_max", "rho", "alpha", "beta"}
-    bend = ",".join(f"{option}={value}" for option, value in options.items() if option in shape)
-    recipe.put_sampler(info.name, None, {name: each for name, each in options.items() if name not in shape})
+    bend = ",".join(f"{option}={value}" for option, value in options.items() if option in _OF_SCHEDULES)
+    recipe.put_sampler(info.name, "normal", options)
     recipe.put_schedule(f"{schedule}:{bend}" if bend else schedule)
     if said.pop("Discard penultimate sigma", "") == "True" and not info.skips_last:
         recipe.lose("Discard penultimate sigma", "True", f"{info.name} takes every step here")
+
+
+def _sampling_options(said: dict[str, str]) -> dict[str, str]:
+    """The options of samplers and schedules, by the names that they have here."""
+    said.pop("UniPC skip type", None)
+    found: dict[str, str] = {}
+    for option, word in (*CALLED.items(), *_ALSO_CALLED):
+        if (value := said.pop(word, None)) is None:
+            continue
+        if option in _ZERO and _number(value) == 0:
+            value = _ZERO[option]
+        if value is not None:
+            found[option] = value
+    return found
 
 
 def _noise(recipe: Recipe, said: dict[str, str]) -> None:

@@ -125,8 +125,8 @@ class Recipe:
             raise InvalidRequest("the picture's file does not say which model made it: give `model=`")
         if (name := here(self.model, "model")) is None:
             raise ModelError(
-                f"the picture was made with the model {self.model}, which is not here: add it to the library (darkroom "
-                "models add FILE), or give the model to use as `model=`"
+                f"the picture was made with the model {self.model}, which is not here: add it to the library "
+                "(`darkroom models add FILE`), or give the model to use as `model=`"
             )
         if why := other_file(self.model, name, "model"):
             self.lose("model", self.model, why)
@@ -196,7 +196,7 @@ class Recipe:
         """An adapter as a request names it; None where it is not here."""
         kind, word = _LIBRARY[tag.kind], "LoRA" if tag.kind == "lora" else "hypernetwork"
         if (name := here(named, kind)) is None:
-            self.lose(f"{word} {named}", why=f"it is not here: darkroom models add FILE --kind {kind}")
+            self.lose(f"{word} {named}", why="it is not here: `darkroom models add FILE` adds one")
             return None
         if why := other_file(named, name, kind):
             self.lose(f"{word} {named}", why=why)
