@@ -44,7 +44,9 @@ ORDER = {
     "train": "config feed folders journal muon saved average loop pocket __main__",
     "train.pocket": "data artefacts grow start labels judged latents vae clip unet oracle export cli",
     "compat": "pictures diffusers",
-    "compat.pictures": "files recipe a1111 graph samplings comfyui invokeai reading",
+    "compat.pictures": """
+        plain files recipe infotext a1111 graph drawn samplings stage comfyui invokeai reading
+    """,
     "compat.diffusers": """
         config images outputs faces texts vae signatures arguments noise denoisers schedulers prompts job call calls
         adapters placed autoencoders parts prompted saving pipeline pipelines

@@ -132,6 +132,7 @@ def test_metadata_says_everything(model, toy_folder):
         "original_height",
         "target_width",
         "target_height",
+        "second_steps",
         "first_width",
         "first_height",
         "refiner_switch",

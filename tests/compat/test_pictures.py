@@ -60,17 +60,17 @@ COMMON = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x768"
 
 def test_a1111_common(png: Callable[..., Path]) -> None:
     text = (
-        "a red (boat:1.2),\nby the sea\nNegative prompt: fog,\nrain\n"
+        "a red (boat:1.2),\nby the sea<lora:a:1>\nNegative prompt: fog,\nrain\n"
         "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6.5, Seed: 42, Size: 512x768, "
         "Model hash: 6ce0161689, Model: dream, VAE hash: 735e4c3a44, VAE: vae-ft.safetensors, Variation seed: 9, "
         "Variation seed strength: 0.25, Seed resize from: 512x512, Clip skip: 2, ENSD: 31337, RNG: CPU, "
         'Lora hashes: "a: 0123456789ab", NGMS: 2.5, Emphasis: No norm, Version: v1.10.1'
     )
-    recipe = read_recipe(png(parameters=text))
+    recipe = read_recipe(png(size=(512, 768), parameters=text))
     assert recipe.program == "AUTOMATIC1111 v1.10.1"
     assert not recipe.lost
     assert recipe.settings == {
-        "prompt": "a red (boat:1.2),\nby the sea",
+        "prompt": "a red (boat:1.2),\nby the sea<lora:a:1>",
         "negative": "fog,\nrain",
         "dialect": "a1111",
         "steps": 20,
@@ -126,7 +126,7 @@ def test_a1111_samplers(png: Callable[..., Path], said: str, sampler: str, sched
     ("line", "first", "size"),
     [
         ("Size: 512x768, Hires upscale: 1.5, Hires upscaler: Lanczos", (512, 768), (768, 1152)),
-        ("Size: 512x768, Hires resize: 1024x1024, Hires upscaler: Lanczos", (512, 768), (1024, 1024)),
+        ("Size: 512x768, Hires resize: 1024x1536, Hires upscaler: Lanczos", (512, 768), (1024, 1536)),
         ("Size: 512x768, Hires resize: 1024x0, Hires upscaler: Lanczos", (512, 768), (1024, 1536)),
         ("Size: 1024x1536, First pass size: 512x768, Hires upscaler: Lanczos", (512, 768), (1024, 1536)),
     ],
@@ -134,11 +134,11 @@ def test_a1111_samplers(png: Callable[..., Path], said: str, sampler: str, sched
 def test_hires_fix(
     png: Callable[..., Path], line: str, first: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    recipe = a1111(png, f"Steps: 20, Sampler: Euler, Seed: 1, {line}, Denoising strength: 0.4")
+    recipe = a1111(png, f"Steps: 20, Sampler: Euler, Seed: 1, {line}, Denoising strength: 0.4", size=size)
     canvas = recipe.request().canvas
     assert (canvas.first_width, canvas.first_height) == first
     assert (canvas.width, canvas.height) == size
-    assert (canvas.second_strength, canvas.second_pass) == (0.4, "auto")
+    assert (canvas.second_strength, canvas.second_steps, canvas.second_pass) == (0.4, 20, "auto")
     assert not recipe.lost
 
 
@@ -161,7 +161,8 @@ def test_what_there_is_not_is_said(png: Callable[..., Path]) -> None:
         assert word in said
     assert "Batch" not in said
     assert "User" not in said
-    assert recipe.settings["prompt"].endswith("<hypernet:old:0.5>")
+    recipe.request()
+    assert "hypernetwork old (it is not here" in recipe.lost[-1]
 
 
 @pytest.mark.parametrize("text", ["", "\n", "{}", '{"sui_image_params": {}}', "Steps: x, Seed: y, Size: z"])
@@ -189,6 +190,14 @@ def test_texts_of_other_files(tmp_path: Path) -> None:
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + text.encode(encoding)
         Image.new("RGB", (32, 32)).save(path, exif=exif)
         assert read_recipe(path).settings["prompt"] == "ein Böötchen"
+    for encoding in ("utf-16-be", "utf-16"):
+        own = b"UNICODE\0" + f"一个女孩\n{COMMON}".encode(encoding)
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = own
+        Image.new("RGB", (32, 32)).save(path, exif=exif)
+        assert read_recipe(path).settings["prompt"] == "一个女孩"
+    Image.new("RGB", (32, 32)).save(tmp_path / "b.jpg", comment=b"Created with GIMP")
+    with pytest.raises(InvalidRequest, match="says nothing"):
+        read_recipe(tmp_path / "b.jpg")
     Image.new("RGB", (32, 32)).save(tmp_path / "a.webp", exif=exif)
     assert read_recipe(tmp_path / "a.webp").settings["seed"] == 1
     Image.new("P", (32, 32)).save(tmp_path / "a.gif", comment=text.encode())
@@ -196,6 +205,62 @@ def test_texts_of_other_files(tmp_path: Path) -> None:
     (tmp_path / "no.png").write_bytes(b"no picture")
     with pytest.raises(InvalidRequest):
         read_recipe(tmp_path / "no.png")
+
+
+def test_a_picture_of_another_size_was_changed(png: Callable[..., Path]) -> None:
+    recipe = read_recipe(
+        png(size=(64, 48), parameters=f"a boat\n{COMMON}", postprocessing="Postprocess upscale by: 4")
+    )
+    said = "\n".join(recipe.lost)
+    assert "a picture of 64x48 (what its file says is of 512x768)" in said
+    assert "postprocessing" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "settings"),
+    [
+        # Before 2023 the first pass was of 512 x 512 pixels where no size was said.
+        ("Size: 768x1152, Denoising strength: 0.7, First pass size: 0x0", {"first_width": 448, "first_height": 640}),
+        ("Sampler: Restart, Size: 512x512, Version: v1.6.0", {"sampler": "restart", "schedule": "karras"}),
+        ("Sampler: dpmpp_2m_karras, Size: 512x512, Version: ComfyUI",
+         {"sampler": "dpmpp_2m", "schedule": "karras", "noise_source": "comfy", "full_noise": True}),
+        ("Sampler: IPNDM_V, Schedule type: Karras, Size: 512x512", {"schedule": "karras"}),
+        ("Sampler: Euler, Schedule type: Simple, Schedule max sigma: 10, Size: 512x512", {"schedule": "simple"}),
+        ("Sampler: Euler, Schedule type: beta57, Size: 512x512", {"schedule": "beta:alpha=0.5,beta=0.7"}),
+        ("Sampler: Euler a, Eta: 0.0, RNG: cuda, Size: 512x512, Version: stable-diffusion.cpp",
+         {"sampler": "euler_ancestral", "noise_source": "nv"}),
+        ("Size: 512x512, Skip Early CFG: 0.25", {"guides": ("interval:start=0.3",)}),
+        ("Size: 512x512, App: SD.Next, Variation seed: 3, Variation strength: 0.2, CFG rescale: 0.7",
+         {"variation_strength": 0.2, "guidance_rescale": 0.7}),
+    ],
+)  # fmt: skip
+def test_what_other_writers_mean(png: Callable[..., Path], line: str, settings: dict[str, Any]) -> None:
+    found = a1111(png, f"Steps: 20, Seed: 1, {line}").settings
+    assert {name: found.get(name) for name in settings} == settings
+
+
+def test_where_a_refiner_takes_over(png: Callable[..., Path]) -> None:
+    """A share of the noise, in Forge of the steps."""
+    line = "Steps: 20, Sampler: Euler, Seed: 1, Refiner: r [0123456789], Refiner switch at: 0.8, Schedule type: Karras"
+    assert a1111(png, f"{line}, Version: v1.10.1").settings["refiner_switch"] == 0.8
+    by_steps = a1111(png, f"{line}, Version: f2.0.1").settings["refiner_switch"]
+    points = points_for(BY_ID["sdxl"].schedule, 20, "euler", "karras")
+    cut = 1000 * (1 - by_steps)
+    assert points[16].time > cut > points[17].time
+
+
+def test_hashes_beside_names(png: Callable[..., Path]) -> None:
+    hashes = json.dumps({"model": "0123456789", "lora:detail": "abcdefabcdef", "lora:none": "0011223344"})
+    resources = json.dumps(
+        [{"type": "embed", "air": "urn:air:sd1:embed:1"}, {"type": "lora", "modelVersionId": 7}]
+    )
+    line = f'{COMMON}, TI: "easynegative, hands", Module 1: my_vae, Hashes: {hashes}, Civitai resources: {resources}'
+    recipe = a1111(png, line, "a boat <lora:detail:1>")
+    assert (str(recipe.model), str(recipe.vae)) == ("[0123456789]", "my_vae")
+    assert recipe.hashes["detail"] == "abcdefabcdef"
+    assert [each.name for each in recipe.embeddings] == ["easynegative", "hands"]
+    said = "\n".join(recipe.lost)
+    assert all(word in said for word in ("LoRA none", "urn:air:sd1:embed:1", "Civitai's lora: 7"))
 
 
 # ComfyUI
@@ -276,7 +341,8 @@ def test_comfy_refiner(png: Callable[..., Path]) -> None:
     recipe = read_recipe(png(prompt=changed))
     assert recipe.refiner is not None
     assert "refiner" in recipe.refiner.names
-    assert recipe.settings["refiner_switch"] == 0.8
+    # Between the steps 19 and 20 of 25, by the noise there is then.
+    assert 0.8 < recipe.settings["refiner_switch"] < 0.84
     assert (recipe.settings["steps"], recipe.settings["seed"]) == (25, 5)
 
 
@@ -356,7 +422,7 @@ def test_comfy_workflow_alone(png: Callable[..., Path]) -> None:
                   [5, 4, 1, 6, 0, "CLIP"], [6, 4, 1, 7, 0, "CLIP"], [7, 3, 0, 8, 0, "L"], [8, 4, 2, 8, 1, "V"],
                   [9, 8, 0, 9, 0, "I"], [10, 4, 0, 10, 0, "MODEL"], [11, 4, 1, 10, 1, "CLIP"]],
     }  # fmt: skip
-    recipe = read_recipe(png(workflow=workflow))
+    recipe = read_recipe(png(size=(32, 64), workflow=workflow))
     settings = recipe.settings
     assert (settings["seed"], settings["steps"], settings["sampler"]) == (7, 10, "euler")
     assert (settings["prompt"], settings["negative"], settings["height"]) == ("a red boat", "fog", 64)
@@ -394,6 +460,154 @@ def test_circles_end(png: Callable[..., Path]) -> None:
     read_recipe(png(prompt=changed)).request()
 
 
+def test_comfy_second_pass_of_its_own(png: Callable[..., Path]) -> None:
+    """What is otherwise in the second pass is said, and every node between."""
+    second = {**graph()["3"]["inputs"], "denoise": 0.4, "latent_image": ["13", 0], "cfg": 9.0, "sampler_name": "heun",
+              "model": ["15", 0], "positive": ["16", 0], "seed": 4}  # fmt: skip
+    changed = graph(
+        **{
+            "11": ("ImageUpscaleWithModel", {"image": ["14", 0], "upscale_model": ["18", 0]}),
+            "12": ("KSampler", second),
+            "13": ("VAEEncode", {"pixels": ["17", 0], "vae": ["4", 2]}),
+            "14": ("VAEDecode", {"samples": ["3", 0], "vae": ["4", 2]}),
+            "15": ("CheckpointLoaderSimple", {"ckpt_name": "other.safetensors"}),
+            "16": ("CLIPTextEncode", {"text": "a blue boat", "clip": ["15", 1]}),
+            "17": ("SomeFilter", {"image": ["11", 0]}),
+            "18": ("UpscaleModelLoader", {"model_name": "4x.pth"}),
+            "8": ("VAEDecode", {"samples": ["12", 0], "vae": ["19", 0]}),
+            "19": ("VAELoader", {"vae_name": "fine.pt"}),
+        }
+    )
+    recipe = read_recipe(png(size=(128, 128), prompt=changed))
+    canvas = recipe.request().canvas
+    assert (canvas.first_width, canvas.width, canvas.second_strength, canvas.second_steps) == (
+        32,
+        128,
+        0.4,
+        10,
+    )
+    assert recipe.vae is not None
+    assert recipe.vae.name == "fine.pt"
+    said = "\n".join(recipe.lost)
+    for words in (
+        "cfg: 9",
+        "sampler: heun",
+        "model: other",
+        "prompt: a blue boat",
+        "LoRAs: a/detail",
+        "seed: 4",
+    ):
+        assert f"the second pass's {words}" in said
+    assert "ImageUpscaleWithModel" in said
+    assert "SomeFilter" in said
+
+
+def test_comfy_which_picture(png: Callable[..., Path]) -> None:
+    """Of two saved pictures that which has the file's size; of two alike it is said."""
+    small = graph(
+        **{"20": ("SaveImage", {"images": ["21", 0]}), "21": ("ImageUpscaleWithModel", {"image": ["8", 0]})}
+    )
+    assert "ImageUpscaleWithModel" in "\n".join(read_recipe(png(size=(128, 128), prompt=small)).lost)
+    assert not read_recipe(png(size=(32, 32), prompt=small)).lost
+    other = {**graph()["3"]["inputs"], "seed": 4}
+    twice = graph(**{"20": ("SaveImage", {"images": ["21", 0]}), "21": ("VAEDecode", {"samples": ["22", 0]}),
+                     "22": ("KSampler", other)})  # fmt: skip
+    assert "saved pictures: 2" in "\n".join(read_recipe(png(prompt=twice)).lost)
+
+
+def test_comfy_loaders_of_all_at_once(png: Callable[..., Path]) -> None:
+    loader = {"ckpt_name": "toy", "vae_name": "fine.pt", "clip_skip": -2, "lora_name": "detail.safetensors",
+              "lora_model_strength": 0.7, "lora_clip_strength": 0.6, "positive": "a boat", "negative": "fog",
+              "empty_latent_width": 32, "empty_latent_height": 32, "lora_stack": ["41", 0]}  # fmt: skip
+    stack = {"lora_count": 2, "lora_name_1": "a", "model_str_1": 0.5, "clip_str_1": 0.4, "lora_name_2": "None",
+             "lora_name_3": "not counted"}  # fmt: skip
+    told = {**graph()["3"]["inputs"], "model": ["40", 0], "positive": ["40", 1], "negative": ["40", 2],
+            "latent_image": ["40", 3], "optional_vae": ["40", 4]}  # fmt: skip
+    nodes = {"3": ("KSampler (Efficient)", told), "40": ("Efficient Loader", loader), "41": ("LoRA Stacker", stack),
+             "9": ("SaveImage", {"images": ["3", 5]})}  # fmt: skip
+    recipe = read_recipe(png(prompt={k: {"class_type": c, "inputs": i} for k, (c, i) in nodes.items()}))
+    settings = recipe.settings
+    assert (settings["prompt"], settings["negative"], settings["clip_skip"]) == ("a boat", "fog", 2)
+    assert recipe.vae is not None
+    assert recipe.vae.name == "fine.pt"
+    found = {named.name: (tag.strength, tag.strength_in(True)) for named, tag in recipe.adapters}
+    assert found == {"detail.safetensors": (0.7, 0.6), "a": (0.5, 0.4)}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "prompt"),
+    [
+        ({"50": ("StringConcatenate", {"string_a": "a red", "string_b": ["51", 0], "delimiter": " "}),
+          "51": ("PrimitiveString", {"value": "boat"})}, "a red boat"),
+        ({"50": ("ImpactWildcardEncode", {"wildcard_text": "{a|b}", "populated_text": "a"})}, "a"),
+        ({"50": ("ShowText", {"text": ["51", 0]}), "51": ("Thing", {"text": ["50", 0]})}, ""),
+    ],
+)  # fmt: skip
+def test_comfy_prompts_made_of_others(
+    png: Callable[..., Path], nodes: dict[str, tuple[str, dict[str, Any]]], prompt: str
+) -> None:
+    changed = graph(**{"6": ("CLIPTextEncode", {"text": ["50", 0], "clip": ["4", 1]}), **nodes})
+    recipe = read_recipe(png(prompt=changed))
+    assert recipe.settings["prompt"] == prompt
+    assert prompt or "the prompt" in "\n".join(recipe.lost)
+
+
+def test_comfy_tags_are_words(png: Callable[..., Path]) -> None:
+    changed = graph(
+        **{
+            "6": (
+                "CLIPTextEncode",
+                {"text": "a boat <lora:x:1> embedding:foo embedding:foobar", "clip": ["4", 1]},
+            )
+        }
+    )
+    recipe = read_recipe(png(prompt=changed))
+    assert recipe.request().prompt.split() == ["a", "boat"]
+    said = "\n".join(recipe.lost)
+    assert "<lora:x:1>" in said
+    assert "embedding foo (" in said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"3": ("KSampler", {**graph()["3"]["inputs"], "positive": ["3", 0], "latent_image": ["3", 0]})},
+        {"5": ("EmptyLatentImage", {"width": math.inf, "height": -5, "batch_size": math.nan})},
+        {"5": ("LatentUpscaleBy", {"samples": ["5", 0], "scale_by": 10**400})},
+        {"3": ("KSampler", {**graph()["3"]["inputs"], "cfg": 10**400, "denoise": True, "steps": None})},
+        {"6": ("CLIPTextEncode", {"text": ["6", 0], "value": ["6", 0], "string": ["6", 0]})},
+        {str(at): ("StringConcatenate", {"string_a": [str(at + 1), 0], "string_b": [str(at + 1), 0]})
+         for at in range(100, 140)} | {"6": ("CLIPTextEncode", {"text": ["100", 0]})},
+        {"10": ("LoraLoader", {"lora_name": ["x"], "strength_model": 10**400, "model": ["4", 0], "clip": "x"})},
+        {"4": ("CheckpointLoaderSimple", {"ckpt_name": 5})},
+    ],
+)  # fmt: skip
+def test_odd_graphs(png: Callable[..., Path], changes: dict[str, Any]) -> None:
+    """Nothing of it ends in a traceback, or never."""
+    read_recipe(png(prompt=graph(**changes))).request(BY_ID["sdxl"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"a\n{COMMON}, Size: {'9' * 5000}x1",
+        f"a\n{COMMON}, Size: 0x0, Hires resize: 256x0, Hires upscale: inf",
+        f"a\n{COMMON}, Skip Early CFG: inf, NGMS: x, CFG scale: nan",
+        f"a <lora:x:abc> <lora:/etc/passwd:1>\n{COMMON}, Hypernet: a>b:c, VAE: /etc/passwd",
+        f"a\n{COMMON}, Size: 100x128, Hires upscale: 2, Denoising strength: x",
+        "a\n" + ", ".join(f"K{at}: [[{{" for at in range(5000)) + f", {COMMON}",
+        f"a\n{COMMON}, Foo: \x1b]0;owned\x07, App: \x1b[31mX",
+        "x" * 30_000 + f"\n{COMMON}",
+    ],
+)
+def test_odd_parameters(png: Callable[..., Path], text: str) -> None:
+    recipe = read_recipe(png(parameters=text))
+    recipe.request(BY_ID["sd1"])
+    assert recipe.lost
+    assert all(line.isprintable() and len(line) < 500 for line in [*recipe.lost, recipe.program])
+    assert not any("root:" in line for line in recipe.lost)
+
+
 # InvokeAI
 
 INVOKED = {
@@ -416,7 +630,7 @@ INVOKED = {
 
 
 def test_invoke_common(png: Callable[..., Path]) -> None:
-    recipe = read_recipe(png(invokeai_metadata=INVOKED))
+    recipe = read_recipe(png(size=(64, 32), invokeai_metadata=INVOKED))
     assert recipe.program == "InvokeAI 5.4.2"
     assert not recipe.lost
     request = recipe.request(BY_ID["sd1"])
@@ -464,7 +678,19 @@ def test_old_invoke(png: Callable[..., Path]) -> None:
     assert recipe.settings["sampler"] == "euler_ancestral"
     assert "perlin" in "\n".join(recipe.lost)
     assert "gfpgan" in "\n".join(recipe.lost)
-    typed = read_recipe(png(Dream='"a red boat [fog]" -s 10 -S 7 -W 32 -H64 -C 7.5 -A k_lms -f 0.3'))
+    assert recipe.settings["noise_source"] == "nv"
+    two = {
+        **said,
+        "image": {**image, "prompt": [{"prompt": "cat", "weight": 0.7}, {"prompt": "dog", "weight": 0.3}]},
+    }
+    assert read_recipe(png(sd__metadata=two)).settings["prompt"] == '("cat", "dog").blend(0.7, 0.3)'
+    odd = {**said, "image": {**image, "postprocessing": 1, "variations": 5}}
+    assert "variations: 5" in read_recipe(png(sd__metadata=odd)).lost
+    typed = read_recipe(
+        png(Dream='"a red boat [fog]" -s 10 -S 7 -W 32 -H64 -C 7.5 -A k_lms -f 0.3 -U 2 0.75 -I x.png')
+    )
+    assert typed.settings["prompt"] == "a red boat"
+    assert {"-f: 0.3", "-U: 2 0.75", "-I: x.png"} <= {*typed.lost}
     assert (typed.settings["seed"], typed.settings["height"], typed.settings["sampler"]) == (7, 64, "lms")
 
 
@@ -560,7 +786,7 @@ def test_files_are_found_by_name_or_hash(
 
 def test_parts_that_are_not_here_are_said(png: Callable[..., Path], toy: Path) -> None:
     line = f"{COMMON}, Model: toy, VAE: gone.safetensors, Refiner: gone [0123456789], Refiner switch at: 0.8"
-    recipe = a1111(png, line)
+    recipe = a1111(png, line, size=(512, 768))
     loading = recipe.loading()
     assert (loading.model, loading.vae, loading.refiner) == ("toy", None, None)
     assert recipe.request().xl.refiner_switch is None

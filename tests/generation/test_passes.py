@@ -89,6 +89,8 @@ def test_the_first_of_two_passes_may_be_said(family):
     asked = {"first_width": 96, "first_height": 64, "width": 192, "height": 128}
     assert sizes(family, **asked) == [(96, 64, 20, None), (192, 128, 11, stretched)]
     assert sizes(family, **{**asked, "width": 96, "height": 64}) == [(96, 64, 20, None)]
+    assert sizes(family, **asked, second_steps=7, second_strength=0.4)[1][2] == 7
+    assert sizes(family, **asked, second_steps=30, second_strength=1.0)[1][2] == 30
     for wrong, message in (
         ({"first_width": 96}, "go together"),
         ({**asked, "second_pass": "off"}, "the first of two passes"),

@@ -45,6 +45,7 @@ def _enlarging(canvas: Canvas) -> dict[str, object]:
     if canvas.first_width is None:
         return {}
     return {
+        **({} if canvas.second_steps is None else {"Hires steps": canvas.second_steps}),
         "Denoising strength": f"{canvas.second_strength:g}",
         "Hires resize": f"{canvas.width}x{canvas.height}",
         "Hires upscaler": "Lanczos",

@@ -76,6 +76,11 @@ class Canvas(Part):
         a_number(SECOND_STRENGTH),
         f"how much of the second pass is drawn anew, {SECOND_STRENGTH} (default: the model's)",
     )
+    second_steps: int | None = setting(
+        None,
+        a_whole(int(STEPS.low), int(STEPS.high)),
+        "steps of the second pass, whatever its strength (default: those that its strength leaves of all)",
+    )
     first_width: int | None = setting(
         None,
         a_whole(8, MAX_SIDE, multiple=8),

@@ -22,6 +22,8 @@ _CONTINUING = 0.25
 _FEWEST_STEPS = round(1 / _CONTINUING)
 # Proportions this near to those it was drawn in are cut out of a picture; beyond, it is continued.
 _CUT = 1.07
+# The strength from which A1111 takes all of the way.
+_ALL = 0.999
 # What is longer is cut out of this.
 _LONGEST = 8.0
 
@@ -121,9 +123,25 @@ def _continuing(size: tuple[int, int], sampling: Sampling, family: Family) -> Pa
 
 def _refining(canvas: Canvas, request: Request, family: Family) -> Pass:
     assert request.canvas.second_strength
-    points = _points(request.sampling, family)
-    refining = tail(points, request.canvas.second_strength, convention="a1111")
+    points, strength, steps = (
+        _points(request.sampling, family),
+        request.canvas.second_strength,
+        request.canvas.second_steps,
+    )
+    refining = (
+        tail(points, strength, convention="a1111")
+        if steps is None
+        else _last(steps, strength, request, family)
+    )
     return Pass(canvas, refining, _calls(refining, request.sampling), before=len(points) - 1)
+
+
+def _last(steps: int, strength: float, request: Request, family: Family) -> Points:
+    """So many steps from where a picture is to be redrawn by `strength`: the last of as many more (A1111's hires steps,
+    ComfyUI's denoise)."""
+    most = family.schedule.last - family.schedule.first + 1
+    whole = min(int(steps / min(strength, _ALL)), most)
+    return _points(request.sampling, family, whole)[-(steps + 1) :]
 
 
 def _points(sampling: Sampling, family: Family, steps: int | None = None) -> Points:

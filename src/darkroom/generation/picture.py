@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
@@ -33,6 +34,8 @@ LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 """Of a picture in pixels, in the formats that have a limit which is met (libjpeg's, WebP's)."""
 _KEY = "darkroom"
 _SHOWN = 60  # Characters of a prompt.
+_MOST_PIXELS = 1 << 28
+"""Of a PNG that is unpacked for the texts behind them."""
 _MOST_EXIF = 65_000
 """How many bytes of EXIF a JPEG file has room for, with some to spare for notes on what happened meanwhile."""
 
@@ -173,35 +176,39 @@ def metadata_of(path: str | Path) -> dict[str, Any]:
         return _metadata(image, path)
 
 
-def texts_of(path: str | Path) -> tuple[tuple[int, int], dict[str, str]]:
+def texts_of(path: str | Path, wanted: Collection[str]) -> tuple[tuple[int, int], dict[str, str]]:
     """The size of a picture file and the texts in it that programs keep their settings in, by their keys: PNG's chunks,
-    EXIF's UserComment as A1111's `parameters`, "key:text" in other tags as ComfyUI writes WebP. Raises InvalidRequest
+    "key:text" in EXIF's tags as ComfyUI writes WebP, and as `comment` EXIF's UserComment or a GIF's or JPEG's own. What
+    stands behind the pixels of a PNG is read where none of the `wanted` keys are before them. Raises InvalidRequest
     where the file is no picture."""
     with _opened(path) as image:
         found = {str(key): text for key, text in image.info.items() if isinstance(text, str)}
-        if not found and isinstance(image, PngImagePlugin.PngImageFile):
-            found = {key: str(text) for key, text in image.text.items()}  # Some write it behind the pixels.
         exif = image.getexif()
         for said in exif.values():
             key, colon, text = said.partition(":") if isinstance(said, str) else ("", "", "")
             if colon and key.isidentifier():
-                found.setdefault(key, text)
-        if comment := exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment):
-            found.setdefault("parameters", _commented(comment))
-        if isinstance(comment := image.info.get("comment"), bytes):
-            found.setdefault("parameters", comment.decode("utf-8", "replace"))
+                found.setdefault(key.lower(), text)
+        own = image.info.get("comment")
+        comment = _commented(exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment))
+        found["comment"] = comment or (own.decode("utf-8", "replace") if isinstance(own, bytes) else "")
+        behind = isinstance(image, PngImagePlugin.PngImageFile) and image.width * image.height <= _MOST_PIXELS
+        if behind and not found.keys() & {*wanted}:
+            found |= {key: str(text) for key, text in cast(PngImagePlugin.PngImageFile, image).text.items()}
         return image.size, found
 
 
-def _commented(comment: str | bytes) -> str:
+def _commented(comment: object) -> str:
     """A UserComment: eight bytes that say how the text behind them is encoded."""
-    if isinstance(comment, str):
-        return comment
+    if not isinstance(comment, bytes):
+        return comment if isinstance(comment, str) else ""
     kind, text = comment[:8], comment[8:]
     if not kind.startswith(b"UNICODE"):
         return (text if kind.strip(b"\0") in (b"", b"ASCII", b"JIS") else comment).decode("utf-8", "replace")
-    # In the byte order of the file or not, as the program that wrote it took the standard: most is Latin.
-    return text.decode("utf-16-le" if text[1:2] == b"\0" else "utf-16-be", "replace")
+    if text[:2] in (codecs.BOM_UTF16_BE, codecs.BOM_UTF16_LE):
+        return text.decode("utf-16", "replace")
+    # In the byte order of the file or not, as the program that wrote it took the standard: most signs are Latin.
+    little = text[1::2].count(0) > text[::2].count(0)
+    return text.decode("utf-16-le" if little else "utf-16-be", "replace")
 
 
 _LIFTED = threading.Lock()
@@ -223,6 +230,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise InvalidRequest(f"no file {path}") from None
     except InvalidRequest:
         raise
+    except MemoryError:
+        raise InvalidRequest(f"{path} is too large to be read as a picture") from None
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         raise InvalidRequest(f"cannot read {path} as a picture: {error}") from error
 

@@ -52,6 +52,7 @@ class Settings(TypedDict, total=False):
     compose: str | None
     second_pass: str
     second_strength: Number | None
+    second_steps: Whole | None
     first_width: Whole | None
     first_height: Whole | None
 

@@ -1,37 +1,67 @@
-"""AUTOMATIC1111's `parameters` text, which Forge, SD.Next, Civitai, stable-diffusion.cpp and others write, too.
+"""AUTOMATIC1111's `parameters`, which Forge, SD.Next, Fooocus, Civitai, stable-diffusion.cpp and others write, too.
 
-    a red boat, <lora:detail:0.8>
-    Negative prompt: fog
-    Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 1, Size: 512x768, Model: dream, ...
-
-What the words mean is in its `modules/processing.py` (`create_infotext`) and `modules/infotext_utils.py`.
+What the words mean is in its `modules/processing.py` (`create_infotext`, hires fix), `modules/sd_samplers_*.py` and
+`modules/infotext_versions.py`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from darkroom.compat.pictures.files import Named
+from darkroom.compat.pictures.infotext import number_of, pairs_of, parse, size_of
 from darkroom.compat.pictures.recipe import Recipe
-from darkroom.diffusion import parse_sampler, sampler_info
+from darkroom.diffusion import SamplerInfo, parse_sampler, sampler_info
 from darkroom.errors import InvalidRequest
 from darkroom.generation.infotext import CALLED
 from darkroom.language import IGNORE, NO_NORM
+from darkroom.language.tags import TAG, Tag
 
-_NEGATIVE = "Negative prompt:"
-_NAME = re.compile(r"\s*(\w[\w \-/]*):\s*")
-_FEWEST = 3
-"""How many settings make a line one of settings, as A1111 counts."""
-_SIZE = re.compile(r"(\d+)\s*x\s*(\d+)")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)")
+_FORGE = re.compile(r"f\d|neo|classic")
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """A program that writes such texts: how it reads prompts, where its noise comes from and how much of it there is,
+    whether its samplers lay out their steps otherwise."""
+
+    name: str
+    dialect: str = "a1111"
+    source: str = "nv"
+    full: bool = False
+    otherwise: str = ""
+
+
+_WRITERS = {
+    "comfyui": _Writer("ComfyUI", "comfy", "comfy", True),
+    "fooocus": _Writer("Fooocus", "comfy", "comfy", True),
+    "stable-diffusion.cpp": _Writer("stable-diffusion.cpp"),
+    "sd.next": _Writer(
+        "SD.Next", otherwise="its samplers are diffusers', whose steps lie a little otherwise"
+    ),
+    "darkroom": _Writer("Darkroom", source="cpu"),
+}
 
 _TIMESTEPS = ("ddim", "ddim_cfgpp", "plms", "unipc")
-"""The samplers that have noise schedules of their own there (`modules/sd_samplers_timesteps.py`)."""
+"""The samplers that have steps of their own in A1111 (`modules/sd_samplers_timesteps.py`)."""
+_OTHERWISE = ("beta", "kl_optimal", "align_your_steps")
+"""The noise schedules that A1111 lays out in another way than ComfyUI and this."""
+_SCHEDULES = {
+    "align your steps 11": "align_your_steps",
+    "ays": "align_your_steps",
+    "ays sd15": "align_your_steps:table=sd1",
+    "ays sdxl": "align_your_steps:table=sdxl",
+    "beta57": "beta:alpha=0.5,beta=0.7",
+    "discrete": "normal",
+}
+"""What others call a schedule."""
 
 _ALSO_CALLED = (
     ("eta", "Eta DDIM"),
@@ -42,11 +72,9 @@ _ALSO_CALLED = (
     ("lower_order_final", "UniPC lower order final"),
 )
 """More options of samplers and schedules."""
-
 _OF_SCHEDULES = ("sigma_min", "sigma_max", "rho", "alpha", "beta")
 _ZERO = {"s_tmax": "inf", "rho": None, "sigma_min": None, "sigma_max": None}
 """What 0 means there: nothing said, but for `s_tmax`."""
-
 _SOURCES = {"cpu": "cpu", "gpu": "nv", "nv": "nv", "cuda": "nv"}
 """Its sources of noise (stable-diffusion.cpp's `cuda` too). What a GPU draws is computed here on the CPU."""
 
@@ -54,31 +82,50 @@ _SAYS_NOTHING = (
     *(
         "Version",
         "User",
-        "Hashes",
         "Created Date",
         "Civitai metadata",
         "App",
         "Backend",
         "Parser",
         "Model type",
+        "Engine",
     ),
-    *("Template", "Negative Template", "Batch size", "Batch pos", "Hypernet hash"),
-    *("NGMS all steps", "Hires refiner", "Hires Module 1", "Refiner switch by sampling steps"),
+    *(
+        "Template",
+        "Negative Template",
+        "Batch size",
+        "Batch pos",
+        "Batch",
+        "Index",
+        "Hypernet hash",
+        "Pipeline",
+    ),
+    *("Operations", "Guidance", "UniPC skip type", "NGMS all steps", "Cache FP16 weight for LoRA"),
 )
 """What decides no pixel, or is said with something else."""
-
-_OF_A_PICTURE = ("Mask", "Inpaint", "Init image", "Noise multiplier", "Conditional mask", "Resize mode")
+_OF_A_PICTURE = (
+    "Mask",
+    "Inpaint",
+    "Init image",
+    "Noise multiplier",
+    "Conditional mask",
+    "Resize mode",
+    "Extra noise",
+)
+"""What is said of a picture that one was made from."""
 _GROUPS = (
     "ADetailer",
     "ControlNet",
     "Tiled Diffusion",
     "Tiled VAE",
     "Hires",
-    "Mask",
     "Script",
     "Dynamic thresholding",
+    "RP",
 )
-"""Extensions of which one line is said whatever number of settings they have."""
+"""What has many settings, which one line names."""
+_LARGEST = 100  # Times that hires fix enlarges.
+_SAME = ("Use same choices", "Use same checkpoint", "Use same sampler", "Use same scheduler")
 
 
 def recipe_of(text: str, path: str | Path) -> Recipe:
@@ -90,192 +137,310 @@ def recipe_of(text: str, path: str | Path) -> Recipe:
         raise InvalidRequest(
             f"{path}: its `parameters` are of a kind that Darkroom does not read: A1111's are text, these are JSON"
         )
-    recipe = Recipe(_program(said))
-    recipe.put("prompt", _with_hypernetwork(prompt, said))
-    recipe.put("negative", negative)
-    recipe.put("dialect", "a1111")
-    _read(recipe, said)
-    _lose_the_rest(recipe, said)
-    return recipe
+    return _Reading(prompt, negative, said).read()
 
 
-def parse(text: str) -> tuple[str, str, dict[str, str]]:
-    """Prompt, negative prompt and settings by name."""
-    lines = text.strip().split("\n")
-    said: dict[str, str] = {}
-    for at in reversed(range(len(lines))):
-        # What some extensions write in lines of their own stands behind the settings.
-        pairs = _pairs(lines[at])
-        if len(pairs) >= _FEWEST and (at == len(lines) - 1 or lines[at].lstrip().startswith("Steps:")):
-            said, lines = dict(pairs), lines[:at]
-            break
-    at = next((at for at, line in enumerate(lines) if line.strip().startswith(_NEGATIVE)), len(lines))
-    negative = "\n".join(lines[at:]).strip().removeprefix(_NEGATIVE)
-    return "\n".join(lines[:at]).strip(), negative.strip(), said
+class _Reading:
+    """The settings of a text: each is taken out of `said` as it is read, what is left is lost."""
 
+    def __init__(self, prompt: str, negative: str, said: dict[str, str]) -> None:
+        self.said, self.negative = said, negative
+        self.writer, program = _writer(said)
+        self.recipe = Recipe(program)
+        name, strength = self.pop("Hypernet"), number_of(self.pop("Hypernet strength") or "1")
+        self.prompt = prompt
+        if name and isinstance(strength, int | float):
+            self.recipe.adapters.append((Named.of(name), Tag(name, strength, kind="hypernet")))
 
-def _pairs(line: str) -> list[tuple[str, str]]:
-    """The settings of a line: "Name: value, Name: value", a value that holds signs as JSON."""
-    found, at = [], 0
-    while at < len(line):
-        if match := _NAME.match(line, at):
-            value, at = _value(line, match.end())
-            found.append((match[1].strip(), value))
-        comma = line.find(",", at)
-        at = len(line) if comma < 0 else comma + 1
-    return found
+    def pop(self, name: str) -> str:
+        """What is said by that name, once."""
+        return self.said.pop(name, "")
 
+    def take(self, name: str, setting: str) -> None:
+        """A number, as a setting."""
+        if value := self.pop(name):
+            self.recipe.put(setting, number_of(value), f"{name}: {value}")
 
-def _value(line: str, at: int) -> tuple[str, int]:
-    if line[at : at + 1] in ('"', "[", "{"):
-        try:
-            value, end = json.JSONDecoder().raw_decode(line, at)
-        except (ValueError, RecursionError):
-            pass
+    def size(self, name: str) -> tuple[int, int] | None:
+        """A size; what is none is lost."""
+        value = self.pop(name)
+        if value and size_of(value) is None:
+            self.recipe.lose(name, value, "no size")
+        return size_of(value)
+
+    def read(self) -> Recipe:
+        recipe = self.recipe
+        recipe.put("prompt", self.prompt)
+        recipe.put("negative", self.negative)
+        recipe.put("dialect", self.writer.dialect)
+        self.take("Steps", "steps")
+        self.take("CFG scale", "guidance")
+        self.take("CFG rescale", "guidance_rescale")
+        self.take("Clip skip", "clip_skip")
+        self._sampling()
+        self._noise()
+        self._passes()
+        self._guidance()
+        self._files()
+        self._rest()
+        if self.writer.otherwise:
+            recipe.lose(f"{self.writer.name}'s steps", why=self.writer.otherwise)
+        return recipe
+
+    # Sampling
+
+    def _sampling(self) -> None:
+        recipe, name, schedule = self.recipe, self.pop("Sampler"), self.pop("Schedule type")
+        options = self._options()
+        skipped = self.pop("Discard penultimate sigma") == "True"
+        if self.writer.name == "stable-diffusion.cpp":
+            options.pop("eta", None)  # It is for none of the samplers that there are here.
+        if not name:
+            return
+        info, joined = _known(name)
+        schedule = _SCHEDULES.get(schedule.lower(), schedule) or joined
+        if schedule.lower() == "automatic":
+            schedule = "normal" if info is None else info.schedule
+        elif not schedule:
+            # Before 1.9 the schedule was part of the name; one without was k-diffusion's own.
+            schedule = "karras" if info is not None and info.name == "restart" else "normal"
+        if info is not None and info.name in _TIMESTEPS:
+            if info.name == "unipc":
+                options = {"variant": "bh1", "order": "3", **options}
+                recipe.lose("UniPC's own steps", why="here it goes by the noise schedule Leading")
+            recipe.put_sampler(info.name, "leading", options)
+            recipe.put("full_noise", True)
+            return
+        recipe.put_sampler(name if info is None else info.name, "normal", options)
+        bend = {option: value for option, value in options.items() if option in _OF_SCHEDULES}
+        recipe.put_schedule(schedule, bend)
+        found = recipe.settings.get("schedule", "").partition(":")[0]
+        if found in _OTHERWISE and not self.writer.full and self.writer.name != "Darkroom":
+            recipe.lose("Schedule type", schedule, "its steps lie a little otherwise here")
+        if skipped and info is not None and not info.skips_last:
+            recipe.lose("Discard penultimate sigma", "True", f"{info.name} takes every step here")
+
+    def _options(self) -> dict[str, str]:
+        """The options of samplers and schedules, by the names that they have here."""
+        found: dict[str, str] = {}
+        for option, word in (*CALLED.items(), *_ALSO_CALLED):
+            value: str | None = self.pop(word)
+            if value and option in _ZERO and number_of(value) == 0:
+                value = _ZERO[option]
+            if value:
+                found[option] = value
+        return found
+
+    def _noise(self) -> None:
+        recipe, source = self.recipe, self.pop("RNG")
+        self.take("Seed", "seed")
+        self.take("ENSD", "ensd")
+        self.take("Variation seed", "variation_seed")
+        self.take("Variation seed strength", "variation_strength")
+        self.take("Variation strength", "variation_strength")
+        if resized := self.size("Seed resize from"):
+            recipe.put_size(("seed_resize_width", "seed_resize_height"), resized)
+        if source and source.lower() not in _SOURCES:
+            recipe.lose("RNG", source)
+        recipe.put("noise_source", _SOURCES.get(source.lower(), self.writer.source))
+        if self.writer.full or self.pop("SGM noise multiplier") == "True":
+            recipe.put("full_noise", True)
+        if self.pop("Noise Schedule") == "Zero Terminal SNR":
+            recipe.options["zero_snr"] = True
+
+    # Passes
+
+    def _passes(self) -> None:
+        """One pass at the picture's size, or hires fix: at a size to begin with, then enlarged and drawn over."""
+        recipe, strength = self.recipe, self.pop("Denoising strength")
+        size, old = self.size("Size"), self.size("First pass size")
+        by, to = number_of(self.pop("Hires upscale")), self.size("Hires resize")
+        first, final = size, None
+        if by and not (isinstance(by, int | float) and 0 < by <= _LARGEST):
+            recipe.lose("Hires upscale", by)
+        if size and not all(size):
+            recipe.lose("Size", f"{size[0]}x{size[1]}")
+            size = None
+        elif size and to and any(to):
+            final = _filled(to, size)
+            if final[0] * size[1] != final[1] * size[0] and all(to):
+                recipe.lose("Hires resize", f"{to[0]}x{to[1]}", "it is stretched here, cut there")
+        elif size and isinstance(by, int | float) and 0 < by <= _LARGEST:
+            final = int(size[0] * by) // 8 * 8, int(size[1] * by) // 8 * 8
+        elif size and old:
+            first, final = (old if all(old) else _first_size(*size)), size
+        if final and first:
+            self._hires(first, strength)
         else:
-            return (value if isinstance(value, str) else line[at:end]), end
-    comma = line.find(",", at)
-    end = len(line) if comma < 0 else comma
-    return line[at:end].strip(), end
+            recipe.put("second_pass", "off")
+            if strength:
+                why = "made from another picture, which its file does not hold"
+                recipe.lose("Denoising strength", strength, why)
+                for name in [name for name in self.said if name.startswith(_OF_A_PICTURE)]:
+                    recipe.lose(name, self.pop(name), "of that picture")
+        if made := final or size:
+            recipe.put_size(("width", "height"), made)
 
-
-def _program(said: Mapping[str, str]) -> str:
-    version = said.get("Version", "")
-    if said.get("App"):
-        return f"{said['App']} {version}".strip()
-    if _VERSION.match(version):
-        return f"AUTOMATIC1111 {version}"
-    if re.match(r"f\d", version):
-        return f"Forge {version}"
-    if version:
-        return version
-    if "Civitai resources" in said:
-        return "Civitai"
-    return "AUTOMATIC1111, or what writes like it"
-
-
-def _with_hypernetwork(prompt: str, said: dict[str, str]) -> str:
-    """A prompt with the hypernetwork that was set beside it before there were tags."""
-    name, strength = said.pop("Hypernet", ""), said.pop("Hypernet strength", "1")
-    return f"{prompt}<hypernet:{name}:{strength}>" if name else prompt
-
-
-def _read(recipe: Recipe, said: dict[str, str]) -> None:
-    """Takes out of what is said what there is here."""
-
-    def take(name: str, setting: str, number: bool = True) -> None:
-        if (value := said.pop(name, None)) is not None:
-            recipe.put(setting, _number(value) if number else value, f"{name}: {value}")
-
-    take("Steps", "steps")
-    take("CFG scale", "guidance")
-    take("Seed", "seed")
-    take("Clip skip", "clip_skip")
-    take("ENSD", "ensd")
-    take("Variation seed", "variation_seed")
-    take("Variation seed strength", "variation_strength")
-    if resized := _size(said.pop("Seed resize from", "")):
-        for side, value in zip(("width", "height"), resized, strict=True):
-            recipe.put(f"seed_resize_{side}", value)
-    _sampling(recipe, said)
-    _noise(recipe, said)
-    _passes(recipe, said)
-    _guidance(recipe, said)
-    _files(recipe, said)
-
-
-def _sampling(recipe: Recipe, said: dict[str, str]) -> None:
-    name, schedule = said.pop("Sampler", None), said.pop("Schedule type", None)
-    options = _sampling_options(said)
-    if name is None:
-        return
-    try:
-        info, joined = sampler_info(name), parse_sampler(name)[1]
-    except InvalidRequest:
-        recipe.put_sampler(name, None)
-        return
-    if info.name in _TIMESTEPS:
-        if info.name == "unipc":
-            options = {"variant": "bh1", "order": "3", **options}
-            recipe.lose("UniPC's own steps", why="here it goes by the noise schedule Leading")
-        recipe.put_sampler(info.name, "leading", options)
-        recipe.put("full_noise", True)
-        return
-    if schedule is None:
-        # Before 1.9 the schedule was part of the name; one without was k-diffusion's.
-        schedule = joined or "normal"
-    elif schedule.lower() == "automatic":
-        schedule = info.schedule
-    bend = ",".join(f"{option}={value}" for option, value in options.items() if option in _OF_SCHEDULES)
-    recipe.put_sampler(info.name, "normal", options)
-    recipe.put_schedule(f"{schedule}:{bend}" if bend else schedule)
-    if said.pop("Discard penultimate sigma", "") == "True" and not info.skips_last:
-        recipe.lose("Discard penultimate sigma", "True", f"{info.name} takes every step here")
-
-
-def _sampling_options(said: dict[str, str]) -> dict[str, str]:
-    """The options of samplers and schedules, by the names that they have here."""
-    said.pop("UniPC skip type", None)
-    found: dict[str, str] = {}
-    for option, word in (*CALLED.items(), *_ALSO_CALLED):
-        if (value := said.pop(word, None)) is None:
-            continue
-        if option in _ZERO and _number(value) == 0:
-            value = _ZERO[option]
-        if value is not None:
-            found[option] = value
-    return found
-
-
-def _noise(recipe: Recipe, said: dict[str, str]) -> None:
-    """Noise comes from the GPU where nothing else is said, as A1111 has it unless told otherwise."""
-    source = said.pop("RNG", "GPU")
-    if source.lower() in _SOURCES:
-        recipe.put("noise_source", _SOURCES[source.lower()])
-    else:
-        recipe.lose("RNG", source)
-    if said.pop("SGM noise multiplier", "") == "True":
-        recipe.put("full_noise", True)
-    if said.pop("Noise Schedule", "") == "Zero Terminal SNR":
-        recipe.options["zero_snr"] = True
-
-
-def _passes(recipe: Recipe, said: dict[str, str]) -> None:
-    """One pass at the picture's size, or hires fix: at a size to begin with, then enlarged and drawn over."""
-    size, old = _size(said.pop("Size", "")), _size(said.pop("First pass size", ""))
-    by, to = _number(said.pop("Hires upscale", "")), _size(said.pop("Hires resize", ""))
-    strength = said.pop("Denoising strength", None)
-    first, final = size, None
-    if size and to:
-        final = _filled(to, size)
-    elif size and isinstance(by, int | float):
-        final = int(size[0] * by) // 8 * 8, int(size[1] * by) // 8 * 8
-    elif size and old and all(old):
-        first, final = old, size
-    if final and first:
-        for name, side in zip(("first_width", "first_height"), first, strict=True):
-            recipe.put(name, side)
-        upscaler, steps = said.pop("Hires upscaler", "Latent"), said.pop("Hires steps", None)
+    def _hires(self, first: tuple[int, int], strength: str) -> None:
+        recipe, steps = self.recipe, number_of(self.pop("Hires steps"))
+        recipe.put_size(("first_width", "first_height"), first)
+        upscaler = self.pop("Hires upscaler") or "Latent"
         if upscaler != "Lanczos":
             recipe.lose("Hires upscaler", upscaler, "pictures are enlarged by Lanczos here")
-        if steps not in (None, "0", str(recipe.settings.get("steps"))):
-            recipe.lose("Hires steps", steps, "the second pass goes by the same steps here")
-        if strength is not None:
-            recipe.put("second_strength", _number(strength), f"Denoising strength: {strength}")
-    else:
-        recipe.put("second_pass", "off")
-        if strength is not None:
+        if self.writer.name != "Darkroom" or steps:
+            # As many as in the first pass unless they are said, whatever the strength.
+            recipe.put("second_steps", steps or recipe.settings.get("steps"), f"Hires steps: {steps}")
+        if strength:
+            recipe.put("second_strength", number_of(strength), f"Denoising strength: {strength}")
+
+    def _guidance(self) -> None:
+        recipe, emphasis = self.recipe, self.pop("Emphasis").lower()
+        if emphasis == "none":
+            recipe.put("dialect", "plain")
+        elif emphasis not in ("", "original"):
+            recipe.put("emphasis", {"no norm": NO_NORM, "ignore": IGNORE}.get(emphasis, emphasis), "Emphasis")
+        if below := self.pop("NGMS"):
+            every = ",every=yes" if self.said.get("NGMS all steps") == "True" else ""
+            recipe.guide(f"off_steps:below={below}{every}")
+        if (skipped := self.pop("Skip Early CFG")) and skipped != "0":
+            share, steps = number_of(skipped), recipe.settings.get("steps")
+            if isinstance(share, int | float) and math.isfinite(share) and steps:
+                # On a step that begins at the share itself there is none, either.
+                share = min((int(share * steps) + 1) / steps, 1)
+            recipe.guide(f"interval:start={share}")
+
+    # Files
+
+    def _files(self) -> None:
+        recipe = self.recipe
+        resources = _listed(self.pop("Civitai resources"))
+        hashes = {name.lower(): digits for name, digits in _mapped(self.pop("Hashes")).items()}
+        base = next((each for each in resources if each.get("type") in ("checkpoint", "model")), {})
+        name, digits = self.pop("Model"), self.pop("Model hash") or hashes.pop("model", "")
+        if name or digits or base.get("modelName"):
+            recipe.model = Named.of(name or str(base.get("modelName") or ""), digits)
+        elif base:
             recipe.lose(
-                "Denoising strength", strength, "made from another picture, which its file does not hold"
+                "Civitai's checkpoint", base.get("modelVersionId") or base.get("air"), "named by number alone"
             )
-            for name in [
-                name
-                for name in said
-                if name.startswith(("Mask", "Inpaint", "Init image", "Noise multiplier"))
-            ]:
-                recipe.lose(name, said.pop(name), "of that picture")
-    for name, side in zip(("width", "height"), final or size or (), strict=False):
-        recipe.put(name, side)
+        vae, digits = self.pop("VAE"), self.pop("VAE hash") or hashes.pop("vae", "")
+        if vae not in ("", "None", "Automatic", "Default (model)"):
+            recipe.vae = Named.of(vae, digits)
+        for slot in [slot for slot in self.said if re.fullmatch(r"Module \d+", slot)]:
+            module = Named.of(self.pop(slot))
+            if "vae" in module.name.lower() or module.name.lower() == "ae":
+                recipe.vae = module
+            else:
+                recipe.others.append(module)
+        if refiner := self.pop("Refiner"):
+            recipe.refiner = Named.of(refiner)
+            self._switch(self.pop("Refiner switch at"))
+        self._adapters(hashes)
+        for each in resources:
+            if each is not base:
+                what = each.get("modelName") or each.get("modelVersionId") or each.get("air")
+                recipe.lose(
+                    f"Civitai's {each.get('type')}", what, "named by its number there: give it by name"
+                )
+
+    def _switch(self, at: str) -> None:
+        """Where the refiner takes over: a share of the noise, in Forge and before 1.8 of the steps."""
+        recipe, share = self.recipe, number_of(at) if at else 0.8
+        version = _VERSION.match(self.said.get("Version", ""))
+        by_steps = self.pop("Refiner switch by sampling steps") == "True"
+        by_steps |= "Forge" in recipe.program
+        by_steps |= version is not None and (int(version[1]), int(version[2])) < (1, 8)
+        steps = recipe.settings.get("steps")
+        if by_steps and isinstance(share, int | float) and steps:
+            # The first step of which more than that share lies before it.
+            recipe.put_switch(min(int(share * steps) + 1, steps))
+        else:
+            recipe.put("refiner_switch", share, f"Refiner switch at: {at}")
+
+    def _adapters(self, hashes: dict[str, str]) -> None:
+        recipe = self.recipe
+        of_loras = {name: digits.lower() for name, digits in pairs_of(self.pop("Lora hashes"))}
+        of_loras |= {name[5:]: digits for name, digits in hashes.items() if name.startswith("lora:")}
+        recipe.hashes = of_loras
+        named = {match[2].partition(":")[0].strip().lower() for match in TAG.finditer(self.prompt)}
+        for name, weight in pairs_of(self.pop("Lora weights")):
+            strength = number_of(weight)
+            if isinstance(strength, int | float):
+                recipe.adapters.append(
+                    (Named.of(name, of_loras.get(name, "")), Tag(Named.of(name).name, strength))
+                )
+                named.add(name.lower())
+        for name, digits in of_loras.items():
+            if name.lower() not in named:
+                recipe.lose(f"LoRA {name} [{digits}]", why="its strength is not said: give it as an adapter")
+        inversions = [*pairs_of(self.pop("TI hashes")), *pairs_of(self.pop("TI"))]
+        inversions += [(name[6:], digits) for name, digits in hashes.items() if name.startswith("embed:")]
+        for name, digits in inversions:
+            if (each := Named.of(name, digits)) not in recipe.embeddings:
+                recipe.embeddings.append(each)
+
+    def _rest(self) -> None:
+        """What is left is for what there is not here; of an extension's settings one line is enough."""
+        kin: dict[str, dict[str, str]] = defaultdict(dict)
+        for name, value in self.said.items():
+            if name in _SAYS_NOTHING or value in ("", "False", "None", *_SAME):
+                continue
+            kin[next((group for group in _GROUPS if name.startswith(group)), name)][name] = value
+        for group, said in kin.items():
+            if len(said) == 1:
+                self.recipe.lose(*said.popitem())
+            else:
+                names = ", ".join(name.removeprefix(group).strip() for name in said)
+                self.recipe.lose(f"{group} ({names})", limit=300)
+
+
+def _writer(said: dict[str, str]) -> tuple[_Writer, str]:
+    """The program that wrote a text, and its name with its version."""
+    version, app = said.get("Version", ""), said.get("App", "")
+    plain = f"{app} {version}".strip().lower()
+    for word, writer in _WRITERS.items():
+        if word in plain:
+            shown = version if version.lower().startswith(writer.name.lower()) else f"{writer.name} {version}"
+            return writer, shown.strip() if shown != f"{writer.name} {writer.name}" else writer.name
+    if "stable-diffusion.cpp" in said.get("SDK", "").lower():
+        return _WRITERS["stable-diffusion.cpp"], "stable-diffusion.cpp"
+    if _FORGE.match(version):
+        return _Writer("Forge"), f"Forge {version}"
+    if _VERSION.match(version):
+        return _Writer("AUTOMATIC1111"), f"AUTOMATIC1111 {version}"
+    if "Civitai resources" in said or "Civitai metadata" in said:
+        return _Writer("Civitai"), "Civitai"
+    return _Writer(""), f"{app} {version}".strip() or "AUTOMATIC1111, or what writes like it"
+
+
+def _known(name: str) -> tuple[SamplerInfo | None, str]:
+    """A sampler by its name, and the schedule joined to it: "DPM++ 2M Karras", ComfyUI's savers' "euler_karras"."""
+    head, _, tail = name.rpartition("_")
+    for own, joined in ((name, ""), (head, tail), (name.rpartition(" ")[0], name.rpartition(" ")[2])):
+        try:
+            info, schedule = sampler_info(own), parse_sampler(own)[1]
+        except InvalidRequest:
+            continue
+        return info, _SCHEDULES.get(joined.lower(), joined) or schedule or ""
+    return None, ""
+
+
+def _listed(text: str) -> list[dict[str, Any]]:
+    """What Civitai's own generator says that it used."""
+    found = _json(text)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def _mapped(text: str) -> dict[str, str]:
+    found = _json(text)
+    return {name: str(each) for name, each in found.items()} if isinstance(found, dict) else {}
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _filled(to: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
@@ -284,83 +449,7 @@ def _filled(to: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     return width or height * size[0] // size[1] // 8 * 8, height or width * size[1] // size[0] // 8 * 8
 
 
-def _guidance(recipe: Recipe, said: dict[str, str]) -> None:
-    emphasis = said.pop("Emphasis", "Original").lower()
-    if emphasis == "none":
-        recipe.put("dialect", "plain")
-    elif emphasis != "original":
-        recipe.put("emphasis", {"no norm": NO_NORM, "ignore": IGNORE}.get(emphasis, emphasis), "Emphasis")
-    if (below := said.pop("NGMS", None)) is not None:
-        every = ",every=yes" if said.get("NGMS all steps") == "True" else ""
-        recipe.guide(f"off_steps:below={below}{every}")
-    if (share := _number(said.pop("Skip Early CFG", ""))) not in ("", 0):
-        steps = recipe.settings.get("steps")
-        # On a step that begins at the share itself there is none, either.
-        if isinstance(share, int | float) and steps:
-            share = min((int(share * steps) + 1) / steps, 1)
-        recipe.guide(f"interval:start={share}")
-
-
-def _files(recipe: Recipe, said: dict[str, str]) -> None:
-    resources = _resources(said.pop("Civitai resources", ""))
-    name, digits = said.pop("Model", ""), said.pop("Model hash", "")
-    base = next((each for each in resources if each.get("type") in ("checkpoint", "model")), {})
-    if name or digits or base:
-        recipe.model = Named.of(name or str(base.get("modelName", "")), digits)
-    vae, digits = said.pop("VAE", ""), said.pop("VAE hash", "")
-    if vae not in ("", "None", "Automatic"):
-        recipe.vae = Named.of(vae, digits)
-    if refiner := said.pop("Refiner", ""):
-        recipe.refiner = Named.of(refiner)
-        if at := said.pop("Refiner switch at", None):
-            recipe.put("refiner_switch", _number(at), f"Refiner switch at: {at}")
-    recipe.hashes = dict(_hashes(said.pop("Lora hashes", "")))
-    recipe.embeddings = [Named.of(*each) for each in _hashes(said.pop("TI hashes", ""))]
-    for each in resources:
-        if each.get("type") in ("lora", "lycoris", "locon", "dora") and each is not base:
-            recipe.lose(
-                f"{each['type']} of Civitai", each.get("modelName") or each.get("modelVersionId"),
-                "it is named by its number on Civitai alone: give it as an adapter",
-            )  # fmt: skip
-
-
-def _resources(text: str) -> list[dict[str, Any]]:
-    """What Civitai's own generator says that it used."""
-    try:
-        found = json.loads(text) if text else []
-    except (ValueError, RecursionError):
-        return []
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
-
-
-def _hashes(text: str) -> list[tuple[str, str]]:
-    """The pairs of "name: digits, name: digits"."""
-    pairs = (each.rpartition(":") for each in text.split(","))
-    return [(name.strip(), digits.strip().lower()) for name, _, digits in pairs if name.strip()]
-
-
-def _lose_the_rest(recipe: Recipe, said: Mapping[str, str]) -> None:
-    """What is left is for what there is not here; of an extension's settings one line is enough."""
-    kin: dict[str, list[str]] = defaultdict(list)
-    for name, value in said.items():
-        if name in _SAYS_NOTHING or value in ("", "False", "None"):
-            continue
-        group = next((group for group in _GROUPS if name.startswith(group)), name)
-        kin[group].append(f"{name}: {value}")
-    for group, each in kin.items():
-        recipe.lose(each[0] if len(each) == 1 else f"{group}: {'; '.join(each)}")
-
-
-def _size(text: str) -> tuple[int, int] | None:
-    match = _SIZE.fullmatch(text.strip())
-    return (int(match[1]), int(match[2])) if match else None
-
-
-def _number(text: str) -> int | float | str:
-    """A number as it is written; text that is none stays what it is, for the check to say so."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _first_size(width: int, height: int) -> tuple[int, int]:
+    """The size of the first pass before 2023, where none was said: of 512 x 512 pixels, in multiples of 64."""
+    scale = math.sqrt(512 * 512 / (width * height))
+    return math.ceil(scale * width / 64) * 64, math.ceil(scale * height / 64) * 64

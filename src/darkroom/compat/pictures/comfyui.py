@@ -1,48 +1,69 @@
 """Pictures by ComfyUI: what its graph of nodes comes to, as far as it is text to image.
 
-From the node that saved the picture back: what it was decoded from, each sampler's latent in turn, and from the first
-sampler its model, its LoRAs, its prompts. Nodes that there is nothing for here are named.
+From the node that saved the picture back to the samplers that it came through. The first of them is the request, with
+its model, its LoRAs, its prompts; a later one is the second pass, or the refiner. Nodes that are not read are named.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from darkroom.compat.pictures.drawn import drawn
 from darkroom.compat.pictures.files import Named
 from darkroom.compat.pictures.graph import Graph, Node, is_link
+from darkroom.compat.pictures.plain import shown
 from darkroom.compat.pictures.recipe import Recipe
-from darkroom.compat.pictures.samplings import IMAGES, Sampling, number_or, sampling_of, size_of
-from darkroom.diffusion.catalogue import PLUS_PLUS
+from darkroom.compat.pictures.samplings import IMAGES, Sampling, sampling_of, size_of
+from darkroom.compat.pictures.stage import Stage
 from darkroom.errors import InvalidRequest
-from darkroom.language.tags import Tag
 
 KEYS = ("prompt", "workflow")
-_WORDS = ("text", "prompt", "text_g", "positive")
-_EMBEDDING = re.compile(r"embedding:([^\s,()\[\]:]+)")
-_UNLESS_SAID = 768
-"""The sides that Stable Diffusion XL is told where no node says them (`comfy/model_base.py`)."""
-_SHIFT = 3.0
-"""Of Stable Diffusion 3's noise schedule."""
+_MOST_ENDS, _MOST_SAMPLERS = 30, 30
+_ENLARGING = ("LatentUpscale", "LatentUpscaleBy", "ImageScale", "ImageScaleBy", "ImageUpscaleWithModel")
+_CODING = ("VAEDecode", "VAEDecodeTiled", "VAEEncode", "VAEEncodeTiled", "UpscaleModelLoader")
+_COMPARED = {
+    "prompt": "prompt",
+    "negative": "negative prompt",
+    "guidance": "cfg",
+    "sampler": "sampler",
+    "schedule": "scheduler",
+    "clip_skip": "CLIP layer",
+    "seed": "seed",
+}
+"""What is told of a later sampler that is not as in the first one, and what it is called."""
 
 
 def recipe_of(texts: Mapping[str, str], size: tuple[int, int], path: str | Path) -> Recipe:
     """What the graph in a picture of that size says. Raises InvalidRequest where it holds no sampler that could have
-    made it."""
-    graph = Graph.of(texts)
-    if graph is None or not graph.nodes:
+    made it, or beside A1111's text no prompt that can be read."""
+    graph = Graph.of(texts.get("prompt")) or drawn(texts.get("workflow"))
+    if graph is None:
         raise InvalidRequest(f"{path}: its `prompt` is no graph of ComfyUI's, or it is damaged")
-    found = max(
-        (_Reading(graph, end, size) for end in _ends(graph)), key=lambda each: each.fits, default=None
-    )
+    readings = [_Reading(graph, end, size) for end in _ends(graph)]
+    found = max(readings, key=lambda each: each.fits, default=None)
     if found is None or not found.samplings:
-        kinds = ", ".join(sorted({node.kind for node in graph.nodes.values()})[:8])
+        kinds = shown(", ".join(sorted({node.kind for node in graph.nodes.values()})), 200)
         raise InvalidRequest(
             f"{path}: Darkroom finds no sampler in its ComfyUI graph (its nodes are {kinds})"
         )
-    return found.read()
+    recipe = found.read()
+    alike = [each for each in readings if each.fits == found.fits and each.last is not found.last]
+    if alike:
+        recipe.lose(
+            "saved pictures", len(alike) + 1, "which of them it is its file does not say: one is taken"
+        )
+    if "prompt" not in recipe.settings:
+        if "parameters" in texts:
+            raise InvalidRequest(f"{path}: Darkroom finds no prompt in its ComfyUI graph")
+        recipe.put("prompt", "")
+        recipe.lose("the prompt", why="it comes of nodes that are not read")
+    return recipe
+
+
+def is_graph(text: str | None) -> bool:
+    """Whether a text is a graph of ComfyUI's."""
+    return Graph.of(text) is not None
 
 
 def _ends(graph: Graph) -> list[Node]:
@@ -56,7 +77,23 @@ def _ends(graph: Graph) -> list[Node]:
         if node.id not in givers and any(is_link(node.inputs.get(name)) for name in IMAGES)
     ]
     saving = [node for node in ends if "save" in node.kind.lower()]
-    return saving or ends or [*graph.nodes.values()][-1:]
+    return (saving or ends or [*graph.nodes.values()])[-_MOST_ENDS:]
+
+
+def _redraws(graph: Graph, sampling: Sampling) -> bool:
+    """Whether a node samples on a picture of its own accord: one that redraws faces, or tile by tile."""
+    return sampling.latent is None and graph.any_linked(sampling.node, *IMAGES) is not None
+
+
+def _in_order(graph: Graph, samplings: list[Sampling]) -> list[Sampling]:
+    """The samplers, each behind those that its latent comes through."""
+    own = {sampling.node.id for sampling in samplings}
+
+    def before(sampling: Sampling) -> int:
+        latent = sampling.latent
+        return 0 if latent is None else sum(node.id in own for node in graph.before(latent))
+
+    return sorted(samplings, key=before)
 
 
 class _Reading:
@@ -64,277 +101,150 @@ class _Reading:
 
     def __init__(self, graph: Graph, end: Node, size: tuple[int, int]) -> None:
         self.graph, self.end, self.size = graph, end, size
-        self.recipe = Recipe("ComfyUI", layer="last", empty_is_text=True)
-        self.samplings = [
-            sampling for node in graph.before(end) if (sampling := sampling_of(graph, node)) is not None
-        ][::-1]
-        self._loras: dict[str, list[Any]] = {}
+        found = [sampling for node in graph.before(end) if (sampling := sampling_of(graph, node)) is not None]
+        self.samplings = _in_order(
+            graph, [each for each in found if not _redraws(graph, each)][:_MOST_SAMPLERS]
+        )
 
     @property
-    def fits(self) -> tuple[bool, bool]:
-        """How likely the picture comes from here: it has samplers, and is of the picture's size."""
-        return bool(self.samplings), size_of(self.graph, self.end) == self.size
+    def last(self) -> Node | None:
+        """The last node that samples."""
+        return self.samplings[-1].node if self.samplings else None
+
+    @property
+    def fits(self) -> tuple[bool, bool, bool]:
+        """How likely the picture comes from here: it has samplers, it is of the picture's size, or of one unknown."""
+        size = size_of(self.graph, self.end)
+        return bool(self.samplings), size == self.size, size is None
 
     def read(self) -> Recipe:
-        recipe, first = self.recipe, self.samplings[0]
-        recipe.put("dialect", "comfy")
-        recipe.put("noise_source", "comfy")
-        recipe.put("full_noise", True)
-        self._put_sampling(first)
-        self._put_model(first.model)
-        self._put_words(first)
-        self._put_passes(first)
-        self._put_decoding()
-        for name, unet, text in self._loras.values():
-            if unet or text:
-                kept = None if text == unet else text
-                recipe.adapters.append((Named.of(name), Tag(name, unet, kept)))
-        return recipe
+        graph = self.graph
+        graph.read.clear()
+        graph.read |= {self.end.id, *(sampling.node.id for sampling in self.samplings)}
+        self.first = Stage(graph, self.samplings[0])
+        self.recipe = self.first.recipe
+        self._passes()
+        self._beginning()
+        self._decoding()
+        unread = [node.kind for node in graph.before(self.end) if node.id not in graph.read]
+        if kinds := [*dict.fromkeys(unread)]:
+            self.recipe.lose("nodes", ", ".join(kinds), "they are not read", limit=400)
+        return self.recipe
 
-    # Sampling
-
-    def _put_sampling(self, first: Sampling) -> None:
-        recipe = self.recipe
-        recipe.put("seed", first.seed)
-        recipe.put("steps", first.steps)
-        share = 1.0
-        if first.sampler is not None and first.sampler.endswith("_cfg_pp"):
-            share = PLUS_PLUS  # There a scale of 1 is the whole of it.
-        recipe.put("guidance", None if first.cfg is None else first.cfg / share)
-        if first.sampler is not None:
-            self._put_sampler(first)
-        elif first.schedule is not None:
-            recipe.put_schedule(first.schedule)
-        for kind in first.unknown:
-            recipe.lose(kind)
-        if first.denoise < 1:
-            recipe.lose("denoise", f"{first.denoise:g}", "the first sampler goes all the way here")
-        if first.start or not first.noise:
-            recipe.lose("start_at_step", first.start, "the first sampler begins with noise here")
-
-    def _put_sampler(self, first: Sampling) -> None:
-        recipe, name = self.recipe, str(first.sampler)
-        own = {"eta": 0} if name in ("dpm_fast", "dpm_adaptive") else {}
-        recipe.put_sampler(name, first.schedule, {**own, **(first.options or {})})
-        if first.schedule == "ddim_uniform" and first.steps and 1000 % first.steps:
-            recipe.lose("ddim_uniform", f"{first.steps} steps", "a little more of them there")
-        if name.endswith("_gpu") or (first.options or {}).get("noise_device") == "gpu":
-            recipe.lose(f"noise of {name}", why="drawn on the GPU there, as on the CPU here")
-        if name.startswith("uni_pc"):
-            recipe.lose(f"{name}'s own steps", why="here it takes every step of the noise schedule")
-
-    # The model
-
-    def _put_model(self, node: Node | None) -> None:
-        recipe, graph = self.recipe, self.graph
-        for _ in range(len(graph.nodes)):
-            if node is None:
-                return
-            name = (
-                graph.text(node, "ckpt_name")
-                or graph.text(node, "unet_name")
-                or graph.text(node, "model_path")
-            )
-            if name is not None:
-                recipe.model = Named.of(name)
-                return
-            if loras := self._loras_of(node):
-                for key, (lora, unet, _) in loras.items():
-                    self._loras.setdefault(key, [lora, 0.0, 0.0])[1] = unet
-            else:
-                self._put_change(node)
-            node = graph.linked(node, "model")
-
-    def _loras_of(self, node: Node) -> dict[str, tuple[str, float, float]]:
-        """The LoRAs that a node adds, with their strengths in the network and in the text encoders."""
-        graph, found = self.graph, {}
-        if (name := graph.text(node, "lora_name")) is not None:
-            unet = number_or(
-                graph.number(node, "strength_model"), number_or(graph.number(node, "strength"), 1.0)
-            )
-            found[node.id] = name, unet, number_or(graph.number(node, "strength_clip"), 0.0)
-        for key, value in node.inputs.items():
-            if isinstance(value, dict) and isinstance(value.get("lora"), str) and value.get("on", True):
-                unet = number_or(value.get("strength"), 1.0)
-                found[f"{node.id} {key}"] = value["lora"], unet, number_or(value.get("strengthTwo"), unet)
-        return found
-
-    def _put_change(self, node: Node) -> None:
-        """A node between a model and its sampler."""
-        recipe, said = self.recipe, node.inputs
-        if node.kind == "FreeU_V2":
-            recipe.guide("freeu:" + ",".join(f"{each}={said.get(each)}" for each in ("b1", "b2", "s1", "s2")))
-        elif node.kind == "RescaleCFG":
-            recipe.put("guidance_rescale", self.graph.number(node, "multiplier"))
-        elif node.kind == "PerturbedAttentionGuidance":
-            recipe.guide(f"pag:scale={said.get('scale', 3.0)}")
-        elif node.kind == "SkipLayerGuidanceSD3":
-            blocks = "+".join(str(said.get("layers", "7, 8, 9")).replace(" ", "").split(","))
-            start, stop = said.get("start_percent", 0.01), said.get("end_percent", 0.15)
-            recipe.guide(f"slg:scale={said.get('scale', 3.0)},blocks={blocks},start={start},stop={stop}")
-        elif node.kind == "ModelSamplingDiscrete":
-            if (kind := said.get("sampling")) in ("eps", "v_prediction"):
-                recipe.options["prediction"] = {"eps": "epsilon"}.get(kind, kind)
-            elif kind != "lcm":
-                recipe.lose(node.kind, kind)
-            recipe.options |= {"zero_snr": True} if said.get("zsnr") is True else {}
-        elif node.kind == "ModelSamplingSD3":
-            if (shift := self.graph.number(node, "shift")) != _SHIFT:
-                recipe.lose(node.kind, f"shift {shift}", f"it is {_SHIFT:g} here")
-        elif node.kind == "HypernetworkLoader":
-            name, strength = (
-                str(said.get("hypernetwork_name")),
-                number_or(self.graph.number(node, "strength"), 1.0),
-            )
-            recipe.adapters.append((Named.of(name), Tag(name, strength, kind="hypernet")))
-        else:
-            recipe.lose(node.kind)
-
-    # The prompts
-
-    def _put_words(self, first: Sampling) -> None:
-        recipe = self.recipe
-        positive = self._words(first.positive, negative=False)
-        negative = self._words(first.negative, negative=True)
-        recipe.put("prompt", positive.get("prompt", ""))
-        recipe.put("negative", negative.get("prompt", ""))
-        for order in ("2", "3"):
-            for ours, words in (("prompt", positive), ("negative", negative)):
-                own = words.get(f"prompt_{order}")
-                if own is not None and own != words["prompt"]:
-                    recipe.put(f"{ours}_{order}", own)
-        texts = [text for words in (positive, negative) for text in words.values() if isinstance(text, str)]
-        names = dict.fromkeys(name for text in texts for name in _EMBEDDING.findall(text))
-        recipe.embeddings = [Named.of(name) for name in names]
-        for name in ("original", "target"):
-            for side in ("width", "height"):
-                said = positive.get(f"{name}_{side}")
-                recipe.put(f"{name}_{side}", said or positive.get(f"original_{side}") or _UNLESS_SAID)
-        for name in ("crop_left", "crop_top", "aesthetic"):
-            recipe.put(name, positive.get(name))
-        recipe.put("negative_aesthetic", negative.get("aesthetic"))
-
-    def _words(self, node: Node | None, negative: bool) -> dict[str, Any]:
-        """What a conditioning says: the prompts of each encoder, and the numbers beside them."""
-        recipe, graph = self.recipe, self.graph
-        for _ in range(len(graph.nodes)):
-            if node is None:
-                return {}
-            number = graph.number
-            if node.kind == "CLIPTextEncodeSDXL":
-                self._put_encoder(node)
-                return {
-                    "prompt": graph.text(node, "text_l") or "",
-                    "prompt_2": graph.text(node, "text_g") or "",
-                    "original_width": number(node, "width", int),
-                    "original_height": number(node, "height", int),
-                    "crop_left": number(node, "crop_w", int),
-                    "crop_top": number(node, "crop_h", int),
-                    "target_width": number(node, "target_width", int),
-                    "target_height": number(node, "target_height", int),
-                }
-            if node.kind == "CLIPTextEncodeSD3":
-                self._put_encoder(node)
-                names = zip(("prompt", "prompt_2", "prompt_3"), ("clip_l", "clip_g", "t5xxl"), strict=True)
-                return {ours: graph.text(node, own) or "" for ours, own in names}
-            own = next((name for name in _WORDS if graph.text(node, name) is not None), "")
-            if own and not (own == "positive" and negative):
-                if node.kind not in ("CLIPTextEncode", "CLIPTextEncodeSDXLRefiner"):
-                    recipe.lose(node.kind, why="its text is read as CLIPTextEncode reads it")
-                self._put_encoder(node)
-                return {"prompt": graph.text(node, own) or "", "aesthetic": number(node, "ascore")}
-            if node.kind == "ConditioningZeroOut" and negative:
-                recipe.empty_is_text = False
-                return {}
-            recipe.lose(node.kind)
-            side = "negative" if negative and is_link(node.inputs.get("negative")) else "positive"
-            node = graph.any_linked(node, side, "conditioning", "conditioning_to", "conditioning_1")
-        return {}
-
-    def _put_encoder(self, node: Node) -> None:
-        """What is between a text encoder and the prompt that it reads."""
-        recipe, graph = self.recipe, self.graph
-        clip = graph.linked(node, "clip")
-        for _ in range(len(graph.nodes)):
-            if clip is None:
-                return
-            names = [graph.text(clip, name) for name in clip.inputs if name.startswith("clip_name")]
-            if any(names):
-                for name in filter(None, names):
-                    if (named := Named.of(name)) not in recipe.others:
-                        recipe.others.append(named)
-                return
-            if clip.kind == "CLIPSetLastLayer":
-                if (layer := graph.number(clip, "stop_at_clip_layer", int)) is not None:
-                    recipe.put("clip_skip", abs(layer), f"CLIP layer {layer}")
-            elif loras := self._loras_of(clip):
-                for key, (lora, _, text) in loras.items():
-                    self._loras.setdefault(key, [lora, 0.0, 0.0])[2] = text
-            elif "ckpt_name" not in clip.inputs:
-                recipe.lose(clip.kind)
-            clip = graph.linked(clip, "clip")
-
-    # The latents
-
-    def _put_passes(self, first: Sampling) -> None:
+    def _passes(self) -> None:
         """What is done at the first sampler's size, and what after it."""
-        recipe = self.recipe
-        begun = size_of(self.graph, first.latent) if first.latent is not None else None
-        final = begun
+        recipe, graph = self.recipe, self.graph
+        begun = size_of(graph, self.samplings[0].latent)
+        final, last = begun, self.samplings[-1]
         for before, then in zip(self.samplings, self.samplings[1:], strict=False):
-            size = size_of(self.graph, then.latent)
-            if size == size_of(self.graph, before.latent) and then.start and not then.noise:
-                self._put_hand_over(before, then)
-            elif size is not None and size != final:
+            size = size_of(graph, then.latent)
+            if size is None and then is last:
+                size = self.size  # Enlarged by a network that is not known here.
+            if size is not None and size == size_of(graph, before.latent):
+                self._go_on(before, then)
+            elif size is not None and (final == begun or before.latent is None):
                 final = size
-                recipe.put("second_strength", then.denoise, f"denoise {then.denoise:g}")
-                recipe.lose("a sampler's own steps in the second pass", why="it goes by the first one's here")
+                self._enlarge(then)
             else:
-                recipe.lose(f"one more {then.node.kind}", why="the first one is all there is here")
-        self._put_beginning(first)
-        shown = final or self.size
-        for name, side in zip(("width", "height"), shown, strict=True):
-            recipe.put(name, side)
+                recipe.lose(f"one more {then.node.kind}", why="there are two passes here")
+        steps = self.samplings[-1].steps
+        if last.stop is not None and steps is not None and last.stop < steps:
+            recipe.lose("end_at_step", last.stop, "it goes all the way here")
+        recipe.put_size(("width", "height"), final or self.size)
         if begun is not None and final != begun:
-            for name, side in zip(("first_width", "first_height"), begun, strict=True):
-                recipe.put(name, side)
+            recipe.put_size(("first_width", "first_height"), begun)
         else:
             recipe.put("second_pass", "off")
 
-    def _put_hand_over(self, before: Sampling, then: Sampling) -> None:
-        """A sampler that goes on where the one before stopped: Stable Diffusion XL's refiner."""
-        reading = _Reading(self.graph, self.end, self.size)
-        reading._put_model(then.model)
-        named = reading.recipe.model
-        if named is None or named == self.recipe.model:
-            return
-        self.recipe.refiner = named
-        if before.steps:
-            self.recipe.put("refiner_switch", then.start / before.steps)
+    def _enlarge(self, then: Sampling) -> None:
+        """A sampler that draws over what is enlarged: the second pass."""
+        recipe, denoise, steps = self.recipe, then.denoise, then.steps
+        if then.start and then.steps and then.steps > then.start:
+            steps = then.steps - then.start
+            denoise = steps / then.steps
+        recipe.put("second_strength", denoise, f"denoise {denoise:g}")
+        recipe.put("second_steps", steps)
+        self._compare(then, "the second pass's")
+        for node in self._between(then):
+            if node.kind in _ENLARGING:
+                method = node.inputs.get("upscale_method") or ""
+                recipe.lose(f"{node.kind} {method}".strip(), why="pictures are enlarged by Lanczos here")
+                self.graph.read.add(node.id)
+            elif node.kind in _CODING:
+                self.graph.read.add(node.id)
 
-    def _put_beginning(self, first: Sampling) -> None:
-        """What the first sampler begins with: nothing, or what there is no setting for."""
+    def _go_on(self, before: Sampling, then: Sampling) -> None:
+        """A sampler that goes on where the one before stopped: Stable Diffusion XL's refiner, or the same model."""
         recipe = self.recipe
-        for node in [] if first.latent is None else self.graph.before(first.latent):
-            if "batch_size" in node.inputs:
-                if (several := number_or(self.graph.number(node, "batch_size", int), 1)) > 1:
+        stage = self._compare(then, "a later sampler's", model=False)
+        if not then.start or then.noise:
+            recipe.lose(f"one more {then.node.kind}", why="there is one at that size here")
+        elif stage.recipe.model is not None and stage.recipe.model != recipe.model:
+            recipe.refiner = stage.recipe.model
+            recipe.put_switch(then.start)
+            for name in ("aesthetic", "negative_aesthetic"):
+                recipe.put(name, stage.recipe.settings.get(name))
+
+    def _compare(self, then: Sampling, whose: str, model: bool = True) -> Stage:
+        """A later sampler; what of it is not as in the first one is lost."""
+        recipe, stage = self.recipe, Stage(self.graph, then)
+        other = stage.recipe
+        for name, called in _COMPARED.items():
+            own, there = recipe.settings.get(name), other.settings.get(name)
+            if there is not None and there != own and not (name == "seed" and not then.noise):
+                recipe.lose(f"{whose} {called}", there)
+        if model and other.model not in (None, recipe.model):
+            recipe.lose(f"{whose} model", other.model)
+        if model and other.adapters != recipe.adapters:
+            names = ", ".join(f"{named}" for named, _ in other.adapters) or "none"
+            recipe.lose(f"{whose} LoRAs", names)
+        for line in other.lost:
+            if line not in recipe.lost:
+                recipe.lost.append(line)
+        return stage
+
+    def _between(self, then: Sampling) -> list[Node]:
+        """The nodes between a sampler's latent and the sampler before."""
+        stops = {sampling.node.id for sampling in self.samplings}
+        if then.latent is None:
+            return []
+        return [node for node in self.graph.before(then.latent, stops) if node.id not in stops]
+
+    def _beginning(self) -> None:
+        """What the first sampler begins with: nothing, or what there is no setting for."""
+        recipe, graph, latent = self.recipe, self.graph, self.samplings[0].latent
+        for node in [] if latent is None else graph.before(latent):
+            several = graph.number(node, "batch_size", int)
+            if several is not None:
+                graph.read.add(node.id)
+                if several > 1:
                     why = "which of them it is its file does not say: the first is made again"
                     recipe.lose("batch_size", several, why)
-            elif "image" in node.inputs and isinstance(node.inputs["image"], str):
+            elif isinstance(node.inputs.get("image"), str):
+                graph.read.add(node.id)
                 recipe.lose(f"{node.kind} {node.inputs['image']}", why="the picture that it was made from")
-            elif any(is_link(each) for each in node.inputs.values()) or node is first.latent:
-                recipe.lose(node.kind)
 
-    def _put_decoding(self) -> None:
+    def _decoding(self) -> None:
         """What stands between the last sampler and the file."""
-        last = self.samplings[-1].node
-        for node in self.graph.before(self.end):
-            if node is last:
-                return
-            if node.kind in ("VAEDecode", "VAEDecodeTiled"):
-                loader = self.graph.linked(node, "vae")
-                if loader is not None and (name := self.graph.text(loader, "vae_name")):
-                    self.recipe.vae = Named.of(name)
+        recipe, graph, last = self.recipe, self.graph, self.samplings[-1].node
+        for node in graph.before(self.end, {last.id}):
+            if node is last or node.kind in ("VAEDecode", "VAEDecodeTiled"):
+                graph.read.add(node.id)
+                self._autoencoder(node)
                 return
             if node is not self.end and any(is_link(node.inputs.get(name)) for name in IMAGES):
-                self.recipe.lose(node.kind, why="after the picture was decoded")
+                graph.read.add(node.id)
+                recipe.lose(node.kind, why="after the picture was decoded")
+
+    def _autoencoder(self, node: Node) -> None:
+        """Another autoencoder than the model's."""
+        recipe, graph = self.recipe, self.graph
+        loader = graph.any_linked(node, "vae", "optional_vae") or (
+            self.first.loader if node is not None else None
+        )
+        if loader is None:
+            return
+        graph.read.add(loader.id)
+        name = graph.text(loader, "vae_name") or graph.text(loader, "ckpt_name") or ""
+        if name not in ("", "Baked VAE", "pixel_space") and recipe.model != Named.of(name):
+            recipe.vae = Named.of(name)

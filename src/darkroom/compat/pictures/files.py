@@ -9,9 +9,11 @@ from pathlib import Path
 
 from darkroom.errors import DarkroomError, ModelError
 from darkroom.library.locate import locate
+from darkroom.library.records import Library, installed
 from darkroom.weights.hashes import autov3, sha256
 from darkroom.weights.names import SUFFIXES
 
+_FEWEST_DIGITS = 8
 _TITLE = re.compile(r"^(.*?)\s*\[([0-9a-fA-F]{8,64})\]$")
 
 
@@ -33,7 +35,8 @@ class Named:
         """Of a title as A1111 writes it: "name [digits]", "folder/name.safetensors"."""
         if match := _TITLE.match(text.strip()):
             text, digits = match[1], match[2]
-        return cls(text.strip(), digits.strip().lower())
+        digits = digits.strip().lower()
+        return cls(text.strip(), digits if set(digits) <= set("0123456789abcdef") else "")
 
     @property
     def names(self) -> list[str]:
@@ -44,14 +47,19 @@ class Named:
 
 
 def here(named: Named, kind: str, *others: str) -> str | None:
-    """What a picture names, by its hash or its name, as `locate` finds it; None where it is not here."""
-    digits = [named.digits] if len(named.digits) >= 8 else []
-    for text in (*digits, *named.names):
-        try:
-            locate(text, kind, *others)
-        except ModelError:
-            continue
-        return text
+    """What a picture names, by its hash or its name, as the library or a folder of models has it; None where it is not
+    here. What a picture says is never taken for a path: it comes from anywhere."""
+    kinds, library = (kind, *others), Library.read()
+    for text in [*([named.digits] if len(named.digits) >= _FEWEST_DIGITS else []), *named.names]:
+        if "model" in kinds and text in installed():
+            return text
+        for each in kinds:
+            try:
+                found = library.match(text, each)
+            except ModelError:
+                continue  # Of several.
+            if found is not None and found[1].path.exists():
+                return text
     return None
 
 

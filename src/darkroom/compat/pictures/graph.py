@@ -1,7 +1,6 @@
 """ComfyUI's graphs: nodes by id, what they are told, and what they are linked to.
 
-A picture holds one as `prompt`, what was run, and one as `workflow`, what was drawn on the screen, whose nodes have the
-values of their fields in a row.
+A picture holds one as `prompt`, what was run, and one as `workflow`, what was drawn on the screen (`drawn.py`).
 
     {"3": {"class_type": "KSampler", "inputs": {"seed": 1, "steps": 20, "model": ["4", 0]}}, "4": ...}
 """
@@ -9,73 +8,35 @@ values of their fields in a row.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from darkroom.compat.pictures.plain import finite
+
 _DEEPEST = 200
 """Links followed one after the other; more is a circle."""
+_LONGEST = 20_000
+"""Characters of a text that nodes make of several."""
 
-_PASSING = ("Reroute", "Reroute (rgthree)", "Any Switch (rgthree)", "PreviewAny")
-_CONTROL = ("fixed", "increment", "decrement", "randomize")
-"""What stands behind a seed on the screen: what becomes of it after a run."""
-_MUTED, _BYPASSED = 2, 4
+PASSING = ("Reroute", "Reroute (rgthree)", "Any Switch (rgthree)", "PreviewAny", "easy showAnything")
+"""Nodes that hand on what they are given."""
+_PIPES = ("pipe", "basic_pipe", "context", "base_ctx", "sdxl_tuple", "settings")
+_PART = re.compile(r"(text|string|str|input|prompt)_?([0-9]|[a-f])")
+_DELIMITERS = ("delimiter", "separator", "sep")
 
 # What nodes that only hold a value call it.
+_TEXTS = (
+    *("value", "text", "string", "String", "prompt", "populated_text", "wildcard_text", "positive"),
+    *("text_positive", "text1", "result"),
+)
 _HELD = {
-    str: (
-        "value",
-        "text",
-        "string",
-        "String",
-        "prompt",
-        "populated_text",
-        "wildcard_text",
-        "positive",
-        "text1",
-    ),
+    str: _TEXTS,
     int: ("value", "seed", "noise_seed", "int", "number", "Number", "Value"),
     float: ("value", "float", "number", "Number", "Value", "int"),
 }
-
-# The fields of ComfyUI's own nodes, of workflows from before fields had names.
-_FIELDS = {
-    "KSampler": "seed steps cfg sampler_name scheduler denoise",
-    "KSamplerAdvanced": "add_noise noise_seed steps cfg sampler_name scheduler start_at_step end_at_step "
-    "return_with_leftover_noise",
-    "SamplerCustom": "add_noise noise_seed cfg",
-    "RandomNoise": "noise_seed",
-    "KSamplerSelect": "sampler_name",
-    "BasicScheduler": "scheduler steps denoise",
-    "KarrasScheduler": "steps sigma_max sigma_min rho",
-    "CFGGuider": "cfg",
-    "CheckpointLoaderSimple": "ckpt_name",
-    "CheckpointLoader": "config_name ckpt_name",
-    "UNETLoader": "unet_name weight_dtype",
-    "CLIPLoader": "clip_name type device",
-    "DualCLIPLoader": "clip_name1 clip_name2 type device",
-    "TripleCLIPLoader": "clip_name1 clip_name2 clip_name3",
-    "VAELoader": "vae_name",
-    "LoraLoader": "lora_name strength_model strength_clip",
-    "LoraLoaderModelOnly": "lora_name strength_model",
-    "HypernetworkLoader": "hypernetwork_name strength",
-    "CLIPSetLastLayer": "stop_at_clip_layer",
-    "CLIPTextEncode": "text",
-    "CLIPTextEncodeSDXL": "width height crop_w crop_h target_width target_height text_g text_l",
-    "CLIPTextEncodeSD3": "clip_l clip_g t5xxl empty_padding",
-    "EmptyLatentImage": "width height batch_size",
-    "EmptySD3LatentImage": "width height batch_size",
-    "LatentUpscale": "upscale_method width height crop",
-    "LatentUpscaleBy": "upscale_method scale_by",
-    "ImageScale": "upscale_method width height crop",
-    "ImageScaleBy": "upscale_method scale_by",
-    "ModelSamplingDiscrete": "sampling zsnr",
-    "ModelSamplingSD3": "shift",
-    "RescaleCFG": "multiplier",
-    "FreeU_V2": "b1 b2 s1 s2",
-    "PerturbedAttentionGuidance": "scale",
-    "PrimitiveNode": "value",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,7 +45,12 @@ class Node:
 
     id: str
     kind: str
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def links(self) -> list[str]:
+        """The inputs that are linked to other nodes."""
+        return [name for name, value in self.inputs.items() if is_link(value)]
 
 
 class Graph:
@@ -92,21 +58,18 @@ class Graph:
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
         self.nodes = nodes
+        self.read: set[str] = set()
+        """The nodes whose values were looked up."""
 
     @classmethod
-    def of(cls, texts: Mapping[str, str]) -> Graph | None:
-        """The graph in the texts of a picture; None where there is none."""
-        run = _loaded(texts.get("prompt"))
+    def of(cls, text: str | None) -> Graph | None:
+        """The graph in a text; None where there is none."""
         nodes = {
-            str(id): Node(str(id), each["class_type"], _mapping(each.get("inputs")))
-            for id, each in _mapping(run).items()
+            str(id): Node(str(id), each["class_type"], {**mapping(each.get("inputs"))})
+            for id, each in mapping(loaded(text)).items()
             if isinstance(each, dict) and isinstance(each.get("class_type"), str)
         }
-        return (
-            cls(nodes or _drawn(_mapping(_loaded(texts.get("workflow")))))
-            if nodes or "workflow" in texts
-            else None
-        )
+        return cls(nodes) if nodes else None
 
     def linked(self, node: Node, name: str) -> Node | None:
         """The node that an input is linked to."""
@@ -114,48 +77,80 @@ class Graph:
             link: Any = node.inputs.get(name)
             if not is_link(link) or (found := self.nodes.get(str(link[0]))) is None:
                 return None
-            if found.kind not in _PASSING:
+            if found.kind not in PASSING:
                 return found
-            node, name = found, next((key for key, each in found.inputs.items() if is_link(each)), "")
+            self.read.add(found.id)
+            node, name = found, next(iter(found.links), "")
         return None
 
     def any_linked(self, node: Node, *names: str) -> Node | None:
         """The node that the first of these inputs with a link is linked to."""
         return next((found for name in names if (found := self.linked(node, name))), None)
 
+    def through(self, node: Node, *names: str) -> Node | None:
+        """The same, where need be of the node that hands on many things in one pipe; one that holds it as text is what
+        it comes from."""
+        for _ in range(_DEEPEST):
+            if (found := self.any_linked(node, *names)) is not None:
+                return found
+            if any(isinstance(node.inputs.get(name), str) for name in names):
+                return node
+            if (pipe := self.any_linked(node, *_PIPES)) is None:
+                return None
+            node = pipe
+            self.read.add(pipe.id)
+        return None
+
     def text(self, node: Node, name: str) -> str | None:
         """A text, where need be that of a node that holds it."""
-        if (held := self._value(node, name, str)) is None:
-            return None
-        return str(held)
+        found = self._value(node, name, str, {})
+        return found if found is None else str(found)[:_LONGEST]
 
     def number(self, node: Node, name: str, kind: type = float) -> Any:
         """A number, where need be that of a node that holds it."""
-        return self._value(node, name, kind)
+        return self._value(node, name, kind, {})
 
-    def _value(self, node: Node, name: str, kind: type, depth: int = 0) -> Any:
-        value = node.inputs.get(name)
+    def _value(self, node: Node, name: str, kind: type, known: dict[tuple[str, str], Any]) -> Any:
+        """A value; `known`: those that were looked up on the way, so that no node is asked twice."""
+        value: Any = node.inputs.get(name)
+        if isinstance(value, dict):
+            value = value.get("content")  # Of loaders with pictures of their files.
         if not is_link(value):
-            accepted = (int, float) if kind is not str else str
-            return value if isinstance(value, accepted) and not isinstance(value, bool) else None
-        if depth > _DEEPEST or (held := self.linked(node, name)) is None:
-            return None
-        if kind is str and "string_a" in held.inputs:  # StringConcatenate
-            parts = [self._value(held, part, str, depth + 1) or "" for part in ("string_a", "string_b")]
-            return str(held.inputs.get("delimiter", "")).join(parts)
-        for own in (name, *_HELD[kind]):
-            if own in held.inputs and (found := self._value(held, own, kind, depth + 1)) is not None:
+            if kind is str:
+                return value if isinstance(value, str) else None
+            return finite(value)
+        held, key = self.linked(node, name), (node.id, name)
+        if key in known or held is None or len(known) > _DEEPEST:
+            return known.get(key)
+        known[key] = None  # Where it leads back to itself.
+        self.read.add(held.id)
+        known[key] = self._held(held, name, kind, bool(value[1]), known)
+        return known[key]
+
+    def _held(
+        self, held: Node, name: str, kind: type, second: bool, known: dict[tuple[str, str], Any]
+    ) -> Any:
+        """What a node holds; `second`: not by its first output."""
+        if kind is str and len(parts := [part for part in sorted(held.inputs) if _PART.fullmatch(part)]) > 1:
+            texts = (self._value(held, part, str, known) for part in parts)
+            delimiter = next((str(held.inputs[each]) for each in _DELIMITERS if each in held.inputs), "")
+            return delimiter.join(filter(None, texts))[:_LONGEST]
+        # Of a node that gives two texts the second output is the negative one.
+        negative = [own for own in held.inputs if own.startswith("neg")] if second else []
+        for own in (*negative, name, *_HELD[kind]):
+            if own in held.inputs and (found := self._value(held, own, kind, known)) is not None:
                 return found
         return None
 
-    def before(self, node: Node) -> Iterator[Node]:
-        """The node, and all that it comes of, the nearest first."""
-        seen, waiting = {node.id}, [node]
+    def before(self, node: Node, past: Collection[str] = ()) -> Iterator[Node]:
+        """The node, and all that it comes of, the nearest first; through those in `past` it does not go."""
+        seen, waiting = {node.id}, deque([node])
         while waiting:
-            node = waiting.pop(0)
+            node = waiting.popleft()
             yield node
-            for name, value in node.inputs.items():
-                if is_link(value) and (found := self.linked(node, name)) and found.id not in seen:
+            for name in node.links if node.id not in past else ():
+                found = self.nodes.get(str(node.inputs[name][0]))
+                if found is not None and found.id not in seen:
                     seen.add(found.id)
                     waiting.append(found)
 
@@ -170,7 +165,7 @@ def is_link(value: object) -> bool:
     )
 
 
-def _loaded(text: str | None) -> Any:
+def loaded(text: str | None) -> Any:
     """JSON; ComfyUI writes NaN where a custom node has none, which Python reads."""
     try:
         return json.loads(text) if text else None
@@ -178,52 +173,6 @@ def _loaded(text: str | None) -> Any:
         return None
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def mapping(value: object) -> Mapping[str, Any]:
+    """An object of JSON; an empty one in place of anything else."""
     return value if isinstance(value, dict) else {}
-
-
-def _drawn(workflow: Mapping[str, Any]) -> dict[str, Node]:
-    """The nodes of a workflow as they would be run: those that are switched off left out."""
-    links = {}
-    for link in _rows(workflow.get("links")):
-        # [id, from, its output, to, its input, type], in newer ones with names.
-        row = list(link.values()) if isinstance(link, dict) else link
-        if isinstance(row, list) and len(row) >= 5:
-            links[row[0]] = [str(row[1]), row[2]]
-    found = {}
-    for each in _rows(workflow.get("nodes")):
-        if isinstance(each, dict) and isinstance(each.get("type"), str) and each.get("mode") != _MUTED:
-            node = Node(str(each.get("id")), each["type"], _inputs(each, links))
-            passing = each.get("mode") == _BYPASSED
-            found[node.id] = Node(node.id, _PASSING[0], node.inputs) if passing else node
-    return found
-
-
-def _inputs(node: Mapping[str, Any], links: Mapping[Any, list[Any]]) -> dict[str, Any]:
-    rows = [each for each in _rows(node.get("inputs")) if isinstance(each, dict)]
-    named = [str(_mapping(each["widget"]).get("name")) for each in rows if each.get("widget")]
-    values = node.get("widgets_values")
-    if isinstance(values, dict):
-        found = dict(values)
-    else:
-        own = [*_FIELDS.get(node["type"], "").split()] or named
-        found = dict(zip(own, _without_control(own, _rows(values)), strict=False))
-    for each in rows:
-        if (link := links.get(each.get("link"))) is not None:
-            found[str(each.get("name"))] = link
-    return found
-
-
-def _without_control(names: Sequence[str], values: Sequence[Any]) -> list[Any]:
-    """The values of fields, without what stands behind seeds."""
-    kept: list[Any] = []
-    for value in values:
-        behind = names[len(kept) - 1] if 0 < len(kept) <= len(names) else ""
-        if "seed" in behind and value in _CONTROL:
-            continue
-        kept.append(value)
-    return kept
-
-
-def _rows(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []

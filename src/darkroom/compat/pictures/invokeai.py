@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 from darkroom.checkpoint.families import FAMILIES
 from darkroom.compat.pictures.files import Named
+from darkroom.compat.pictures.infotext import number_of
+from darkroom.compat.pictures.plain import finite
 from darkroom.compat.pictures.recipe import Recipe
-from darkroom.diffusion import points_for
+from darkroom.diffusion import points_for, sampler_info
 from darkroom.errors import InvalidRequest
 from darkroom.language.tags import Tag
 
@@ -24,6 +26,7 @@ _LATER = 0xFFFFFFFF
 """The seed of all noise but the first is the picture's with these bits turned (`denoise_latents.py`)."""
 _TRIGGER = re.compile(r"<([^<>:]+)>")
 """An embedding in a prompt."""
+_WITH_LORA = re.compile(r"(?:withLora|useLora)\([^()]*\)")
 _XL_SIDE = 1024
 """What SDXL is told of the picture's size, whatever it is."""
 
@@ -147,9 +150,12 @@ class _Reading:
             for name in ("original_width", "original_height", "target_width", "target_height"):
                 recipe.put(name, _XL_SIDE)
         prompts = f"{said.get('positive_prompt')} {said.get('negative_prompt')}"
+        for call in _WITH_LORA.findall(prompts):
+            recipe.lose(call, why="it is read as words here")
         recipe.embeddings = [Named.of(name) for name in dict.fromkeys(_TRIGGER.findall(prompts))]
-        self._take("width", "width")
-        self._take("height", "height")
+        self.known |= {"width", "height"}
+        if said.get("width") is not None and said.get("height") is not None:
+            recipe.put_size(("width", "height"), (said["width"], said["height"]))
         self._take("steps", "steps")
         self._take("seed", "seed")
         self._take("cfg_rescale_multiplier", "guidance_rescale")
@@ -237,10 +243,12 @@ class _Reading:
             self._take("refiner_positive_aesthetic_score", "aesthetic")
             self._take("refiner_negative_aesthetic_score", "negative_aesthetic")
         loras = said.get("loras")
+        if loras and not isinstance(loras, list):
+            recipe.lose("loras", loras)
         for each in loras if isinstance(loras, list) else []:
             named = _named(each.get("model") or each.get("lora")) if isinstance(each, dict) else None
-            weight = each.get("weight", 0.75) if isinstance(each, dict) else None
-            if named is None or not isinstance(weight, int | float):
+            weight = finite(each.get("weight", 0.75)) if isinstance(each, dict) else None
+            if named is None or weight is None:
                 recipe.lose("LoRA", each)
             else:
                 recipe.adapters.append((named, Tag(named.name, float(weight))))
@@ -266,64 +274,84 @@ def _old(said: Mapping[str, Any], path: str | Path) -> Recipe:
     image = said.get("image")
     if not isinstance(image, dict):
         raise InvalidRequest(f"{path}: its sd-metadata says nothing of the picture")
-    prompt = image.get("prompt")
-    if isinstance(prompt, list):
-        parts = [str(each.get("prompt", "")) for each in prompt if isinstance(each, dict)]
-        prompt = " ".join(parts)
-    positive, negative = _without_brackets(str(prompt or ""))
+    positive, negative = _without_brackets(_prompt(image.get("prompt")))
     sampler = str(image.get("sampler") or "")
     now = {
-        **{
-            name: image[name] for name in image if name not in ("prompt", "sampler", "type", "postprocessing")
-        },
+        **{name: image[name] for name in image if name not in _READ_HERE},
         "app_version": said.get("app_version"),
         "positive_prompt": positive,
         "negative_prompt": negative,
         "scheduler": _OLD.get(sampler, sampler),
         "model": {"name": said.get("model_weights")} if said.get("model_weights") else None,
         "generation_mode": image.get("type") or "txt2img",
+        "rand_device": "cuda",  # Noise was drawn where the model was.
     }
     if now.pop("hires_fix", False):
         now["hrf_enabled"] = True
-    reading = _Reading(now)
-    recipe = reading.read()
+    recipe = _Reading(now).read()
     if digits := said.get("model_hash"):
-        recipe.model = Named(recipe.model.name if recipe.model else "", str(digits).lower())
-    for each in image.get("postprocessing") or []:
-        recipe.lose("postprocessing", each)
-    for each in image.get("variations") or []:
-        recipe.lose("variations", each)
+        recipe.model = Named.of(recipe.model.name if recipe.model else "", str(digits))
+    recipe.settings.pop("ensd", None)
+    if (name := recipe.settings.get("sampler")) and sampler_info(name).stochastic:
+        recipe.lose(f"noise of {sampler}", why="drawn otherwise before InvokeAI 3")
+    for name in ("postprocessing", "variations"):
+        each = image.get(name)
+        for one in each if isinstance(each, list) else [each] if each else []:
+            recipe.lose(name, one)
     return recipe
+
+
+_READ_HERE = ("prompt", "sampler", "type", "postprocessing", "variations")
+
+
+def _prompt(said: object) -> str:
+    """A prompt; several with their weights as compel writes it."""
+    if not isinstance(said, list):
+        return said if isinstance(said, str) else ""
+    parts = [(str(each.get("prompt", "")), each.get("weight", 1)) for each in said if isinstance(each, dict)]
+    if len(parts) < 2:
+        return "".join(text for text, _ in parts)
+    texts = ", ".join(json.dumps(text, ensure_ascii=False) for text, _ in parts)
+    return f"({texts}).blend({', '.join(str(weight) for _, weight in parts)})"
 
 
 def _without_brackets(prompt: str) -> tuple[str, str]:
     """A prompt without what stands in square brackets, which is the negative one."""
-    negative = " ".join(re.findall(r"\[([^\]]*)\]", prompt))
-    return " ".join(re.sub(r"\[[^\]]*\]", " ", prompt).split()), negative
+    negative = " ".join(_BRACKETS.findall(prompt))
+    return " ".join(_BRACKETS.sub(" ", prompt).split()), negative
 
 
-_FLAGS = {"-s": "steps", "-S": "seed", "-W": "width", "-H": "height", "-C": "cfg_scale", "-A": "sampler"}
+_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+_FLAGS = {
+    **dict.fromkeys(("-s", "--steps"), "steps"),
+    **dict.fromkeys(("-S", "--seed"), "seed"),
+    **dict.fromkeys(("-W", "--width"), "width"),
+    **dict.fromkeys(("-H", "--height"), "height"),
+    **dict.fromkeys(("-C", "--cfg_scale"), "cfg_scale"),
+    **dict.fromkeys(("-A", "--sampler"), "sampler"),
+}
+_LONGEST = 20_000
 
 
 def _typed(command: str, path: str | Path) -> dict[str, Any]:
-    """A command of version 1: "a red boat" -s 50 -S 7 -W 512 -H 512 -C 7.5 -A k_lms."""
+    """A command of version 1: "a red boat" -s 50 -S 7 -W 512 -H 512 -C 7.5 -A k_lms. The prompt stands in front; other
+    options are kept by their names, with what stands behind them."""
     try:
-        words = shlex.split(command)
+        words = shlex.split(command[:_LONGEST])
     except ValueError as error:
         raise InvalidRequest(f"{path}: its Dream is damaged: {error}") from None
     found: dict[str, Any] = {}
-    prompt = []
-    while words:
-        word = words.pop(0)
-        flag, joined = word[:2], word[2:]
-        if flag not in _FLAGS:
-            prompt += [] if word.startswith("-") else [word]
-            continue
-        value: Any = joined or (words.pop(0) if words else "")
-        if flag != "-A":
-            try:
-                value = float(value) if "." in value else int(value)
-            except ValueError:
-                continue
-        found[_FLAGS[flag]] = value
-    return {**found, "prompt": " ".join(prompt)}
+    name, prompt = "", []
+    for word in words:
+        if re.match(r"--?[A-Za-z]", word):
+            flag, _, value = word.partition("=")
+            if not word.startswith("--"):
+                flag, value = word[:2], word[2:]
+            name = _FLAGS.get(flag, flag)
+            found[name] = value
+        elif name:
+            found[name] = f"{found[name]} {word}".strip()
+        else:
+            prompt.append(word)
+    numbers = {name: number_of(found[name]) for name in {*_FLAGS.values()} - {"sampler"} if name in found}
+    return {**{name: value or True for name, value in found.items()}, **numbers, "prompt": " ".join(prompt)}

@@ -6,19 +6,33 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from darkroom.compat.pictures import a1111, comfyui, invokeai
+from darkroom.compat.pictures.infotext import parse
 from darkroom.compat.pictures.recipe import Recipe
 from darkroom.errors import InvalidRequest
 from darkroom.generation.picture import texts_of
+
+_A1111 = "parameters"
+_AFTERWARDS = ("postprocessing", "extras")
+"""What A1111 says of a picture that it changed after it was made."""
 
 
 def read_recipe(path: str | Path) -> Recipe:
     """How AUTOMATIC1111 (and what writes like it), ComfyUI or InvokeAI made a picture. Raises InvalidRequest where the
     file is no picture, says nothing of that, or what it says is damaged."""
-    size, texts = texts_of(path)
+    size, texts = texts_of(path, (*invokeai.KEYS, *comfyui.KEYS, _A1111))
+    comment = texts.pop("comment", "")
+    if _A1111 not in texts and parse(comment)[2]:
+        texts[_A1111] = comment
+    elif not texts.keys() & {*invokeai.KEYS, *comfyui.KEYS} and comfyui.is_graph(comment):
+        texts["prompt"] = comment
     recipe = _recipe(texts, size, path)
-    for name, side in zip(("width", "height"), size, strict=True):
-        if name not in recipe.settings:
-            recipe.put(name, side)
+    for name in _AFTERWARDS:
+        if name in texts:
+            recipe.lose(name, texts[name])
+    if not {"width", "height"} & recipe.settings.keys():
+        recipe.put_size(("width", "height"), size)
+    elif (made := (recipe.settings.get("width"), recipe.settings.get("height"))) != size:
+        recipe.lose(f"a picture of {size[0]}x{size[1]}", why=f"what its file says is of {made[0]}x{made[1]}")
     return recipe
 
 
@@ -30,10 +44,12 @@ def _recipe(texts: Mapping[str, str], size: tuple[int, int], path: str | Path) -
             return comfyui.recipe_of(texts, size, path)
         except InvalidRequest:
             # Nodes of others' making write A1111's text beside a graph that only they understand.
-            if "parameters" not in texts:
+            if _A1111 not in texts:
                 raise
-    if "parameters" in texts:
-        return a1111.recipe_of(texts["parameters"], path)
+    if comfyui.is_graph(texts.get(_A1111)):
+        return comfyui.recipe_of({"prompt": texts[_A1111]}, size, path)
+    if _A1111 in texts:
+        return a1111.recipe_of(texts[_A1111], path)
     raise InvalidRequest(
         f"{path} says nothing of how it was made: it was saved without that, or made by a program whose words Darkroom "
         "does not read (it reads its own, A1111's, ComfyUI's and InvokeAI's)"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from darkroom.checkpoint.families import FAMILIES
 from darkroom.checkpoint.family import Family
 from darkroom.compat.pictures.files import Named, here, other_file
-from darkroom.diffusion import parse_sampler, sampler_info
+from darkroom.compat.pictures.plain import shown
+from darkroom.diffusion import parse_sampler, parse_schedule, points_for, sampler_info
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
 from darkroom.generation.parts import XL
@@ -17,7 +20,8 @@ from darkroom.language.tags import KINDS, TAG, Tag, parse_tag
 from darkroom.library.locate import OF_A_VAE, OF_PARTS
 from darkroom.loading import Loading
 
-_SHOWN = 100  # Characters of a value.
+_SHOWN, _REASON = 100, 200  # Characters of a value, and of a reason.
+_MOST = 100  # Lines of what is lost.
 _LIBRARY = {"lora": "lora", "hypernet": "hypernetwork"}
 _XL = tuple(flattened({"xl": XL()}))
 
@@ -47,12 +51,17 @@ class Recipe:
     empty_is_text: bool = False
     lost: list[str] = field(default_factory=list)
 
-    def lose(self, what: str, value: object = None, why: str = "") -> None:
-        """Note what cannot be honoured, once."""
-        text = what if value is None else f"{what}: {value}"
-        text = " ".join(text.split())
-        text = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-        line = f"{text} ({why})" if why else text
+    def __post_init__(self) -> None:
+        self.program = shown(self.program)
+
+    def lose(self, what: str, value: object = None, why: str = "", limit: int = _SHOWN) -> None:
+        """Note what cannot be honoured, once, in a line of so many characters beside the reason."""
+        text = shown(what if value is None else f"{what}: {value}", limit)
+        line = f"{text} ({shown(why, _REASON)})" if why else text
+        if len(self.lost) > _MOST:
+            return
+        if len(self.lost) == _MOST:
+            line = "more of that kind"
         if line not in self.lost:
             self.lost.append(line)
 
@@ -65,12 +74,26 @@ class Recipe:
         except InvalidRequest as error:
             self.lose(said or name, why=str(error))
 
+    def put_size(self, names: tuple[str, str], size: tuple[int, int]) -> None:
+        """Two settings that go together: both, or none."""
+        try:
+            found = {
+                name: SETTINGS[name].metadata["check"](name, side)
+                for name, side in zip(names, size, strict=True)
+            }
+        except InvalidRequest as error:
+            self.lose(f"{size[0]}x{size[1]}", why=str(error))
+        else:
+            self.settings |= found
+
     def put_sampler(self, name: str, schedule: str | None, options: Mapping[str, Any] | None = None) -> None:
         """The sampler of that name with those of its options that it has here; `schedule` None: the sampler's own."""
         try:
             text, joined = parse_sampler(name)
         except InvalidRequest:
             self.lose("sampler", name, "there is none of that name here: the model's own takes its place")
+            if schedule:
+                self.put_schedule(schedule)
             return
         base = text
         for option, value in (options or {}).items():
@@ -84,12 +107,36 @@ class Recipe:
         self.settings["sampler"] = text
         self.put_schedule(schedule or joined or sampler_info(text).schedule)
 
-    def put_schedule(self, text: str) -> None:
-        """A noise schedule, with options; where it is not known here that is said."""
+    def put_schedule(self, name: str, options: Mapping[str, Any] | None = None) -> None:
+        """A noise schedule with those options that it has here; one that is not known here is lost."""
         try:
-            self.settings["schedule"] = SETTINGS["schedule"].metadata["check"]("schedule", text)
-        except InvalidRequest as error:
-            self.lose("noise schedule", text, f"{error}; the sampler's own takes its place")
+            text = parse_schedule(name)
+        except InvalidRequest:
+            self.lose(
+                "noise schedule", name, "there is none of that name here: the sampler's own takes its place"
+            )
+            return
+        for option, value in (options or {}).items():
+            mark = "," if ":" in str(text) else ":"
+            try:
+                text = parse_schedule(f"{text}{mark}{option}={value}")
+            except InvalidRequest as error:
+                self.lose(f"{option} of {name}", value, str(error))
+        self.settings["schedule"] = text
+
+    def put_switch(self, step: int) -> None:
+        """Where a refiner takes over, said as a step: between that and the one before, as a share of the noise."""
+        settings, family = self.settings, next(each for each in FAMILIES if each.id == "sdxl")
+        try:
+            points = points_for(
+                family.schedule, settings["steps"], settings.get("sampler", "euler"), settings.get("schedule")
+            )
+            cut = (points[step - 1].time + points[step].time) / 2
+        except (InvalidRequest, KeyError, IndexError):
+            self.lose("the refiner's first step", step)
+            return
+        count = family.schedule.last - family.schedule.first + 1
+        self.put("refiner_switch", round(1 - cut / count, 6))
 
     def guide(self, text: str) -> None:
         """One more way of guiding."""
@@ -141,15 +188,20 @@ class Recipe:
         together.
         """
         settings = dict(self.settings)
-        for name in ("prompt", "negative"):
-            settings[name] = self._with_tags(settings.get(name, ""))
+        tags = settings.get("dialect", "a1111") in ("a1111", "plain")
+        settings.setdefault("prompt", "")
+        for name in [name for name in settings if name.startswith(("prompt", "negative"))]:
+            if isinstance(settings[name], str):
+                settings[name] = self._with_tags(settings[name], tags)
         for named in self.embeddings:
             self._name_embedding(settings, named)
         if family is not None:
             if not family.sizes:
                 settings = {name: value for name, value in settings.items() if name not in _XL}
             self._count_layers(settings, family)
-            if self.empty_is_text and family.zero_empty and not settings["negative"]:
+            if settings.get("schedule") == "align_your_steps" and family.sizes:
+                settings["schedule"] = "align_your_steps:table=sdxl"
+            if self.empty_is_text and family.zero_empty and not settings.get("negative"):
                 settings["negative"] = " "
         if adapters := [text for each in self.adapters if (text := self._adapter(*each))]:
             settings["adapters"] = tuple(adapters)
@@ -169,24 +221,28 @@ class Recipe:
 
     def _name_embedding(self, settings: dict[str, Any], named: Named) -> None:
         """ComfyUI's "embedding:name.pt" as it is called here, left out where it is not here, as there."""
-        own, found = f"embedding:{named.name}", here(named, "embedding")
+        own, found = re.compile(rf"embedding:{re.escape(named.name)}(?![\w.\-])"), here(named, "embedding")
         explicit = False
         for name, text in settings.items():
-            if isinstance(text, str) and own in text:
-                settings[name] = text.replace(own, f"embedding:{found}" if found else "")
+            if isinstance(text, str) and own.search(text):
+                settings[name] = own.sub(lambda _: f"embedding:{found}" if found else "", text)
                 explicit = True
         if found is None:
             why = "left out" if explicit else "its name is read as words"
             self.lose(f"embedding {named}", why=f"it is not here: {why}")
 
-    def _with_tags(self, prompt: str) -> str:
-        """A prompt whose tags name what is here; the others are taken out."""
+    def _with_tags(self, prompt: str, tags: bool) -> str:
+        """A prompt whose tags name what is here; others are taken out, and all where its program reads no `tags`."""
 
-        def known(match: Any) -> str:
+        def known(match: re.Match[str]) -> str:
+            if not tags:
+                self.lose(match[0], why=f"words to {self.program}, a LoRA here: left out")
+                return ""
             try:
                 tag = parse_tag(match[2], match[1])
-            except InvalidRequest:
-                return str(match[0])  # Said where the prompt is read.
+            except InvalidRequest as error:
+                self.lose(match[0], why=str(error))
+                return ""
             text = self._adapter(Named(tag.name, self.hashes.get(tag.name, "")), tag)
             return f"<{text if text.partition(':')[0] in KINDS else f'lora:{text}'}>" if text else ""
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from darkroom.compat.pictures.graph import Graph, Node
+from darkroom.compat.pictures.plain import finite
 
-LATENTS = ("latent_image", "latent", "samples", "samples_from", "samples1")
+LATENTS = ("latent_image", "latent", "samples", "samples_from", "samples1", "samples_to")
 IMAGES = ("images", "image", "pixels")
 """What nodes call the latent and the picture that they are given."""
+_SIDES = (("width", "height"), ("empty_latent_width", "empty_latent_height"))
 
 # Nodes that give sampler functions with options: the sampler's name.
 _SAMPLERS = {
@@ -24,24 +26,25 @@ _SAMPLERS = {
     "SamplerLMS": "lms",
     "SamplerDPMAdaptative": "dpm_adaptive",
 }
-# Nodes that give sigmas: the schedule's name and its options' by the nodes' inputs.
-_SIGMAS: dict[str, tuple[str, dict[str, str]]] = {
-    "KarrasScheduler": ("karras", {"rho": "rho", "sigma_min": "sigma_min", "sigma_max": "sigma_max"}),
-    "ExponentialScheduler": ("exponential", {"sigma_min": "sigma_min", "sigma_max": "sigma_max"}),
-    "PolyexponentialScheduler": (
-        "polyexponential",
-        {"rho": "rho", "sigma_min": "sigma_min", "sigma_max": "sigma_max"},
-    ),
-    "BetaSamplingScheduler": ("beta", {"alpha": "alpha", "beta": "beta"}),
-    "SDTurboScheduler": ("trailing", {}),
+_RANGE = ("sigma_min", "sigma_max")
+# Nodes that give sigmas: the schedule's name and its options, which are called as the nodes' inputs.
+_SIGMAS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "KarrasScheduler": ("karras", ("rho", *_RANGE)),
+    "ExponentialScheduler": ("exponential", _RANGE),
+    "PolyexponentialScheduler": ("polyexponential", ("rho", *_RANGE)),
+    "BetaSamplingScheduler": ("beta", ("alpha", "beta")),
+    "SDTurboScheduler": ("trailing", ()),
 }
+_DEEPEST, _LARGEST = 300, 1 << 16
+"""Nodes one after the other that change a size, and pixels a side."""
 _EDGES = {"sigma_max": 14.614642, "sigma_min": 0.0291675}
 """What those nodes say unless told otherwise: all of Stable Diffusion's own."""
 
 
 @dataclass
 class Sampling:
-    """What a node that samples was told; `unknown`: the kinds of nodes beside it that are not read."""
+    """What a node that samples was told; `own`: the options of its schedule; `unknown`: the kinds of nodes beside it
+    that are not read."""
 
     node: Node
     model: Node | None
@@ -52,8 +55,9 @@ class Sampling:
     steps: int | None = None
     cfg: float | None = None
     sampler: str | None = None
-    options: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     schedule: str | None = None
+    own: Mapping[str, float] = field(default_factory=dict)
     denoise: float = 1.0
     start: int = 0
     stop: int | None = None
@@ -71,10 +75,10 @@ def sampling_of(graph: Graph, node: Node) -> Sampling | None:
     seed = "seed" if "seed" in inputs else "noise_seed"
     return Sampling(
         node,
-        graph.linked(node, "model"),
-        graph.linked(node, "positive"),
-        graph.linked(node, "negative"),
-        graph.any_linked(node, *LATENTS),
+        graph.through(node, "model"),
+        graph.through(node, "positive"),
+        graph.through(node, "negative"),
+        graph.through(node, *LATENTS),
         graph.number(node, seed, int),
         graph.number(node, "steps", int),
         graph.number(node, "cfg"),
@@ -93,14 +97,18 @@ def _custom(graph: Graph, node: Node) -> Sampling:
     found = Sampling(
         node,
         graph.linked(guider, "model"),
-        graph.any_linked(guider, "positive", "conditioning"),
+        graph.any_linked(guider, "positive", "conditioning", "cond1"),
         graph.linked(guider, "negative"),
         graph.linked(node, "latent_image"),
         graph.number(noise, "noise_seed", int),
         cfg=1.0 if "conditioning" in guider.inputs else graph.number(guider, "cfg"),
         noise=noise.kind != "DisableNoise" and node.inputs.get("add_noise", True) is not False,
     )
+    graph.read |= {noise.id, guider.id}
+    if guider is not node and guider.kind not in ("CFGGuider", "BasicGuider"):
+        found.unknown.append(guider.kind)
     if (sampler := graph.linked(node, "sampler")) is not None:
+        graph.read.add(sampler.id)
         found.sampler = graph.text(sampler, "sampler_name") or _SAMPLERS.get(sampler.kind, sampler.kind)
         found.options = {
             name: value
@@ -113,13 +121,15 @@ def _custom(graph: Graph, node: Node) -> Sampling:
 
 def _put_sigmas(graph: Graph, found: Sampling, node: Node | None) -> None:
     """The steps and the noise schedule of the node that gives a sampler its sigmas."""
-    for _ in range(len(graph.nodes)):
+    for _ in range(_DEEPEST):
         if node is None or "steps" in node.inputs:
             break
+        graph.read.add(node.id)
         found.unknown.append(node.kind)
         node = graph.linked(node, "sigmas")
     if node is None:
         return
+    graph.read.add(node.id)
     found.steps = graph.number(node, "steps", int)
     found.denoise = number_or(graph.number(node, "denoise"), 1.0)
     if (schedule := graph.text(node, "scheduler")) is not None:
@@ -128,38 +138,43 @@ def _put_sigmas(graph: Graph, found: Sampling, node: Node | None) -> None:
         table = str(node.inputs.get("model_type", "SD1")).lower()
         found.schedule = f"align_your_steps:table={table}"
     elif node.kind in _SIGMAS:
-        name, options = _SIGMAS[node.kind]
-        numbers = {ours: graph.number(node, own) for own, ours in options.items()}
-        said = [
-            f"{ours}={number}"
-            for ours, number in numbers.items()
-            if number is not None and abs(number - _EDGES.get(ours, math.inf)) > 1e-3
-        ]
-        found.schedule = f"{name}:{','.join(said)}" if said else name
+        found.schedule, options = _SIGMAS[node.kind]
+        numbers = {name: graph.number(node, name) for name in options}
+        found.own = {
+            name: number
+            for name, number in numbers.items()
+            if number is not None and not math.isclose(number, _EDGES.get(name, 0), rel_tol=1e-4)
+        }
     else:
         found.unknown.append(node.kind)
 
 
 def size_of(graph: Graph, node: Node | None, depth: int = 0) -> tuple[int, int] | None:
     """How large a picture or a latent is, in pixels; None where that is not known."""
-    if node is None or depth > len(graph.nodes):
+    if node is None or depth > _DEEPEST or node.kind == "ImageUpscaleWithModel":
         return None
-    before = graph.any_linked(node, *LATENTS, *IMAGES)
-    size = size_of(graph, before, depth + 1)
-    if node.kind == "ImageUpscaleWithModel":
-        return None
-    width, height = graph.number(node, "width", int), graph.number(node, "height", int)
-    if width is not None and height is not None and not (before is None and "batch_size" not in node.inputs):
-        if size is not None and not (width and height) and (width or height):
-            ratio = size[0] / size[1]
-            return width or round(height * ratio), height or round(width / ratio)
-        return (width, height) if width and height else size
+    before = graph.through(node, *LATENTS, *IMAGES)
+    size = None if before is node else size_of(graph, before, depth + 1)
+    for names in _SIDES:
+        width, height = (graph.number(node, name, int) for name in names)
+        if width is None or height is None or (before is None and "batch_size" not in node.inputs):
+            continue
+        if size is not None and min(width, height) == 0 < max(width, height):
+            # The other side keeps the proportions.
+            return _sane(width or height * size[0] / size[1], height or width * size[1] / size[0])
+        return _sane(width, height) or size
     if (by := graph.number(node, "scale_by")) is not None and size is not None:
         unit = 8 if "Latent" in node.kind else 1
-        return round(size[0] / unit * by) * unit, round(size[1] / unit * by) * unit
+        return _sane(round(size[0] / unit * by) * unit, round(size[1] / unit * by) * unit)
     return size
+
+
+def _sane(width: float, height: float) -> tuple[int, int] | None:
+    """A size; None where it can be none."""
+    return (round(width), round(height)) if 0 < width <= _LARGEST and 0 < height <= _LARGEST else None
 
 
 def number_or(value: Any, otherwise: Any) -> Any:
     """A number, or another where it is none."""
-    return value if isinstance(value, int | float) and math.isfinite(value) else otherwise
+    found = finite(value)
+    return otherwise if found is None else found
