@@ -16,7 +16,7 @@ ORDER = {
     "": """
         version errors lazy numeric files pixels
         diffusion networks weights language prompt checkpoint library adapters safety
-        generation loading engine assembly forecast provenance series model shelf
+        generation loading recipes engine assembly forecast provenance series model shelf
         world evaluation train serve compat cli
     """,
     "diffusion": """
@@ -43,9 +43,9 @@ ORDER = {
     "world": "scene words textures layout sampling canvas captions sky styles things places render",
     "train": "config feed folders journal muon saved average loop pocket __main__",
     "train.pocket": "data artefacts grow start labels judged latents vae clip unet oracle export cli",
-    "compat": "pictures diffusers",
-    "compat.pictures": """
-        plain files recipe infotext a1111 graph drawn samplings stage comfyui invokeai reading
+    "compat": "diffusers",
+    "recipes": """
+        plain files recipe infotext writers a1111 graph drawn samplings stage comfyui invokeai reading
     """,
     "compat.diffusers": """
         config images outputs faces texts vae signatures arguments noise denoisers schedulers prompts job call calls

@@ -86,7 +86,7 @@ def _keep(picture: Picture, output: Path | None) -> None:
 
 def _from_elsewhere(args: argparse.Namespace, output: Path | None) -> int:
     """Another program's picture: made as it says, as far as that goes."""
-    from darkroom.compat.pictures import read_recipe
+    from darkroom.recipes import read_recipe
 
     recipe = read_recipe(args.picture)
     print(f"{args.picture} was made by {recipe.program}", file=sys.stderr)

@@ -80,7 +80,7 @@ def show_info(args: argparse.Namespace) -> int:
     try:
         said = metadata_of(args.picture)
     except MadeElsewhere:
-        from darkroom.compat.pictures import read_recipe
+        from darkroom.recipes import read_recipe
 
         said = read_recipe(args.picture).to_dict()
     print(as_json(said, 2))

@@ -9,8 +9,6 @@ from typing import Any
 
 from darkroom.checkpoint.families import FAMILIES
 from darkroom.checkpoint.family import Family
-from darkroom.compat.pictures.files import Named, here, other_file
-from darkroom.compat.pictures.plain import shown
 from darkroom.diffusion import parse_sampler, parse_schedule, points_for, sampler_info
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
@@ -19,6 +17,8 @@ from darkroom.generation.request import SETTINGS, flattened
 from darkroom.language.tags import KINDS, TAG, Tag, parse_tag
 from darkroom.library.locate import OF_A_VAE, OF_PARTS
 from darkroom.loading import Loading
+from darkroom.recipes.files import Named, here, other_file
+from darkroom.recipes.plain import shown
 
 _SHOWN, _REASON = 100, 200  # Characters of a value, and of a reason.
 _MOST = 100  # Lines of what is lost.
@@ -68,6 +68,9 @@ class Recipe:
     def put(self, name: str, value: Any, said: str | None = None) -> None:
         """A setting of the request, unless it can't be that; `said`: what the file calls it."""
         if value is None:
+            return
+        if name.endswith("seed") and value == -1:
+            self.lose(said or name, why="which one was drawn is not said")
             return
         try:
             self.settings[name] = SETTINGS[name].metadata["check"](name, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from darkroom.compat.pictures.graph import PASSING, Graph, Node, loaded, mapping
+from darkroom.recipes.graph import PASSING, Graph, Node, loaded, mapping
 
 _CONTROL = ("fixed", "increment", "decrement", "randomize")
 """What stands behind a seed: what becomes of it after a run, in the first versions yes or no."""

@@ -10,44 +10,18 @@ import json
 import math
 import re
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.compat.pictures.files import Named
-from darkroom.compat.pictures.infotext import number_of, pairs_of, parse, size_of
-from darkroom.compat.pictures.recipe import Recipe
 from darkroom.diffusion import SamplerInfo, parse_sampler, sampler_info
 from darkroom.errors import InvalidRequest
 from darkroom.generation.infotext import CALLED
 from darkroom.language import IGNORE, NO_NORM
 from darkroom.language.tags import TAG, Tag
-
-_VERSION = re.compile(r"v?(\d+)\.(\d+)")
-_FORGE = re.compile(r"f\d|neo|classic")
-
-
-@dataclass(frozen=True)
-class _Writer:
-    """A program that writes such texts: how it reads prompts, where its noise comes from and how much of it there is,
-    whether its samplers lay out their steps otherwise."""
-
-    name: str
-    dialect: str = "a1111"
-    source: str = "nv"
-    full: bool = False
-    otherwise: str = ""
-
-
-_WRITERS = {
-    "comfyui": _Writer("ComfyUI", "comfy", "comfy", True),
-    "fooocus": _Writer("Fooocus", "comfy", "comfy", True),
-    "stable-diffusion.cpp": _Writer("stable-diffusion.cpp"),
-    "sd.next": _Writer(
-        "SD.Next", otherwise="its samplers are diffusers', whose steps lie a little otherwise"
-    ),
-    "darkroom": _Writer("Darkroom", source="cpu"),
-}
+from darkroom.recipes.files import Named
+from darkroom.recipes.infotext import number_of, pairs_of, parse, size_of
+from darkroom.recipes.recipe import Recipe
+from darkroom.recipes.writers import VERSION, writer_of
 
 _TIMESTEPS = ("ddim", "ddim_cfgpp", "plms", "unipc")
 """The samplers that have steps of their own in A1111 (`modules/sd_samplers_timesteps.py`)."""
@@ -145,7 +119,7 @@ class _Reading:
 
     def __init__(self, prompt: str, negative: str, said: dict[str, str]) -> None:
         self.said, self.negative = said, negative
-        self.writer, program = _writer(said)
+        self.writer, program = writer_of(said)
         self.recipe = Recipe(program)
         name, strength = self.pop("Hypernet"), number_of(self.pop("Hypernet strength") or "1")
         self.prompt = prompt
@@ -346,7 +320,7 @@ class _Reading:
     def _switch(self, at: str) -> None:
         """Where the refiner takes over: a share of the noise, in Forge and before 1.8 of the steps."""
         recipe, share = self.recipe, number_of(at) if at else 0.8
-        version = _VERSION.match(self.said.get("Version", ""))
+        version = VERSION.match(self.said.get("Version", ""))
         by_steps = self.pop("Refiner switch by sampling steps") == "True"
         by_steps |= "Forge" in recipe.program
         by_steps |= version is not None and (int(version[1]), int(version[2])) < (1, 8)
@@ -392,25 +366,6 @@ class _Reading:
             else:
                 names = ", ".join(name.removeprefix(group).strip() for name in said)
                 self.recipe.lose(f"{group} ({names})", limit=300)
-
-
-def _writer(said: dict[str, str]) -> tuple[_Writer, str]:
-    """The program that wrote a text, and its name with its version."""
-    version, app = said.get("Version", ""), said.get("App", "")
-    plain = f"{app} {version}".strip().lower()
-    for word, writer in _WRITERS.items():
-        if word in plain:
-            shown = version if version.lower().startswith(writer.name.lower()) else f"{writer.name} {version}"
-            return writer, shown.strip() if shown != f"{writer.name} {writer.name}" else writer.name
-    if "stable-diffusion.cpp" in said.get("SDK", "").lower():
-        return _WRITERS["stable-diffusion.cpp"], "stable-diffusion.cpp"
-    if _FORGE.match(version):
-        return _Writer("Forge"), f"Forge {version}"
-    if _VERSION.match(version):
-        return _Writer("AUTOMATIC1111"), f"AUTOMATIC1111 {version}"
-    if "Civitai resources" in said or "Civitai metadata" in said:
-        return _Writer("Civitai"), "Civitai"
-    return _Writer(""), f"{app} {version}".strip() or "AUTOMATIC1111, or what writes like it"
 
 
 def _known(name: str) -> tuple[SamplerInfo | None, str]:

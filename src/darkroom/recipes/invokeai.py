@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from darkroom.checkpoint.families import FAMILIES
-from darkroom.compat.pictures.files import Named
-from darkroom.compat.pictures.infotext import number_of
-from darkroom.compat.pictures.plain import finite
-from darkroom.compat.pictures.recipe import Recipe
 from darkroom.diffusion import points_for, sampler_info
 from darkroom.errors import InvalidRequest
 from darkroom.language.tags import Tag
+from darkroom.recipes.files import Named
+from darkroom.recipes.infotext import number_of
+from darkroom.recipes.plain import finite
+from darkroom.recipes.recipe import Recipe
 
 KEYS = ("invokeai_metadata", "sd-metadata", "Dream")
 _LATER = 0xFFFFFFFF
@@ -227,10 +227,8 @@ class _Reading:
                 "made from another picture, which its file does not hold",
             )
         elif said.get("hrf_enabled"):
-            recipe.lose(
-                "hrf_enabled", f"{said.get('hrf_method')}, strength {said.get('hrf_strength')}",
-                "it is drawn at its size at once here",
-            )  # fmt: skip
+            details = [f"{name} {said[name]}" for name in ("hrf_method", "hrf_strength") if said.get(name)]
+            recipe.lose("hrf_enabled", ", ".join(details) or None, "it is drawn at its size at once here")
 
     def _files(self) -> None:
         recipe, said = self.recipe, self.said
@@ -323,12 +321,12 @@ def _without_brackets(prompt: str) -> tuple[str, str]:
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _FLAGS = {
-    **dict.fromkeys(("-s", "--steps"), "steps"),
-    **dict.fromkeys(("-S", "--seed"), "seed"),
-    **dict.fromkeys(("-W", "--width"), "width"),
-    **dict.fromkeys(("-H", "--height"), "height"),
-    **dict.fromkeys(("-C", "--cfg_scale"), "cfg_scale"),
-    **dict.fromkeys(("-A", "--sampler"), "sampler"),
+    **dict.fromkeys(("s", "steps"), "steps"),
+    **dict.fromkeys(("S", "seed"), "seed"),
+    **dict.fromkeys(("W", "width"), "width"),
+    **dict.fromkeys(("H", "height"), "height"),
+    **dict.fromkeys(("C", "cfg_scale"), "cfg_scale"),
+    **dict.fromkeys(("A", "sampler"), "sampler"),
 }
 _LONGEST = 20_000
 
@@ -347,7 +345,7 @@ def _typed(command: str, path: str | Path) -> dict[str, Any]:
             flag, _, value = word.partition("=")
             if not word.startswith("--"):
                 flag, value = word[:2], word[2:]
-            name = _FLAGS.get(flag, flag)
+            name = _FLAGS.get(flag.lstrip("-"), flag)
             found[name] = value
         elif name:
             found[name] = f"{found[name]} {word}".strip()

@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 import darkroom
 from darkroom.checkpoint.families import FAMILIES
 from darkroom.cli import main
-from darkroom.compat.pictures import Recipe, read_recipe
 from darkroom.diffusion import Estimate, Run, points_for, sampler
 from darkroom.diffusion.noise import SeededNoise, Seeding
 from darkroom.errors import InvalidRequest, ModelError
+from darkroom.recipes import Recipe, read_recipe
 
 BY_ID = {family.id: family for family in FAMILIES}
 
@@ -196,7 +196,7 @@ def test_texts_of_other_files(tmp_path: Path) -> None:
         Image.new("RGB", (32, 32)).save(path, exif=exif)
         assert read_recipe(path).settings["prompt"] == "一个女孩"
     Image.new("RGB", (32, 32)).save(tmp_path / "b.jpg", comment=b"Created with GIMP")
-    with pytest.raises(InvalidRequest, match="says nothing"):
+    with pytest.raises(InvalidRequest, match="no Darkroom metadata"):
         read_recipe(tmp_path / "b.jpg")
     Image.new("RGB", (32, 32)).save(tmp_path / "a.webp", exif=exif)
     assert read_recipe(tmp_path / "a.webp").settings["seed"] == 1
@@ -371,7 +371,9 @@ def test_comfy_custom_sampler(png: Callable[..., Path]) -> None:
             "24": ("PrimitiveInt", {"value": 77}),
         }
     )  # fmt: skip
-    settings = read_recipe(png(prompt=changed)).settings
+    recipe = read_recipe(png(prompt=changed))
+    assert not recipe.lost
+    settings = recipe.settings
     assert settings["sampler"] == "euler_ancestral:eta=0.5"
     assert settings["schedule"] == "karras:rho=5"
     assert (settings["steps"], settings["seed"], settings["guidance"]) == (9, 77, 4.0)
@@ -846,4 +848,4 @@ def test_again(
 def test_again_without_anything(png: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("again", "info"):
         assert main([command, str(png())]) == 2
-        assert "says nothing of how it was made" in capsys.readouterr().err
+        assert "no Darkroom metadata" in capsys.readouterr().err

@@ -13,13 +13,15 @@ import json
 import re
 from contextlib import suppress
 
-from darkroom.compat.pictures.plain import finite
+from darkroom.recipes.plain import finite
 
 _NEGATIVE = "Negative prompt:"
 _FIRST = "Steps:"
 _NAME = re.compile(r"\s*(\w[\w \-/]*?)\s*:\s*")
 _FEWEST = 3
 """How many settings make a line one of settings, as A1111 counts."""
+_KNOWN = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Model hash"}
+"""Of which one is in every such line."""
 _DIGITS = 40
 _SIZE = re.compile(r"(\d{1,6})\s*[x×]\s*(\d{1,6})")
 _LONGEST = 20_000
@@ -34,7 +36,7 @@ def parse(text: str) -> tuple[str, str, dict[str, str]]:
     # Extensions write lines of their own behind the settings.
     steps = [at for at, line in enumerate(lines) if line.lstrip().startswith(_FIRST)]
     for at in [*reversed(steps), len(lines) - 1]:
-        if len(pairs := _pairs(lines[at])) >= _FEWEST:
+        if len(pairs := _pairs(lines[at])) >= _FEWEST and _KNOWN & {name for name, _ in pairs}:
             said, lines = dict(pairs), lines[:at]
             break
     at = next((at for at, line in enumerate(lines) if line.strip().startswith(_NEGATIVE)), len(lines))

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from darkroom.compat.pictures.plain import finite
+from darkroom.recipes.plain import finite
 
 _DEEPEST = 200
 """Links followed one after the other; more is a circle."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from darkroom.compat.pictures.graph import Graph, Node
-from darkroom.compat.pictures.plain import finite
+from darkroom.recipes.graph import Graph, Node
+from darkroom.recipes.plain import finite
 
 LATENTS = ("latent_image", "latent", "samples", "samples_from", "samples1", "samples_to")
 IMAGES = ("images", "image", "pixels")

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from darkroom.compat.pictures.drawn import drawn
-from darkroom.compat.pictures.files import Named
-from darkroom.compat.pictures.graph import Graph, Node, is_link
-from darkroom.compat.pictures.plain import shown
-from darkroom.compat.pictures.recipe import Recipe
-from darkroom.compat.pictures.samplings import IMAGES, Sampling, sampling_of, size_of
-from darkroom.compat.pictures.stage import Stage
 from darkroom.errors import InvalidRequest
+from darkroom.recipes.drawn import drawn
+from darkroom.recipes.files import Named
+from darkroom.recipes.graph import Graph, Node, is_link
+from darkroom.recipes.plain import shown
+from darkroom.recipes.recipe import Recipe
+from darkroom.recipes.samplings import IMAGES, Sampling, sampling_of, size_of
+from darkroom.recipes.stage import Stage
 
 KEYS = ("prompt", "workflow")
 _MOST_ENDS, _MOST_SAMPLERS = 30, 30
@@ -119,15 +119,16 @@ class _Reading:
 
     def read(self) -> Recipe:
         graph = self.graph
-        graph.read.clear()
-        graph.read |= {self.end.id, *(sampling.node.id for sampling in self.samplings)}
+        graph.read = {self.end.id, *(each.node.id for each in self.samplings)}
+        for each in self.samplings:
+            sampling_of(graph, each.node)  # Once more, for what it reads besides.
         self.first = Stage(graph, self.samplings[0])
         self.recipe = self.first.recipe
-        self._passes()
         self._beginning()
+        self._passes()
         self._decoding()
         unread = [node.kind for node in graph.before(self.end) if node.id not in graph.read]
-        if kinds := [*dict.fromkeys(unread)]:
+        if kinds := [kind for kind in dict.fromkeys(unread) if kind not in self.recipe.lost]:
             self.recipe.lose("nodes", ", ".join(kinds), "they are not read", limit=400)
         return self.recipe
 
@@ -141,7 +142,7 @@ class _Reading:
             if size is None and then is last:
                 size = self.size  # Enlarged by a network that is not known here.
             if size is not None and size == size_of(graph, before.latent):
-                self._go_on(before, then)
+                self._go_on(then)
             elif size is not None and (final == begun or before.latent is None):
                 final = size
                 self._enlarge(then)
@@ -173,7 +174,7 @@ class _Reading:
             elif node.kind in _CODING:
                 self.graph.read.add(node.id)
 
-    def _go_on(self, before: Sampling, then: Sampling) -> None:
+    def _go_on(self, then: Sampling) -> None:
         """A sampler that goes on where the one before stopped: Stable Diffusion XL's refiner, or the same model."""
         recipe = self.recipe
         stage = self._compare(then, "a later sampler's", model=False)
@@ -195,7 +196,9 @@ class _Reading:
                 recipe.lose(f"{whose} {called}", there)
         if model and other.model not in (None, recipe.model):
             recipe.lose(f"{whose} model", other.model)
-        if model and other.adapters != recipe.adapters:
+        # A refiner has none of the first one's here, either.
+        alike = model or other.model in (None, recipe.model)
+        if other.adapters != recipe.adapters and (alike or other.adapters):
             names = ", ".join(f"{named}" for named, _ in other.adapters) or "none"
             recipe.lose(f"{whose} LoRAs", names)
         for line in other.lost:
@@ -212,7 +215,12 @@ class _Reading:
 
     def _beginning(self) -> None:
         """What the first sampler begins with: nothing, or what there is no setting for."""
-        recipe, graph, latent = self.recipe, self.graph, self.samplings[0].latent
+        recipe, graph, first = self.recipe, self.graph, self.samplings[0]
+        latent = first.latent
+        if first.denoise < 1:
+            recipe.lose("denoise", f"{first.denoise:g}", "the first sampler goes all the way here")
+        if first.start or not first.noise:
+            recipe.lose("start_at_step", first.start, "the first sampler begins with noise here")
         for node in [] if latent is None else graph.before(latent):
             several = graph.number(node, "batch_size", int)
             if several is not None:
@@ -239,9 +247,7 @@ class _Reading:
     def _autoencoder(self, node: Node) -> None:
         """Another autoencoder than the model's."""
         recipe, graph = self.recipe, self.graph
-        loader = graph.any_linked(node, "vae", "optional_vae") or (
-            self.first.loader if node is not None else None
-        )
+        loader = graph.any_linked(node, "vae", "optional_vae") or self.first.loader
         if loader is None:
             return
         graph.read.add(loader.id)

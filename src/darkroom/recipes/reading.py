@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from darkroom.compat.pictures import a1111, comfyui, invokeai
-from darkroom.compat.pictures.infotext import parse
-from darkroom.compat.pictures.recipe import Recipe
 from darkroom.errors import InvalidRequest
 from darkroom.generation.picture import texts_of
+from darkroom.recipes import a1111, comfyui, invokeai
+from darkroom.recipes.infotext import parse
+from darkroom.recipes.recipe import Recipe
 
 _A1111 = "parameters"
 _AFTERWARDS = ("postprocessing", "extras")
@@ -51,6 +51,6 @@ def _recipe(texts: Mapping[str, str], size: tuple[int, int], path: str | Path) -
     if _A1111 in texts:
         return a1111.recipe_of(texts[_A1111], path)
     raise InvalidRequest(
-        f"{path} says nothing of how it was made: it was saved without that, or made by a program whose words Darkroom "
-        "does not read (it reads its own, A1111's, ComfyUI's and InvokeAI's)"
+        f"{path} holds no Darkroom metadata, nor A1111's, ComfyUI's or InvokeAI's: it was made by another program, or "
+        "saved without it"
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from darkroom.compat.pictures.files import Named
-from darkroom.compat.pictures.graph import Graph, Node, is_link
-from darkroom.compat.pictures.recipe import Recipe
-from darkroom.compat.pictures.samplings import Sampling, number_or
 from darkroom.diffusion.catalogue import PLUS_PLUS
 from darkroom.language.tags import Tag
+from darkroom.recipes.files import Named
+from darkroom.recipes.graph import Graph, Node, is_link
+from darkroom.recipes.recipe import Recipe
+from darkroom.recipes.samplings import Sampling, number_or
 
 _LONGEST = 500
 """Nodes one after the other."""
@@ -71,8 +71,6 @@ class Stage:
         recipe.put("guidance", None if said.cfg is None else said.cfg / share)
         for kind in said.unknown:
             recipe.lose(kind)
-        if said.noise and not said.start and said.denoise < 1:
-            recipe.lose("denoise", f"{said.denoise:g}", "the first sampler goes all the way here")
         if name is None:
             return
         if schedule == "ddim_uniform" and said.steps and 1000 % said.steps:
