@@ -24,7 +24,7 @@ _CONDITIONINGS = ("conditioning", "conditioning_to", "conditioning_1", "cond1", 
 _POSITIVE = ("text", "prompt", "positive", "text_g", "populated_text", "wildcard_text", "text_positive")
 _NEGATIVE = ("negative", "text_negative", "negative_prompt", "text", "prompt", "text_g", "populated_text")
 """What nodes of others' making call a prompt."""
-_OWN: dict[str, dict[str, Any]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "dpm_fast": {"eta": 0},
     "dpm_adaptive": {"eta": 0},
     "uni_pc": {"variant": "bh1", "order": 3},
@@ -62,7 +62,7 @@ class Stage:
         schedule = None if said.schedule is None else _SCHEDULES.get(said.schedule, said.schedule)
         name = said.sampler
         if name is not None:
-            recipe.put_sampler(name, schedule, {**_OWN.get(name, {}), **said.options})
+            recipe.put_sampler(name, schedule, {**OPTIONS.get(name, {}), **said.options})
         if schedule is not None:
             recipe.put_schedule(schedule, said.own)
         share = 1.0
