@@ -33,9 +33,7 @@ def test_marks_of_v_prediction_are_written_for_others(tmp_path):
     for path, options, marks, said, prune in (
         (plain, {}, set(), None, False),
         (plain, {"prediction": "v_prediction"}, {"v_pred"}, "v", True),
-        (plain, {"prediction": "v_prediction", "zero_snr": True}, {"v_pred", "ztsnr"}, "v", False),
         (marked, {}, {"v_pred", "ztsnr"}, "v", False),
-        (marked, {}, {"v_pred", "ztsnr"}, "v", True),
         (marked, {"prediction": "epsilon", "zero_snr": False}, set(), None, True),
     ):
         folder, out, again = (tmp_path / name for name in ("folder", "out.safetensors", "again.safetensors"))
