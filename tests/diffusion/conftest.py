@@ -35,22 +35,22 @@ def mixture() -> Callable[[Any, Point], Any]:
     return denoised
 
 
+def driven(sampler: Sampler, run: Run, points: Points, network: Callable[[Any, Point], Any]) -> Any:
+    """Runs a sampler to its end: (final x, the points it asked about)."""
+    asked = []
+    steps = sampler(run, points)
+    try:
+        x, point = next(steps)
+        while True:
+            asked.append(point)
+            x, point = steps.send(Estimate(network(x, point)))
+    except StopIteration:
+        return run.x, asked
+
+
 @pytest.fixture
 def drive() -> Callable[..., tuple[Any, list[Point]]]:
-    """Runs a sampler to its end: (final x, the points it asked about)."""
-
-    def drive(sampler: Sampler, run: Run, points: Points, network: Callable[[Any, Point], Any]) -> Any:
-        asked = []
-        steps = sampler(run, points)
-        try:
-            x, point = next(steps)
-            while True:
-                asked.append(point)
-                x, point = steps.send(Estimate(network(x, point)))
-        except StopIteration:
-            return run.x, asked
-
-    return drive
+    return driven
 
 
 @pytest.fixture

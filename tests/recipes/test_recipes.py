@@ -15,11 +15,12 @@ import pytest
 import torch
 from PIL import ExifTags, Image, PngImagePlugin
 from safetensors.torch import save_file
+from tests.diffusion.conftest import driven
 
 import darkroom
 from darkroom.checkpoint.families import FAMILIES
 from darkroom.cli import main
-from darkroom.diffusion import Estimate, Run, points_for, sampler
+from darkroom.diffusion import Point, Run, points_for, sampler
 from darkroom.diffusion.noise import SeededNoise, Seeding
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.recipes import Recipe, read_recipe
@@ -534,6 +535,12 @@ def test_comfy_loaders_of_all_at_once(png: Callable[..., Path]) -> None:
     assert recipe.vae.name == "fine.pt"
     found = {named.name: (tag.strength, tag.strength_in(True)) for named, tag in recipe.adapters}
     assert found == {"detail.safetensors": (0.7, 0.6), "a": (0.5, 0.4)}
+    # A second pass by the same loader has the same LoRAs, those that are stacked too.
+    nodes["42"] = "LatentUpscaleBy", {"samples": ["3", 3], "scale_by": 2.0}
+    nodes["43"] = "KSampler (Efficient)", {**told, "latent_image": ["42", 0], "denoise": 0.5}
+    nodes["9"] = "SaveImage", {"images": ["43", 5]}
+    twice = {k: {"class_type": c, "inputs": i} for k, (c, i) in nodes.items()}
+    assert "LoRAs" not in "\n".join(read_recipe(png(size=(64, 64), prompt=twice)).lost)
 
 
 @pytest.mark.parametrize(
@@ -748,15 +755,12 @@ def test_invoke_schedulers_against_diffusers(png: Callable[..., Path], name: str
     points = points_for(family.schedule, 10, settings["sampler"], settings["schedule"])
     noise = SeededNoise(12, SHAPE, seeding=Seeding("cpu", settings["ensd"]))
     run = Run.begin(noise, points[0], full=settings["full_noise"])
-    steps = sampler(settings["sampler"])(run, points)
-    try:
-        asked, point = next(steps)
-        while True:
-            shown, time = family.process.network_input(asked, point)
-            asked, point = steps.send(Estimate(family.process.denoised(_network(shown, time), asked, point)))
-    except StopIteration:
-        pass
-    assert float((run.x - x).norm() / x.norm()) < tolerance
+
+    def denoised(asked: torch.Tensor, point: Point) -> Any:
+        return family.process.denoised(_network(*family.process.network_input(asked, point)), asked, point)
+
+    found, _ = driven(sampler(settings["sampler"]), run, points, denoised)
+    assert float((found - x).norm() / x.norm()) < tolerance
 
 
 # The files they name
@@ -780,6 +784,10 @@ def test_files_are_found_by_name_or_hash(
     assert "LoRA found [ffffffffffff] (the file here called so is another one" in said
     with pytest.raises(ModelError, match=r"nowhere.*is not here"):
         recipe.loading()
+    with pytest.raises(ModelError) as told:
+        a1111(png, f"{COMMON}, Model: \x1b[2J{'m' * 500}, Model hash: {'a' * 500}").loading()
+    assert str(told.value).isprintable()
+    assert len(str(told.value)) < 400
     assert recipe.loading(model="toy").model == "toy"
     assert a1111(png, f"{COMMON}, Model: sub\\toy.safetensors [0123456789]").loading().model == "toy"
     with pytest.raises(InvalidRequest, match="does not say which model"):

@@ -86,9 +86,10 @@ def _keep(picture: Picture, output: Path | None) -> None:
 
 def _from_elsewhere(args: argparse.Namespace, output: Path | None) -> int:
     """Another program's picture: made as it says, as far as that goes."""
+    from darkroom.generation.picture import pixels_of
     from darkroom.recipes import read_recipe
 
-    recipe = read_recipe(args.picture)
+    recipe, image = read_recipe(args.picture), pixels_of(args.picture)
     print(f"{args.picture} was made by {recipe.program}", file=sys.stderr)
     loading = recipe.loading(**given(args, INSTEAD))
     from darkroom.model import load
@@ -100,24 +101,24 @@ def _from_elsewhere(args: argparse.Namespace, output: Path | None) -> int:
     picture = model.generate(request)[0]
     tell_notes(picture.metadata["notes"])
     _keep(picture, output)
-    print(_distance(args.picture, picture.image))
+    if (gap := _gap(args.picture, image, picture.image)) is not None and gap.any():
+        print(f"{args.picture} differs by {gap.mean():.1f} of 255 on average, {int(gap.max())} at most")
     return 0
 
 
-def _distance(path: Path, after: Any) -> str:
-    """How far the picture in a file is from what was made again, in words."""
+def _gap(path: Path, before: Any, after: Any) -> Any:
+    """How far each value of two pictures is apart, (height, width, 3), None where they are of other sizes; told where
+    there is no more to say of it."""
     import numpy as np
 
-    from darkroom.generation.picture import pixels_of
-
-    before = pixels_of(path)
     if before.size != after.size:
         was, now = (f"{image.size[0]}x{image.size[1]}" for image in (before, after))
-        return f"{path} is {was}, made again {now}"
+        print(f"{path} differs: it is {was}, made again {now}")
+        return None
     gap = np.abs(np.asarray(before, np.int16) - np.asarray(after, np.int16))
     if not gap.any():
-        return f"{path}: the same, pixel for pixel"
-    return f"{path} differs by {gap.mean():.1f} of 255 on average, {int(gap.max())} at most"
+        print(f"{path}: the same, pixel for pixel")
+    return gap
 
 
 def made_again(
@@ -135,17 +136,12 @@ def made_again(
 
 
 def _compare(path: Path, before: Any, after: Any, causes: list[str]) -> int:
-    import numpy as np
-
-    if before.size != after.size:
-        was, now = (f"{image.size[0]}x{image.size[1]}" for image in (before, after))
-        print(f"{path} differs: it is {was}, made again {now}")
+    if (gap := _gap(path, before, after)) is None:
         return 1
-    gap = np.abs(np.asarray(before, np.int16) - np.asarray(after, np.int16)).max(axis=-1)
-    changed = int((gap > 0).sum())
-    if not changed:
-        print(f"{path}: the same, pixel for pixel")
+    if not gap.any():
         return 0
+    gap = gap.max(axis=-1)
+    changed = int((gap > 0).sum())
     print(f"{path} differs in {changed:,} of {gap.size:,} pixels, by {int(gap.max())} of 255 at most")
     if path.suffix.lower() not in (".png",):
         causes = [*causes, f"{path.suffix} files do not keep every pixel"]

@@ -225,6 +225,10 @@ def lcm(
     return from_steps(schedule, (schedule.first + k * ratio - 1 for k in picked))
 
 
+NEARLY_ALL = 0.999
+"""The strength from which A1111 takes all of the way."""
+
+
 def tail(points: Points, strength: float, *, convention: str = "diffusers") -> Points:
     """The last share of the points, for image to image: less strength keeps more of the picture.
 
@@ -235,7 +239,7 @@ def tail(points: Points, strength: float, *, convention: str = "diffusers") -> P
     if not 0 < strength <= 1:
         raise InvalidRequest(f"strength is {strength}: it must be above 0 and at most 1")
     if convention == "a1111":
-        taken = int(min(strength, 0.999) * steps) + 1
+        taken = int(min(strength, NEARLY_ALL) * steps) + 1
     else:
         taken = min(int(steps * strength), steps)
     if not taken:

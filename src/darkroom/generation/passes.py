@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import Points, count_calls, points_for, sampler, tail
+from darkroom.diffusion.spacing import NEARLY_ALL
 from darkroom.generation.canvas import Canvas, FromPicture
 from darkroom.generation.frames import continued, fitted, stretched
 from darkroom.generation.parts import Sampling
@@ -22,8 +23,6 @@ _CONTINUING = 0.25
 _FEWEST_STEPS = round(1 / _CONTINUING)
 # Proportions this near to those it was drawn in are cut out of a picture; beyond, it is continued.
 _CUT = 1.07
-# The strength from which A1111 takes all of the way.
-_ALL = 0.999
 # What is longer is cut out of this.
 _LONGEST = 8.0
 
@@ -122,26 +121,18 @@ def _continuing(size: tuple[int, int], sampling: Sampling, family: Family) -> Pa
 
 
 def _refining(canvas: Canvas, request: Request, family: Family) -> Pass:
-    assert request.canvas.second_strength
-    points, strength, steps = (
-        _points(request.sampling, family),
-        request.canvas.second_strength,
-        request.canvas.second_steps,
-    )
-    refining = (
-        tail(points, strength, convention="a1111")
-        if steps is None
-        else _last(steps, strength, request, family)
-    )
-    return Pass(canvas, refining, _calls(refining, request.sampling), before=len(points) - 1)
-
-
-def _last(steps: int, strength: float, request: Request, family: Family) -> Points:
-    """So many steps from where a picture is to be redrawn by `strength`: the last of as many more (A1111's hires steps,
-    ComfyUI's denoise)."""
-    most = family.schedule.last - family.schedule.first + 1
-    whole = min(int(steps / min(strength, _ALL)), most)
-    return _points(request.sampling, family, whole)[-(steps + 1) :]
+    sampling, strength, steps = request.sampling, request.canvas.second_strength, request.canvas.second_steps
+    assert strength
+    points = _points(sampling, family)
+    if steps is None:
+        refining = tail(points, strength, convention="a1111")
+    else:
+        # So many of a way that is longer by what strength leaves out (A1111's hires steps, ComfyUI's denoise).
+        most = family.schedule.last - family.schedule.first + 1
+        refining = _points(sampling, family, min(int(steps / min(strength, NEARLY_ALL)), most))[
+            -(steps + 1) :
+        ]
+    return Pass(canvas, refining, _calls(refining, sampling), before=len(points) - 1)
 
 
 def _points(sampling: Sampling, family: Family, steps: int | None = None) -> Points:

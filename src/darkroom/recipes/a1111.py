@@ -6,20 +6,19 @@ What the words mean is in its `modules/processing.py` (`create_infotext`, hires 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 from darkroom.diffusion import SamplerInfo, parse_sampler, sampler_info
 from darkroom.errors import InvalidRequest
 from darkroom.generation.infotext import CALLED
 from darkroom.language import IGNORE, NO_NORM
-from darkroom.language.tags import TAG, Tag
+from darkroom.language.tags import TAG
 from darkroom.recipes.files import Named
 from darkroom.recipes.infotext import number_of, pairs_of, parse, size_of
+from darkroom.recipes.plain import mapping, parsed, rows
 from darkroom.recipes.recipe import Recipe
 from darkroom.recipes.writers import VERSION, writer_of
 
@@ -27,16 +26,6 @@ _TIMESTEPS = ("ddim", "ddim_cfgpp", "plms", "unipc")
 """The samplers that have steps of their own in A1111 (`modules/sd_samplers_timesteps.py`)."""
 _OTHERWISE = ("beta", "kl_optimal", "align_your_steps")
 """The noise schedules that A1111 lays out in another way than ComfyUI and this."""
-_SCHEDULES = {
-    "align your steps 11": "align_your_steps",
-    "ays": "align_your_steps",
-    "ays sd15": "align_your_steps:table=sd1",
-    "ays sdxl": "align_your_steps:table=sdxl",
-    "beta57": "beta:alpha=0.5,beta=0.7",
-    "discrete": "normal",
-}
-"""What others call a schedule."""
-
 _ALSO_CALLED = (
     ("eta", "Eta DDIM"),
     ("alpha", "Beta scheduler alpha"),
@@ -53,49 +42,20 @@ _SOURCES = {"cpu": "cpu", "gpu": "nv", "nv": "nv", "cuda": "nv"}
 """Its sources of noise (stable-diffusion.cpp's `cuda` too). What a GPU draws is computed here on the CPU."""
 
 _SAYS_NOTHING = (
-    *(
-        "Version",
-        "User",
-        "Created Date",
-        "Civitai metadata",
-        "App",
-        "Backend",
-        "Parser",
-        "Model type",
-        "Engine",
-    ),
-    *(
-        "Template",
-        "Negative Template",
-        "Batch size",
-        "Batch pos",
-        "Batch",
-        "Index",
-        "Hypernet hash",
-        "Pipeline",
-    ),
-    *("Operations", "Guidance", "UniPC skip type", "NGMS all steps", "Cache FP16 weight for LoRA"),
+    *("Version", "User", "Created Date", "Civitai metadata", "App", "Backend", "Parser", "Model type"),
+    *("Template", "Negative Template", "Batch size", "Batch pos", "Batch", "Index", "Hypernet hash"),
+    *("Engine", "Pipeline", "Operations", "Guidance", "UniPC skip type", "NGMS all steps"),
+    "Cache FP16 weight for LoRA",
 )
 """What decides no pixel, or is said with something else."""
 _OF_A_PICTURE = (
-    "Mask",
-    "Inpaint",
-    "Init image",
-    "Noise multiplier",
-    "Conditional mask",
-    "Resize mode",
+    *("Mask", "Inpaint", "Init image", "Noise multiplier", "Conditional mask", "Resize mode"),
     "Extra noise",
 )
 """What is said of a picture that one was made from."""
 _GROUPS = (
-    "ADetailer",
-    "ControlNet",
-    "Tiled Diffusion",
-    "Tiled VAE",
-    "Hires",
-    "Script",
-    "Dynamic thresholding",
-    "RP",
+    *("ADetailer", "ControlNet", "Tiled Diffusion", "Tiled VAE", "Hires", "Script"),
+    *("Dynamic thresholding", "RP"),
 )
 """What has many settings, which one line names."""
 _LARGEST = 100  # Times that hires fix enlarges.
@@ -124,7 +84,7 @@ class _Reading:
         name, strength = self.pop("Hypernet"), number_of(self.pop("Hypernet strength") or "1")
         self.prompt = prompt
         if name and isinstance(strength, int | float):
-            self.recipe.adapters.append((Named.of(name), Tag(name, strength, kind="hypernet")))
+            self.recipe.adapt(Named.of(name), strength, kind="hypernet")
 
     def pop(self, name: str) -> str:
         """What is said by that name, once."""
@@ -172,7 +132,7 @@ class _Reading:
         if not name:
             return
         info, joined = _known(name)
-        schedule = _SCHEDULES.get(schedule.lower(), schedule) or joined
+        schedule = schedule or joined
         if schedule.lower() == "automatic":
             schedule = "normal" if info is None else info.schedule
         elif not schedule:
@@ -185,9 +145,8 @@ class _Reading:
             recipe.put_sampler(info.name, "leading", options)
             recipe.put("full_noise", True)
             return
-        recipe.put_sampler(name if info is None else info.name, "normal", options)
         bend = {option: value for option, value in options.items() if option in _OF_SCHEDULES}
-        recipe.put_schedule(schedule, bend)
+        recipe.put_sampler(name if info is None else info.name, schedule, options, bend)
         found = recipe.settings.get("schedule", "").partition(":")[0]
         if found in _OTHERWISE and not self.writer.full and self.writer.name != "Darkroom":
             recipe.lose("Schedule type", schedule, "its steps lie a little otherwise here")
@@ -228,10 +187,8 @@ class _Reading:
         """One pass at the picture's size, or hires fix: at a size to begin with, then enlarged and drawn over."""
         recipe, strength = self.recipe, self.pop("Denoising strength")
         size, old = self.size("Size"), self.size("First pass size")
-        by, to = number_of(self.pop("Hires upscale")), self.size("Hires resize")
+        by, to = self._times("Hires upscale"), self.size("Hires resize")
         first, final = size, None
-        if by and not (isinstance(by, int | float) and 0 < by <= _LARGEST):
-            recipe.lose("Hires upscale", by)
         if size and not all(size):
             recipe.lose("Size", f"{size[0]}x{size[1]}")
             size = None
@@ -239,7 +196,7 @@ class _Reading:
             final = _filled(to, size)
             if final[0] * size[1] != final[1] * size[0] and all(to):
                 recipe.lose("Hires resize", f"{to[0]}x{to[1]}", "it is stretched here, cut there")
-        elif size and isinstance(by, int | float) and 0 < by <= _LARGEST:
+        elif size and by:
             final = int(size[0] * by) // 8 * 8, int(size[1] * by) // 8 * 8
         elif size and old:
             first, final = (old if all(old) else _first_size(*size)), size
@@ -254,6 +211,15 @@ class _Reading:
                     recipe.lose(name, self.pop(name), "of that picture")
         if made := final or size:
             recipe.put_size(("width", "height"), made)
+
+    def _times(self, name: str) -> float | None:
+        """How many times a picture is enlarged; what cannot be that is lost."""
+        by = number_of(self.pop(name))
+        if isinstance(by, int | float) and 0 < by <= _LARGEST:
+            return by
+        if by:
+            self.recipe.lose(name, by)
+        return None
 
     def _hires(self, first: tuple[int, int], strength: str) -> None:
         recipe, steps = self.recipe, number_of(self.pop("Hires steps"))
@@ -278,7 +244,7 @@ class _Reading:
             recipe.guide(f"off_steps:below={below}{every}")
         if (skipped := self.pop("Skip Early CFG")) and skipped != "0":
             share, steps = number_of(skipped), recipe.settings.get("steps")
-            if isinstance(share, int | float) and math.isfinite(share) and steps:
+            if isinstance(share, int | float) and steps:
                 # On a step that begins at the share itself there is none, either.
                 share = min((int(share * steps) + 1) / steps, 1)
             recipe.guide(f"interval:start={share}")
@@ -287,8 +253,9 @@ class _Reading:
 
     def _files(self) -> None:
         recipe = self.recipe
-        resources = _listed(self.pop("Civitai resources"))
-        hashes = {name.lower(): digits for name, digits in _mapped(self.pop("Hashes")).items()}
+        # What Civitai's own generator says that it used.
+        resources = [each for each in rows(parsed(self.pop("Civitai resources"))) if isinstance(each, dict)]
+        hashes = {name.lower(): str(digits) for name, digits in mapping(parsed(self.pop("Hashes"))).items()}
         base = next((each for each in resources if each.get("type") in ("checkpoint", "model")), {})
         name, digits = self.pop("Model"), self.pop("Model hash") or hashes.pop("model", "")
         if name or digits or base.get("modelName"):
@@ -340,9 +307,7 @@ class _Reading:
         for name, weight in pairs_of(self.pop("Lora weights")):
             strength = number_of(weight)
             if isinstance(strength, int | float):
-                recipe.adapters.append(
-                    (Named.of(name, of_loras.get(name, "")), Tag(Named.of(name).name, strength))
-                )
+                recipe.adapt(Named.of(name, of_loras.get(name, "")), strength)
                 named.add(name.lower())
         for name, digits in of_loras.items():
             if name.lower() not in named:
@@ -376,26 +341,8 @@ def _known(name: str) -> tuple[SamplerInfo | None, str]:
             info, schedule = sampler_info(own), parse_sampler(own)[1]
         except InvalidRequest:
             continue
-        return info, _SCHEDULES.get(joined.lower(), joined) or schedule or ""
+        return info, joined or schedule or ""
     return None, ""
-
-
-def _listed(text: str) -> list[dict[str, Any]]:
-    """What Civitai's own generator says that it used."""
-    found = _json(text)
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
-
-
-def _mapped(text: str) -> dict[str, str]:
-    found = _json(text)
-    return {name: str(each) for name, each in found.items()} if isinstance(found, dict) else {}
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text) if text else None
-    except (ValueError, RecursionError):
-        return None
 
 
 def _filled(to: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:

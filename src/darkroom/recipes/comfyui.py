@@ -100,6 +100,7 @@ class _Reading:
     """One end of a graph, and the samplers that the picture there came through, the first one first."""
 
     def __init__(self, graph: Graph, end: Node, size: tuple[int, int]) -> None:
+        graph = Graph(graph.nodes)  # Each keeps account of its own of what is read.
         self.graph, self.end, self.size = graph, end, size
         found = [sampling for node in graph.before(end) if (sampling := sampling_of(graph, node)) is not None]
         self.samplings = _in_order(
@@ -119,9 +120,7 @@ class _Reading:
 
     def read(self) -> Recipe:
         graph = self.graph
-        graph.read = {self.end.id, *(each.node.id for each in self.samplings)}
-        for each in self.samplings:
-            sampling_of(graph, each.node)  # Once more, for what it reads besides.
+        graph.read |= {self.end.id, *(each.node.id for each in self.samplings)}
         self.first = Stage(graph, self.samplings[0])
         self.recipe = self.first.recipe
         self._beginning()
@@ -202,8 +201,7 @@ class _Reading:
             names = ", ".join(f"{named}" for named, _ in other.adapters) or "none"
             recipe.lose(f"{whose} LoRAs", names)
         for line in other.lost:
-            if line not in recipe.lost:
-                recipe.lost.append(line)
+            recipe.lose(line, limit=len(line))
         return stage
 
     def _between(self, then: Sampling) -> list[Node]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from darkroom.recipes.graph import PASSING, Graph, Node, loaded, mapping
+from darkroom.recipes.graph import PASSING, Graph, Node
+from darkroom.recipes.plain import mapping, parsed, rows
 
 _CONTROL = ("fixed", "increment", "decrement", "randomize")
 """What stands behind a seed: what becomes of it after a run, in the first versions yes or no."""
@@ -58,20 +59,20 @@ _SET, _GET = "SetNode", "GetNode"
 def drawn(text: str | None) -> Graph | None:
     """The graph in the text of a workflow, as it would be run: what is switched off is left out, what is bypassed hands
     on what it is given of the same type. None where there is none."""
-    workflow = mapping(loaded(text))
+    workflow = mapping(parsed(text))
     links = _links(workflow)
-    rows = [each for each in _rows(workflow.get("nodes")) if isinstance(each, dict)]
-    rows = [each for each in rows if isinstance(each.get("type"), str) and each.get("mode") != _MUTED]
-    stored = {_name(each): each for each in rows if each["type"] == _SET}
+    nodes = [each for each in rows(workflow.get("nodes")) if isinstance(mapping(each).get("type"), str)]
+    nodes = [each for each in nodes if each.get("mode") != _MUTED]
+    stored = {_name(each): each for each in nodes if each["type"] == _SET}
     found: dict[str, Node] = {}
-    for each in rows:
+    for each in nodes:
         node = Node(str(each.get("id")), each["type"], _inputs(each, links))
         if each["type"] == _GET and (setter := stored.get(_name(each))) is not None:
             node = Node(node.id, PASSING[0], {"": [str(setter.get("id")), 0]})
         elif each["type"] == _SET:
             node = Node(node.id, PASSING[0], node.inputs)
         found[node.id] = node
-    for each in rows:
+    for each in nodes:
         if each.get("mode") == _BYPASSED:
             _bypass(each, found, links)
     return Graph(found) if found else None
@@ -80,7 +81,7 @@ def drawn(text: str | None) -> Graph | None:
 def _links(workflow: Mapping[str, Any]) -> dict[int | str, list[Any]]:
     """By their ids: the node that each begins at, its output, the type."""
     links: dict[int | str, list[Any]] = {}
-    for link in _rows(workflow.get("links")):
+    for link in rows(workflow.get("links")):
         # [id, from, its output, to, its input, type], in newer ones with names.
         row = [*link.values()] if isinstance(link, dict) else link
         if isinstance(row, list) and len(row) >= 5 and isinstance(row[0], int | str):
@@ -89,15 +90,15 @@ def _links(workflow: Mapping[str, Any]) -> dict[int | str, list[Any]]:
 
 
 def _inputs(node: Mapping[str, Any], links: Mapping[int | str, list[Any]]) -> dict[str, Any]:
-    rows = [each for each in _rows(node.get("inputs")) if isinstance(each, dict)]
-    named = [str(mapping(each["widget"]).get("name")) for each in rows if each.get("widget")]
+    inputs = [each for each in rows(node.get("inputs")) if isinstance(each, dict)]
+    named = [str(mapping(each["widget"]).get("name")) for each in inputs if each.get("widget")]
     values = node.get("widgets_values")
     if isinstance(values, dict):
         found = dict(values)
     else:
         own = [*_FIELDS.get(node["type"], "").split()] or named
-        found = dict(zip(own, _without_control(own, _rows(values)), strict=False))
-    for each in rows:
+        found = dict(zip(own, _without_control(own, rows(values)), strict=False))
+    for each in inputs:
         link = each.get("link")
         if isinstance(link, int | str) and link in links:
             found[str(each.get("name"))] = links[link][:2]
@@ -108,14 +109,14 @@ def _bypass(row: Mapping[str, Any], nodes: dict[str, Node], links: Mapping[int |
     """Links each that takes an output of a node to what the node is given of the same type, the first for the first."""
     id = str(row.get("id"))
     given: dict[str, list[list[Any]]] = {}
-    for each in _rows(row.get("inputs")):
+    for each in rows(row.get("inputs")):
         link = mapping(each).get("link")
         if isinstance(link, int | str) and link in links:
             source, slot, kind = links[link]
             given.setdefault(str(kind), []).append([source, slot])
     instead: dict[int, list[Any]] = {}
     counts: dict[str, int] = {}
-    for slot, output in enumerate(_rows(row.get("outputs"))):
+    for slot, output in enumerate(rows(row.get("outputs"))):
         kind = str(mapping(output).get("type"))
         at = counts.get(kind, 0)
         counts[kind] = at + 1
@@ -145,9 +146,5 @@ def _without_control(names: Sequence[str], values: Sequence[Any]) -> list[Any]:
 
 def _name(node: Mapping[str, Any]) -> str:
     """What a node that keeps or takes a value is called by."""
-    values = _rows(node.get("widgets_values"))
+    values = rows(node.get("widgets_values"))
     return str(values[0]) if values else ""
-
-
-def _rows(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []

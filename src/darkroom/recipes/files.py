@@ -10,10 +10,12 @@ from pathlib import Path
 from darkroom.errors import DarkroomError, ModelError
 from darkroom.library.locate import locate
 from darkroom.library.records import Library, installed
+from darkroom.recipes.plain import shown
 from darkroom.weights.hashes import autov3, sha256
 from darkroom.weights.names import SUFFIXES
 
 _FEWEST_DIGITS = 8
+_DIGITS = re.compile("[0-9a-f]{1,64}")
 _TITLE = re.compile(r"^(.*?)\s*\[([0-9a-fA-F]{8,64})\]$")
 
 
@@ -26,9 +28,8 @@ class Named:
     digits: str = ""
 
     def __str__(self) -> str:
-        return (
-            f"{self.name} [{self.digits}]" if self.name and self.digits else self.name or f"[{self.digits}]"
-        )
+        name = shown(self.name)
+        return f"{name} [{self.digits}]" if name and self.digits else name or f"[{self.digits}]"
 
     @classmethod
     def of(cls, text: str, digits: str = "") -> Named:
@@ -36,7 +37,7 @@ class Named:
         if match := _TITLE.match(text.strip()):
             text, digits = match[1], match[2]
         digits = digits.strip().lower()
-        return cls(text.strip(), digits if set(digits) <= set("0123456789abcdef") else "")
+        return cls(text.strip(), digits if _DIGITS.fullmatch(digits) else "")
 
     @property
     def names(self) -> list[str]:

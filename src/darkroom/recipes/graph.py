@@ -7,14 +7,13 @@ A picture holds one as `prompt`, what was run, and one as `workflow`, what was d
 
 from __future__ import annotations
 
-import json
 import re
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from darkroom.recipes.plain import finite
+from darkroom.recipes.plain import finite, mapping, parsed
 
 _DEEPEST = 200
 """Links followed one after the other; more is a circle."""
@@ -66,7 +65,7 @@ class Graph:
         """The graph in a text; None where there is none."""
         nodes = {
             str(id): Node(str(id), each["class_type"], {**mapping(each.get("inputs"))})
-            for id, each in mapping(loaded(text)).items()
+            for id, each in mapping(parsed(text)).items()
             if isinstance(each, dict) and isinstance(each.get("class_type"), str)
         }
         return cls(nodes) if nodes else None
@@ -163,16 +162,3 @@ def is_link(value: object) -> bool:
         and isinstance(value[0], str | int)
         and isinstance(value[1], int)
     )
-
-
-def loaded(text: str | None) -> Any:
-    """JSON; ComfyUI writes NaN where a custom node has none, which Python reads."""
-    try:
-        return json.loads(text) if text else None
-    except (ValueError, RecursionError):
-        return None
-
-
-def mapping(value: object) -> Mapping[str, Any]:
-    """An object of JSON; an empty one in place of anything else."""
-    return value if isinstance(value, dict) else {}

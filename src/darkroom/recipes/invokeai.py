@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from darkroom.checkpoint.families import FAMILIES
+from darkroom.checkpoint.families import SDXL
 from darkroom.diffusion import points_for, sampler_info
 from darkroom.errors import InvalidRequest
-from darkroom.language.tags import Tag
 from darkroom.recipes.files import Named
 from darkroom.recipes.infotext import number_of
-from darkroom.recipes.plain import finite
+from darkroom.recipes.plain import finite, mapping, parsed, rows
 from darkroom.recipes.recipe import Recipe
 
 KEYS = ("invokeai_metadata", "sd-metadata", "Dream")
@@ -89,22 +88,24 @@ _OLD = {
 }
 """What version 2 called them."""
 
-_SAYS_NOTHING = (
-    *("app_version", "metadata_version", "generation_mode", "canvas_v2_metadata", "orig_hash"),
-    *("positive_prompt", "negative_prompt", "positive_style_prompt", "negative_style_prompt"),
-    *(
-        "model",
-        "model_hash",
-        "vae",
-        "loras",
-        "clip_skip",
-        "rand_device",
-        "scheduler",
-        "hrf_method",
-        "variations",
-    ),
-)
-"""What is read where it belongs, or decides no pixel."""
+_SAYS_NOTHING = ("app_version", "metadata_version", "canvas_v2_metadata", "model_hash", "orig_hash")
+"""What decides no pixel."""
+_MADE = ("strength", "init_image", "hrf_method", "hrf_strength", "hrf_width", "hrf_height")
+"""What is said of a picture that one was made from, or of a second pass."""
+
+_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+_READ_HERE = ("prompt", "sampler", "type", "postprocessing", "variations")
+"""What versions 1 and 2 said otherwise."""
+_FLAGS = {
+    **dict.fromkeys(("s", "steps"), "steps"),
+    **dict.fromkeys(("S", "seed"), "seed"),
+    **dict.fromkeys(("W", "width"), "width"),
+    **dict.fromkeys(("H", "height"), "height"),
+    **dict.fromkeys(("C", "cfg_scale"), "cfg_scale"),
+    **dict.fromkeys(("A", "sampler"), "sampler"),
+}
+"""The options of version 1's command."""
+_LONGEST = 20_000
 
 
 def recipe_of(texts: Mapping[str, str], path: str | Path) -> Recipe:
@@ -117,68 +118,70 @@ def recipe_of(texts: Mapping[str, str], path: str | Path) -> Recipe:
 
 
 def _loaded(text: str, key: str, path: str | Path) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+    if not isinstance(found := parsed(text), dict):
         raise InvalidRequest(f"{path}: its {key} is damaged: no object of JSON")
     return found
 
 
 class _Reading:
+    """What is said of a picture: each is taken out of `said` as it is read, what is left is lost."""
+
     def __init__(self, said: Mapping[str, Any]) -> None:
-        self.said = said
-        version = said.get("app_version")
+        self.said = dict(said)
+        version, model = said.get("app_version"), mapping(said.get("model"))
         self.recipe = Recipe(f"InvokeAI {version}" if version else "InvokeAI", layer="trained")
-        model = said.get("model")
-        self.base = str(model.get("base") or model.get("base_model") or "") if isinstance(model, dict) else ""
-        self.known = {*_SAYS_NOTHING}
+        self.base = str(model.get("base") or model.get("base_model") or "")
+
+    def pop(self, name: str) -> Any:
+        """What is said by that name, once."""
+        return self.said.pop(name, None)
+
+    def take(self, name: str, setting: str) -> None:
+        """What is said by that name, as a setting."""
+        self.recipe.put(setting, self.pop(name), name)
 
     def read(self) -> Recipe:
-        recipe, said = self.recipe, self.said
+        recipe = self.recipe
         recipe.put("dialect", "compel")
-        recipe.put("prompt", said.get("positive_prompt") or "")
-        recipe.put("negative", said.get("negative_prompt") or "")
-        if self.base.startswith("sdxl"):
-            for ours, theirs in (
-                ("prompt_2", "positive_style_prompt"),
-                ("negative_2", "negative_style_prompt"),
-            ):
-                if isinstance(style := said.get(theirs), str) and style.strip():
-                    recipe.put(ours, style)
-            for name in ("original_width", "original_height", "target_width", "target_height"):
-                recipe.put(name, _XL_SIDE)
-        prompts = f"{said.get('positive_prompt')} {said.get('negative_prompt')}"
-        for call in _WITH_LORA.findall(prompts):
-            recipe.lose(call, why="it is read as words here")
-        recipe.embeddings = [Named.of(name) for name in dict.fromkeys(_TRIGGER.findall(prompts))]
-        self.known |= {"width", "height"}
-        if said.get("width") is not None and said.get("height") is not None:
-            recipe.put_size(("width", "height"), (said["width"], said["height"]))
-        self._take("steps", "steps")
-        self._take("seed", "seed")
-        self._take("cfg_rescale_multiplier", "guidance_rescale")
-        scale = self._once("cfg_scale")
-        recipe.put("guidance", scale)
-        if (skipped := said.get("clip_skip")) not in (None, 0):
-            recipe.put(
-                "clip_skip", skipped + 1 if isinstance(skipped, int) else skipped, f"clip_skip {skipped}"
-            )
-        self._scheduler(str(said.get("scheduler") or ""))
+        self._prompts()
+        width, height = self.pop("width"), self.pop("height")
+        if width is not None and height is not None:
+            recipe.put_size(("width", "height"), (width, height))
+        self.take("steps", "steps")
+        self.take("seed", "seed")
+        self.take("cfg_rescale_multiplier", "guidance_rescale")
+        recipe.put("guidance", self._once("cfg_scale"))
+        if (skipped := self.pop("clip_skip")) not in (None, 0):
+            layer = skipped + 1 if isinstance(skipped, int) else skipped
+            recipe.put("clip_skip", layer, f"clip_skip {skipped}")
+        self._scheduler(str(self.pop("scheduler") or ""))
         self._passes()
         self._files()
-        self._rest()
+        for name, value in self.said.items():
+            if name not in _SAYS_NOTHING and value not in (None, False, [], "", 0, {}):
+                recipe.lose(name, json.dumps(value) if isinstance(value, dict | list) else value)
         return recipe
 
-    def _take(self, name: str, setting: str) -> None:
-        self.known.add(name)
-        self.recipe.put(setting, self.said.get(name), name)
+    def _prompts(self) -> None:
+        recipe = self.recipe
+        prompts = {name: self.pop(f"{name}_prompt") or "" for name in ("positive", "negative")}
+        styles = {name: self.pop(f"{name}_style_prompt") for name in prompts}
+        for ours, name in (("prompt", "positive"), ("negative", "negative")):
+            recipe.put(ours, prompts[name])
+            style = styles[name]
+            if self.base.startswith("sdxl") and isinstance(style, str) and style.strip():
+                recipe.put(f"{ours}_2", style)
+        if self.base.startswith("sdxl"):
+            for name in ("original_width", "original_height", "target_width", "target_height"):
+                recipe.put(name, _XL_SIDE)
+        texts = " ".join(map(str, prompts.values()))
+        for call in _WITH_LORA.findall(texts):
+            recipe.lose(call, why="it is read as words here")
+        recipe.embeddings = [Named.of(name) for name in dict.fromkeys(_TRIGGER.findall(texts))]
 
     def _once(self, name: str) -> Any:
         """A number; of one for each step the first."""
-        self.known.add(name)
-        value = self.said.get(name)
+        value = self.pop(name)
         if isinstance(value, list):
             self.recipe.lose(name, value, "one for each step: the first of them is used for all")
             return value[0] if value else None
@@ -186,8 +189,7 @@ class _Reading:
 
     def _scheduler(self, name: str) -> None:
         recipe, seed = self.recipe, self.recipe.settings.get("seed")
-        cpu = self.said.get("rand_device", "cpu") == "cpu"
-        recipe.put("noise_source", "comfy" if cpu else "nv")
+        recipe.put("noise_source", "comfy" if self.pop("rand_device") in (None, "cpu") else "nv")
         if seed is not None:
             recipe.put("ensd", (seed ^ _LATER) - seed)
         if not name:
@@ -209,61 +211,48 @@ class _Reading:
         """Karras levels between those of the first and the last of "leading" steps."""
         if not (steps := self.recipe.settings.get("steps")):
             return "karras"
-        schedule = next(family.schedule for family in FAMILIES if family.id == "sdxl")
-        first, *_, last, _ = points_for(schedule, max(steps, 2), "euler", "leading:clean_end=yes")
-        low, high = (schedule.level(point) for point in (last, first))
+        first, *_, last, _ = points_for(SDXL.schedule, max(steps, 2), "euler", "leading:clean_end=yes")
+        low, high = (SDXL.schedule.level(point) for point in (last, first))
         return f"karras:sigma_min={low:.6g},sigma_max={high:.6g}"
 
     def _passes(self) -> None:
-        recipe, said = self.recipe, self.said
-        self.known |= {"strength", "init_image", "hrf_enabled", "hrf_strength", "hrf_width", "hrf_height"}
+        recipe = self.recipe
+        mode, enlarged = str(self.pop("generation_mode") or "txt2img"), self.pop("hrf_enabled")
+        details = {name: self.pop(name) for name in _MADE}
         recipe.put("second_pass", "off")
-        mode = str(said.get("generation_mode") or "txt2img")
         if not mode.endswith("txt2img"):
-            strength = "" if (strength := said.get("strength")) is None else f", strength {strength}"
-            recipe.lose(
-                "generation_mode",
-                f"{mode}{strength}",
-                "made from another picture, which its file does not hold",
-            )
-        elif said.get("hrf_enabled"):
-            details = [f"{name} {said[name]}" for name in ("hrf_method", "hrf_strength") if said.get(name)]
-            recipe.lose("hrf_enabled", ", ".join(details) or None, "it is drawn at its size at once here")
+            strength = "" if details["strength"] is None else f", strength {details['strength']}"
+            why = "made from another picture, which its file does not hold"
+            recipe.lose("generation_mode", f"{mode}{strength}", why)
+        elif enlarged:
+            told = [f"{name} {details[name]}" for name in ("hrf_method", "hrf_strength") if details[name]]
+            recipe.lose("hrf_enabled", ", ".join(told) or None, "it is drawn at its size at once here")
 
     def _files(self) -> None:
-        recipe, said = self.recipe, self.said
-        recipe.model = _named(said.get("model"))
-        recipe.vae = _named(said.get("vae"))
-        recipe.refiner = _named(said.get("refiner_model"))
-        self.known.add("refiner_model")
+        recipe = self.recipe
+        recipe.model = _named(self.pop("model"))
+        recipe.vae = _named(self.pop("vae"))
+        recipe.refiner = _named(self.pop("refiner_model"))
         if recipe.refiner is not None:
-            self._take("refiner_start", "refiner_switch")
-            self._take("refiner_positive_aesthetic_score", "aesthetic")
-            self._take("refiner_negative_aesthetic_score", "negative_aesthetic")
-        loras = said.get("loras")
+            self.take("refiner_start", "refiner_switch")
+            self.take("refiner_positive_aesthetic_score", "aesthetic")
+            self.take("refiner_negative_aesthetic_score", "negative_aesthetic")
+        loras = self.pop("loras")
         if loras and not isinstance(loras, list):
             recipe.lose("loras", loras)
-        for each in loras if isinstance(loras, list) else []:
-            named = _named(each.get("model") or each.get("lora")) if isinstance(each, dict) else None
-            weight = finite(each.get("weight", 0.75)) if isinstance(each, dict) else None
+        for each in rows(loras):
+            said = mapping(each)
+            named, weight = _named(said.get("model") or said.get("lora")), finite(said.get("weight", 0.75))
             if named is None or weight is None:
                 recipe.lose("LoRA", each)
             else:
-                recipe.adapters.append((named, Tag(named.name, float(weight))))
-
-    def _rest(self) -> None:
-        for name, value in self.said.items():
-            if name not in self.known and value not in (None, False, [], "", 0, {}):
-                self.recipe.lose(name, json.dumps(value) if isinstance(value, dict | list) else value)
+                recipe.adapt(named, float(weight))
 
 
 def _named(model: Any) -> Named | None:
     """A model as its record says it: its name (version 3: `model_name`)."""
-    if isinstance(model, str):
-        return Named.of(model)
-    if not isinstance(model, dict):
-        return None
-    name = model.get("name") or model.get("model_name")
+    said = mapping(model)
+    name = model if isinstance(model, str) else said.get("name") or said.get("model_name")
     return Named.of(name) if isinstance(name, str) and name else None
 
 
@@ -299,9 +288,6 @@ def _old(said: Mapping[str, Any], path: str | Path) -> Recipe:
     return recipe
 
 
-_READ_HERE = ("prompt", "sampler", "type", "postprocessing", "variations")
-
-
 def _prompt(said: object) -> str:
     """A prompt; several with their weights as compel writes it."""
     if not isinstance(said, list):
@@ -317,18 +303,6 @@ def _without_brackets(prompt: str) -> tuple[str, str]:
     """A prompt without what stands in square brackets, which is the negative one."""
     negative = " ".join(_BRACKETS.findall(prompt))
     return " ".join(_BRACKETS.sub(" ", prompt).split()), negative
-
-
-_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
-_FLAGS = {
-    **dict.fromkeys(("s", "steps"), "steps"),
-    **dict.fromkeys(("S", "seed"), "seed"),
-    **dict.fromkeys(("W", "width"), "width"),
-    **dict.fromkeys(("H", "height"), "height"),
-    **dict.fromkeys(("C", "cfg_scale"), "cfg_scale"),
-    **dict.fromkeys(("A", "sampler"), "sampler"),
-}
-_LONGEST = 20_000
 
 
 def _typed(command: str, path: str | Path) -> dict[str, Any]:

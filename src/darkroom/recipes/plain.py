@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 _MOST = 2**64
@@ -16,6 +18,30 @@ def finite(value: Any) -> int | float | None:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if -_MOST <= value <= _MOST else None
+
+
+def number_or(value: Any, otherwise: Any) -> Any:
+    """A number, or another where it is none."""
+    found = finite(value)
+    return otherwise if found is None else found
+
+
+def parsed(text: str | None) -> Any:
+    """JSON, of which NaN is a number, too; None for what is none."""
+    try:
+        return json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """An object of JSON; an empty one in place of anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def rows(value: object) -> list[Any]:
+    """An array of JSON; an empty one in place of anything else."""
+    return value if isinstance(value, list) else []
 
 
 def shown(value: object, limit: int = 100) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from darkroom.checkpoint.families import FAMILIES
+from darkroom.checkpoint.families import SDXL
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import parse_sampler, parse_schedule, points_for, sampler_info
 from darkroom.errors import InvalidRequest, ModelError
@@ -23,6 +23,14 @@ from darkroom.recipes.plain import shown
 _SHOWN, _REASON = 100, 200  # Characters of a value, and of a reason.
 _MOST = 100  # Lines of what is lost.
 _LIBRARY = {"lora": "lora", "hypernet": "hypernetwork"}
+_SCHEDULES = {
+    "align your steps 11": "align_your_steps",
+    "ays sd15": "align_your_steps:table=sd1",
+    "ays sdxl": "align_your_steps:table=sdxl",
+    "beta57": "beta:alpha=0.5,beta=0.7",
+    "discrete": "normal",
+}
+"""What other programs call noise schedules, beside the names that are known here."""
 _XL = tuple(flattened({"xl": XL()}))
 
 
@@ -89,57 +97,67 @@ class Recipe:
         else:
             self.settings |= found
 
-    def put_sampler(self, name: str, schedule: str | None, options: Mapping[str, Any] | None = None) -> None:
-        """The sampler of that name with those of its options that it has here; `schedule` None: the sampler's own."""
+    def put_sampler(
+        self,
+        name: str,
+        schedule: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        bend: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The sampler of that name with those of its `options` that it has here, and its noise schedule, None the
+        sampler's own, with the options `bend`."""
         try:
             text, joined = parse_sampler(name)
         except InvalidRequest:
             self.lose("sampler", name, "there is none of that name here: the model's own takes its place")
-            if schedule:
-                self.put_schedule(schedule)
-            return
-        base = text
-        for option, value in (options or {}).items():
-            if option not in sampler_info(text).options:
-                continue
-            mark = "," if ":" in text else ":"
-            try:
-                text, _ = parse_sampler(f"{text}{mark}{option}={value}")
-            except InvalidRequest as error:
-                self.lose(f"{option} of {base}", value, str(error))
-        self.settings["sampler"] = text
-        self.put_schedule(schedule or joined or sampler_info(text).schedule)
+        else:
+            info = sampler_info(text)
+            own = {option: value for option, value in (options or {}).items() if option in info.options}
+            self.settings["sampler"] = self._with_options(text, own, lambda each: parse_sampler(each)[0])
+            self.settings["schedule"] = info.schedule
+            schedule = schedule or joined
+        if schedule:
+            self.put_schedule(schedule, bend)
 
     def put_schedule(self, name: str, options: Mapping[str, Any] | None = None) -> None:
         """A noise schedule with those options that it has here; one that is not known here is lost."""
         try:
-            text = parse_schedule(name)
+            text = parse_schedule(_SCHEDULES.get(name.lower(), name))
         except InvalidRequest:
-            self.lose(
-                "noise schedule", name, "there is none of that name here: the sampler's own takes its place"
-            )
-            return
-        for option, value in (options or {}).items():
-            mark = "," if ":" in str(text) else ":"
+            why = "there is none of that name here: the sampler's own takes its place"
+            self.lose("noise schedule", name, why)
+        else:
+            self.settings["schedule"] = text and self._with_options(text, options or {}, parse_schedule)
+
+    def _with_options(self, text: str, options: Mapping[str, Any], parse: Callable[[str], str | None]) -> str:
+        """A sampler or a schedule with options, each that it cannot have lost."""
+        name = text
+        for option, value in options.items():
             try:
-                text = parse_schedule(f"{text}{mark}{option}={value}")
+                text = parse(f"{text}{',' if ':' in text else ':'}{option}={value}") or text
             except InvalidRequest as error:
                 self.lose(f"{option} of {name}", value, str(error))
-        self.settings["schedule"] = text
+        return text
 
     def put_switch(self, step: int) -> None:
         """Where a refiner takes over, said as a step: between that and the one before, as a share of the noise."""
-        settings, family = self.settings, next(each for each in FAMILIES if each.id == "sdxl")
+        settings, schedule = self.settings, SDXL.schedule
         try:
             points = points_for(
-                family.schedule, settings["steps"], settings.get("sampler", "euler"), settings.get("schedule")
+                schedule, settings["steps"], settings.get("sampler", "euler"), settings.get("schedule")
             )
             cut = (points[step - 1].time + points[step].time) / 2
         except (InvalidRequest, KeyError, IndexError):
             self.lose("the refiner's first step", step)
             return
-        count = family.schedule.last - family.schedule.first + 1
+        count = schedule.last - schedule.first + 1
         self.put("refiner_switch", round(1 - cut / count, 6))
+
+    def adapt(
+        self, named: Named, strength: float, text_strength: float | None = None, kind: str = "lora"
+    ) -> None:
+        """An adapter beside the prompt."""
+        self.adapters.append((named, Tag(named.name, strength, text_strength, kind=kind)))
 
     def guide(self, text: str) -> None:
         """One more way of guiding."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from darkroom.recipes.graph import Graph, Node
-from darkroom.recipes.plain import finite
+from darkroom.recipes.plain import number_or
 
 LATENTS = ("latent_image", "latent", "samples", "samples_from", "samples1", "samples_to")
 IMAGES = ("images", "image", "pixels")
@@ -172,9 +172,3 @@ def size_of(graph: Graph, node: Node | None, depth: int = 0) -> tuple[int, int] 
 def _sane(width: float, height: float) -> tuple[int, int] | None:
     """A size; None where it can be none."""
     return (round(width), round(height)) if 0 < width <= _LARGEST and 0 < height <= _LARGEST else None
-
-
-def number_or(value: Any, otherwise: Any) -> Any:
-    """A number, or another where it is none."""
-    found = finite(value)
-    return otherwise if found is None else found

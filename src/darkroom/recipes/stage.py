@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 from darkroom.diffusion.catalogue import PLUS_PLUS
-from darkroom.language.tags import Tag
 from darkroom.recipes.files import Named
 from darkroom.recipes.graph import Graph, Node, is_link
+from darkroom.recipes.plain import number_or
 from darkroom.recipes.recipe import Recipe
-from darkroom.recipes.samplings import Sampling, number_or
+from darkroom.recipes.samplings import Sampling
 
 _LONGEST = 500
 """Nodes one after the other."""
@@ -31,7 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "uni_pc_bh2": {"variant": "bh2", "order": 3},
 }
 """Options of samplers that are otherwise there."""
-_SCHEDULES = {"beta57": "beta:alpha=0.5,beta=0.7"}
+_NUMBERED = re.compile(r"lora(?:_name)?_(\d{1,4})")
 _WEIGHTS = ("lora_wt", "model_str", "model_weight", "strength", "strength_model")
 _TEXT_WEIGHTS = ("clip_str", "clip_weight", "strength_clip")
 
@@ -53,17 +54,16 @@ class Stage:
         self._put_words()
         for name, unet, text in self._loras.values():
             if (unet or text) and name not in ("None", ""):
-                recipe.adapters.append((Named.of(name), Tag(name, unet, None if text == unet else text)))
+                recipe.adapt(Named.of(name), unet, None if text == unet else text)
 
     def _put_sampling(self) -> None:
         recipe, said = self.recipe, self.sampling
         recipe.put("seed", said.seed)
         recipe.put("steps", said.steps)
-        schedule = None if said.schedule is None else _SCHEDULES.get(said.schedule, said.schedule)
-        name = said.sampler
+        name, schedule = said.sampler, said.schedule
         if name is not None:
-            recipe.put_sampler(name, schedule, {**OPTIONS.get(name, {}), **said.options})
-        if schedule is not None:
+            recipe.put_sampler(name, schedule, {**OPTIONS.get(name, {}), **said.options}, said.own)
+        elif schedule is not None:
             recipe.put_schedule(schedule, said.own)
         share = 1.0
         if name is not None and name.endswith("_cfg_pp") and "sampler" in recipe.settings:
@@ -88,8 +88,8 @@ class Stage:
             if node is None:
                 return
             graph.read.add(node.id)
-            name = self._checkpoint(node)
-            for key, (lora, unet, text) in self._loras_of(node).items():
+            name, loras = self._checkpoint(node), self._loras_of(node)
+            for key, (lora, unet, text) in loras.items():
                 own = self._loras.setdefault(key, [lora, 0.0, 0.0])
                 own[1] = unet
                 if name is not None:
@@ -99,7 +99,7 @@ class Stage:
                 if (layer := graph.number(node, "clip_skip", int)) is not None and layer < 0:
                     recipe.put("clip_skip", -layer, f"CLIP layer {layer}")
                 return
-            if not self._loras_of(node):
+            if not loras:
                 self._put_change(node)
             node = graph.through(node, "model", "model1", "model_1")
 
@@ -108,7 +108,19 @@ class Stage:
         return next((text for each in _CHECKPOINTS if (text := self.graph.text(node, each))), None)
 
     def _loras_of(self, node: Node) -> dict[str, tuple[str, float, float]]:
-        """The LoRAs that a node adds, with their strengths in the network and in the text encoders."""
+        """The LoRAs that a node adds, and those that are stacked before it, with their strengths in the network and in
+        the text encoders."""
+        found: dict[str, tuple[str, float, float]] = {}
+        stack: Node | None = node
+        for _ in range(_LONGEST):
+            if stack is None:
+                break
+            self.graph.read.add(stack.id)
+            found |= self._own_loras(stack)
+            stack = self.graph.linked(stack, "lora_stack")
+        return found
+
+    def _own_loras(self, node: Node) -> dict[str, tuple[str, float, float]]:
         graph, found = self.graph, {}
         number = graph.number
         if (name := graph.text(node, "lora_name")) is not None:
@@ -116,22 +128,16 @@ class Stage:
             text = number_or(number(node, "strength_clip"), 0.0)
             unet = number_or(number(node, "lora_model_strength"), unet)
             found[node.id] = name, unet, number_or(number(node, "lora_clip_strength"), text)
+        count = number_or(number(node, "lora_count", int), math.inf)
         for key, value in node.inputs.items():
             if isinstance(value, dict) and isinstance(value.get("lora"), str) and value.get("on", True):
                 unet = number_or(value.get("strength"), 1.0)
                 found[f"{node.id} {key}"] = value["lora"], unet, number_or(value.get("strengthTwo"), unet)
-            elif re.fullmatch(r"lora(_name)?_\d+", key) and isinstance(value, str):
-                at = key.rpartition("_")[2]
-                count = number(node, "lora_count", int)
-                if node.inputs.get(f"switch_{at}") in ("Off", False) or (
-                    count is not None and int(at) > count
-                ):
-                    continue
-                unet = self._first(node, _WEIGHTS, at, 1.0)
-                found[f"{node.id} {key}"] = value, unet, self._first(node, _TEXT_WEIGHTS, at, unet)
-        if (stack := graph.linked(node, "lora_stack")) is not None and stack.id not in graph.read:
-            graph.read.add(stack.id)
-            found |= self._loras_of(stack)
+            elif (numbered := _NUMBERED.fullmatch(key)) and isinstance(value, str):
+                at = numbered[1]
+                if int(at) <= count and node.inputs.get(f"switch_{at}") not in ("Off", False):
+                    unet = self._first(node, _WEIGHTS, at, 1.0)
+                    found[f"{node.id} {key}"] = value, unet, self._first(node, _TEXT_WEIGHTS, at, unet)
         return found
 
     def _first(self, node: Node, names: tuple[str, ...], at: str, otherwise: float) -> float:
@@ -161,9 +167,8 @@ class Stage:
             if (shift := self.graph.number(node, "shift")) != _SHIFT:
                 recipe.lose(node.kind, f"shift {shift}", f"it is {_SHIFT:g} here")
         elif node.kind == "HypernetworkLoader":
-            name = str(said.get("hypernetwork_name"))
             strength = number_or(self.graph.number(node, "strength"), 1.0)
-            recipe.adapters.append((Named.of(name), Tag(name, strength, kind="hypernet")))
+            recipe.adapt(Named.of(str(said.get("hypernetwork_name"))), strength, kind="hypernet")
         else:
             recipe.lose(node.kind)
 

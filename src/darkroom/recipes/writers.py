@@ -37,8 +37,8 @@ def writer_of(said: Mapping[str, str]) -> tuple[Writer, str]:
     plain = f"{app} {version}".strip().lower()
     for word, writer in _WRITERS.items():
         if word in plain:
-            shown = version if version.lower().startswith(writer.name.lower()) else f"{writer.name} {version}"
-            return writer, shown.strip() if shown != f"{writer.name} {writer.name}" else writer.name
+            named = version.lower().startswith(writer.name.lower())
+            return writer, version if named else f"{writer.name} {version}".strip()
     if "stable-diffusion.cpp" in said.get("SDK", "").lower():
         return _WRITERS["stable-diffusion.cpp"], "stable-diffusion.cpp"
     if _FORGE.match(version):
