@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "darkroom"
 # In each package, a later one may import an earlier one, never the reverse; "" is the whole house.
 ORDER = {
     "": """
-        version errors lazy numeric files pixels
+        version errors lazy numeric files pixels photos
         diffusion networks weights language prompt checkpoint library adapters safety
         generation loading recipes engine assembly forecast provenance series model shelf
         world evaluation train serve compat cli
@@ -53,8 +53,8 @@ ORDER = {
     """,
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """
-        latents checks parts request between wording work settle frames canvas passes templates ensemble path attention
-        picture infotext saved job explain
+        latents checks sources parts request between wording work frames edits settle canvas passes templates ensemble
+        path attention picture infotext saved job explain
     """,
     "cli": """
         arguments parser words settings files progress asked show doctor train checkpoints models lora merge generate

@@ -44,6 +44,21 @@ def test_it_listens(pocket):
     assert day > night + 30
 
 
+def test_the_more_strength_the_more_is_drawn_anew(pocket):
+    asked = {"seed": 3, "steps": 10}
+    (boat,) = pocket.generate("a red boat on a calm sea", **asked)
+    prompt, before = "a blue boat on a calm sea at night", np.asarray(boat.image, float)
+    apart = [
+        np.abs(
+            np.asarray(pocket.generate(prompt, image=boat, strength=much, **asked)[0].image) - before
+        ).mean()
+        for much in (0, 0.3, 0.6, 0.9)
+    ]
+    assert apart == sorted(apart)
+    assert apart[0] < 5
+    assert apart[-1] > 30
+
+
 def test_other_sizes_and_larger_ones(pocket):
     side = pocket.family.native
     for width, height in ((side, side // 2), (2 * side, 2 * side), (side + 8, side - 40)):

@@ -33,6 +33,7 @@ from darkroom.generation import Picture, Request
 from darkroom.generation.attention import Observer
 from darkroom.generation.between import between
 from darkroom.generation.checks import showing
+from darkroom.generation.edits import notes_of
 from darkroom.generation.job import Job
 from darkroom.generation.request import SETTINGS, Settings
 from darkroom.generation.settle import settle
@@ -294,7 +295,11 @@ class Model:
             wording.texts, request.text.embeddings, [*self._in_weights(), *adapters.values()]
         )
         notes += [note for adapter in adapters.values() for note in adapter.notes]
-        return Extras(adapters, tuple(embeddings.items()), tuple(dict.fromkeys(notes)))
+        image = None
+        if request.edit.image is not None:
+            _, image = request.edit.image.found("image", request.edit.frame)
+            notes += notes_of(image)
+        return Extras(adapters, tuple(embeddings.items()), image, tuple(dict.fromkeys(notes)))
 
     def _develop(self, series: Series) -> Iterator[Step | Picture]:
         # Streams side by side go at the pace of whoever asks for their next step.

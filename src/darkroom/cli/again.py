@@ -33,6 +33,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="PATH",
         help="also write the new picture to this file or folder",
     )
+    command.add_argument(
+        "--image", type=a_path, metavar="FILE", help="the picture that this one began with, where that is now"
+    )
     add_instead(command)
     command.set_defaults(run=run)
 
@@ -69,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     except MadeElsewhere:
         return _from_elsewhere(args, output)
     request = Request.from_dict(metadata["request"]).checked()
+    if args.image is not None:
+        request = request.replace(image=args.image)
     picture = made_again(args, metadata, request)
     from darkroom.provenance import differences
 

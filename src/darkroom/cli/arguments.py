@@ -134,6 +134,7 @@ _TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
     "int": (a_whole, "N"),
     "float": (a_number, "X"),
     "str": (str, "TEXT"),
+    "Source": (str, "FILE"),
 }
 
 

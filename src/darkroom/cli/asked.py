@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import stat
@@ -19,6 +20,7 @@ from darkroom.cli.words import aside
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
 from darkroom.files import as_text, expanded
 from darkroom.generation.latents import read_latents
+from darkroom.generation.parts import Edit
 from darkroom.generation.request import Request, flattened
 from darkroom.loading import LOADING, Loading
 
@@ -106,6 +108,11 @@ def one_request(args: argparse.Namespace, settings: dict[str, Any], usual: str |
     prompt = prompt_of(args)
     if (prompt := usual if prompt is None else prompt) is None:
         raise InvalidRequest("no prompt: say what the picture should show")
+    of_one = [each.name for each in dataclasses.fields(Edit) if each.name != "image"]
+    if settings.get("image") is None and (alone := given(args, of_one)):
+        raise InvalidRequest(
+            f"`{next(iter(alone))}=` is of a picture to begin with: give `image=`, or leave it out"
+        )
     return Request.from_dict({**settings, "prompt": heard(prompt)}).checked()
 
 

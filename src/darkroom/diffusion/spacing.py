@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from darkroom.diffusion.beta import beta_quantile
 from darkroom.diffusion.options import Option, Within, options_of, parse_options, with_options
 from darkroom.diffusion.points import CLEAN, NoiseSchedule, Point, Points
+from darkroom.diffusion.schedule import FlowSchedule
 from darkroom.errors import InvalidRequest, nearest
 
 Rho = Annotated[float, Within(0.1, 100)]
@@ -229,20 +230,28 @@ NEARLY_ALL = 0.999
 """The strength from which A1111 takes all of the way."""
 
 
-def tail(points: Points, strength: float, *, convention: str = "diffusers") -> Points:
-    """The last share of the points, for image to image: less strength keeps more of the picture.
+def steps_taken(points: Points, strength: float, convention: str = "diffusers") -> int:
+    """How many of the steps a strength from 0 to 1 is, for image to image.
 
-    Of n steps diffusers takes int(n * strength), A1111 one more (and all of them only from 1 - 1 / n).
+    Of n steps diffusers takes n * strength, rounded down, with flow models up; A1111 one more than rounded down (and
+    all of them only from 1 - 1 / n).
+    """
+    steps = len(points) - 1
+    if convention == "a1111":
+        return int(min(strength, NEARLY_ALL) * steps) + 1
+    whole = min(steps * strength, steps)
+    return steps - int(steps - whole) if isinstance(points.schedule, FlowSchedule) else int(whole)
+
+
+def tail(points: Points, strength: float, *, convention: str = "diffusers") -> Points:
+    """The last share of the points, for image to image: less strength keeps more of the picture (`steps_taken`).
+
     Raises InvalidRequest where strength is outside (0, 1] or leaves no step.
     """
     steps = len(points) - 1
     if not 0 < strength <= 1:
         raise InvalidRequest(f"strength is {strength}: it must be above 0 and at most 1")
-    if convention == "a1111":
-        taken = int(min(strength, NEARLY_ALL) * steps) + 1
-    else:
-        taken = min(int(steps * strength), steps)
-    if not taken:
+    if not (taken := steps_taken(points, strength, convention)):
         raise InvalidRequest(
             f"strength {strength} of {steps} steps leaves none: use at least {1 / steps:.2g}, or more steps"
         )

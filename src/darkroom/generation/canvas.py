@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from darkroom.diffusion import Noise, Point, Run
@@ -35,6 +35,19 @@ class Canvas:
         """The picture, (height, width, 3) uint8."""
         pixels: Pixels = yield Decode(run.x)
         return pixels
+
+
+@dataclass(frozen=True)
+class OfPicture(Canvas):
+    """A picture (height, width, 3) uint8, drawn over from the noise of the first point, `noise` times of it."""
+
+    pixels: Pixels = field(repr=False, compare=False)
+    noise: float = 1.0
+
+    def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
+        latent = yield Prepare(self.pixels)
+        louder = source if self.noise == 1 else lambda draw: self.noise * source(draw)
+        return replace(Run.begin(louder, point, latent, self.full), source=source)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from darkroom.diffusion import sampler_info, sampler_options, schedule_info, schedule_options
-from darkroom.generation.parts import Canvas
+from darkroom.generation.parts import Canvas, Edit
 from darkroom.generation.request import Request
 
 
@@ -21,6 +21,7 @@ def infotext(request: Request, model: str, model_hash: str, version: str, refine
         "Seed": request.seed,
         "Size": f"{canvas.first_width or canvas.width}x{canvas.first_height or canvas.height}",
         **_enlarging(canvas),
+        **_edited(request.edit),
         **({"Clip skip": request.text.clip_skip} if request.text.clip_skip > 1 else {}),
         **_options(sampling.sampler, sampling.schedule),
         "Model hash": model_hash[:10],
@@ -50,6 +51,14 @@ def _enlarging(canvas: Canvas) -> dict[str, object]:
         "Hires resize": f"{canvas.width}x{canvas.height}",
         "Hires upscaler": "Lanczos",
     }
+
+
+def _edited(edit: Edit) -> dict[str, object]:
+    """What is said of a picture that another one began."""
+    if edit.image is None:
+        return {}
+    noise = {} if edit.noise_multiplier == 1 else {"Noise multiplier": f"{edit.noise_multiplier:g}"}
+    return {"Denoising strength": f"{edit.strength:g}", **noise}
 
 
 def _seeds(request: Request) -> dict[str, object]:

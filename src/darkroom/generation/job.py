@@ -44,6 +44,7 @@ from darkroom.diffusion import (
 )
 from darkroom.errors import InvalidRequest
 from darkroom.generation.attention import Observer
+from darkroom.generation.edits import finished
 from darkroom.generation.ensemble import Member, shares
 from darkroom.generation.frames import fitted
 from darkroom.generation.latents import latents_array
@@ -102,7 +103,7 @@ class Job:
             None,
         )
         self.sampler = sampler(request.sampling.sampler)
-        self.passes = passes(request, family)
+        self.passes = passes(request, family, self.wording.extras.image)
         self._given = self._begins_with()
         self.total = sum(each.calls for each in self.passes)
         self.done = 0
@@ -132,12 +133,13 @@ class Job:
             run = yield from self._begin(stage, each, pixels)
             self._stage, self._run = stage, run
             turns = partial(self._turns, run, each, told)
-            yield from path(self.sampler, run, each.points, turns, self._answered)
+            if each.steps:
+                yield from path(self.sampler, run, each.points, turns, self._answered)
             pixels = yield from each.canvas.end(run)
         size = self.request.canvas
         assert pixels is not None and size.width and size.height
         self.total = self.done
-        return fitted(pixels, size.width, size.height)
+        return finished(fitted(pixels, size.width, size.height), self.request, self.wording.extras.image)
 
     def _needed(self) -> dict[int, tuple[Prompt | None, ...]]:
         """Every prompt of every step, by the expert that makes the step, each once."""
@@ -194,7 +196,7 @@ class Job:
         else:
             run = yield from canvas.begin(source, each.points[0], before)
         run.finished = lambda run: canvas.stepped(run, each.points[run.step])
-        if sampler_info(str(self.request.sampling.sampler)).brownian:
+        if sampler_info(str(self.request.sampling.sampler)).brownian and each.steps:
             run.path = source.path(each.points)
         return run
 

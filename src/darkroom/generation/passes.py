@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import Points, count_calls, points_for, sampler, tail
-from darkroom.diffusion.spacing import NEARLY_ALL
-from darkroom.generation.canvas import Canvas, FromPicture
+from darkroom.diffusion.spacing import NEARLY_ALL, steps_taken
+from darkroom.generation.canvas import Canvas, FromPicture, OfPicture
+from darkroom.generation.edits import brought
 from darkroom.generation.frames import continued, fitted, stretched
 from darkroom.generation.parts import Sampling
 from darkroom.generation.request import Request
 from darkroom.language import Moment
+from darkroom.photos import Photo
 
 # Above this many times the native area a model repeats itself: draw small first, then refine.
 _SECOND_PASS_AREA = 2.0
@@ -50,9 +52,11 @@ class Pass:
         return Moment(step + self.skipped, self.steps + self.skipped, self.before)
 
 
-def passes(request: Request, family: Family) -> list[Pass]:
-    """The passes that a settled request takes."""
-    canvas = request.canvas
+def passes(request: Request, family: Family, photo: Photo | None = None) -> list[Pass]:
+    """The passes that a settled request takes; `photo`: the picture that it begins with, where that is to be seen."""
+    canvas, edit = request.canvas, request.edit
+    if edit.image is not None and (edit.strength != 1 or edit.strength_as != "share"):
+        return [_drawing_over(request, family, photo)]
     assert canvas.width and canvas.height
     own = canvas.width, canvas.height
     if canvas.second_pass == "off":
@@ -105,6 +109,35 @@ def framed(width: int, height: int, family: Family) -> tuple[int, int]:
     return (long, family.native) if width > height else (family.native, long)
 
 
+def _drawing_over(request: Request, family: Family, photo: Photo | None) -> Pass:
+    """Takes the last steps of the way, on a picture that there is."""
+    edit, sampling, canvas = request.edit, request.sampling, request.canvas
+    strength, steps = edit.strength, sampling.steps
+    assert (
+        strength is not None
+        and steps
+        and edit.noise_multiplier is not None
+        and canvas.width
+        and canvas.height
+    )
+    full = request.noise.full and strength == 1
+    own = OfPicture(canvas.width, canvas.height, brought(request, photo), edit.noise_multiplier, full=full)
+    points = _points(sampling, family)
+    if edit.strength_as == "diffusers":
+        points = tail(points, strength)
+    elif edit.strength_as == "a1111":
+        points = points[steps - steps_taken(points, strength, "a1111") :]
+    elif not strength:
+        points = points[steps:]
+    elif edit.strength_as == "comfy":
+        points = _stretched_out(sampling, family, strength, steps)
+    else:
+        points = points[steps - max(steps_taken(points, strength), 1) :]
+    # Nothing is asked of a sampler that has nowhere to go.
+    calls = _calls(points, sampling) if len(points) > 1 else 0
+    return Pass(own, points, calls, skipped=max(steps - (len(points) - 1), 0))
+
+
 def _from_noise(size: tuple[int, int], request: Request, family: Family) -> Pass:
     points = _points(request.sampling, family)
     return Pass(Canvas(*size, full=request.noise.full), points, _calls(points, request.sampling))
@@ -127,12 +160,14 @@ def _refining(canvas: Canvas, request: Request, family: Family) -> Pass:
     if steps is None:
         refining = tail(points, strength, convention="a1111")
     else:
-        # So many of a way that is longer by what strength leaves out (A1111's hires steps, ComfyUI's denoise).
-        most = family.schedule.last - family.schedule.first + 1
-        refining = _points(sampling, family, min(int(steps / min(strength, NEARLY_ALL)), most))[
-            -(steps + 1) :
-        ]
+        refining = _stretched_out(sampling, family, min(strength, NEARLY_ALL), steps)
     return Pass(canvas, refining, _calls(refining, sampling), before=len(points) - 1)
+
+
+def _stretched_out(sampling: Sampling, family: Family, strength: float, steps: int) -> Points:
+    """So many steps of a way that is longer by what strength leaves out (A1111's hires steps, ComfyUI's denoise)."""
+    most = family.schedule.last - family.schedule.first + 1
+    return _points(sampling, family, min(int(steps / strength), most))[-(steps + 1) :]
 
 
 def _points(sampling: Sampling, family: Family, steps: int | None = None) -> Points:

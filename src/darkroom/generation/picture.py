@@ -6,7 +6,6 @@ import codecs
 import io
 import json
 import sys
-import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from darkroom.errors import DarkroomError, InvalidRequest, nearest
 from darkroom.files import as_json, expanded, write_bytes
+from darkroom.photos import without_limit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -211,19 +211,12 @@ def _commented(comment: object) -> str:
     return text.decode("utf-16-le" if little else "utf-16-be", "replace")
 
 
-_LIFTED = threading.Lock()
-
-
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
-        with _LIFTED:
-            # Sheets may be larger than Pillow believes of an honest file; nothing is unpacked by opening one.
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                image = Image.open(path)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
+        # Sheets may be larger than Pillow believes of an honest file; nothing is unpacked by opening one.
+        with without_limit():
+            image = Image.open(path)
         with image:
             yield image
     except FileNotFoundError:

@@ -24,7 +24,8 @@ from darkroom.generation.checks import (
     some_texts,
 )
 from darkroom.generation.latents import nth
-from darkroom.generation.parts import MAX_SEED, XL, Canvas, Guidance, Noise, Part, Sampling, Text
+from darkroom.generation.parts import MAX_SEED, XL, Canvas, Edit, Guidance, Noise, Part, Sampling, Text
+from darkroom.generation.sources import Source
 from darkroom.language.tags import parse_tag
 
 MAX_COUNT = 10_000
@@ -55,6 +56,14 @@ class Settings(TypedDict, total=False):
     second_steps: Whole | None
     first_width: Whole | None
     first_height: Whole | None
+
+    edit: Edit
+    image: Any
+    frame: Whole | None
+    strength: Number | None
+    strength_as: str | None
+    fit: str | None
+    noise_multiplier: Number | None
 
     sampling: Sampling
     sampler: str | None
@@ -141,6 +150,7 @@ class Request:
     )
     count: int = setting(1, a_whole(1, MAX_COUNT), "how many pictures")
     canvas: Canvas = field(default=Canvas())
+    edit: Edit = field(default=Edit())
     sampling: Sampling = field(default=Sampling())
     guidance: Guidance = field(default=Guidance())
     noise: Noise = field(default=Noise())
@@ -298,6 +308,8 @@ def _plain(settings: Any) -> dict[str, Any]:
             value = _plain(value)
         elif isinstance(value, tuple):
             value = list(value)
+        elif isinstance(value, Source):
+            value = value.to_dict()
         empty = isinstance(value, str | list | dict) and not value and each.default is not None
         empty |= value is False and each.default is False
         if value is not None and not empty:
@@ -329,6 +341,13 @@ _ELSEWHERE_CALLED = {
     "generator": "seed",
     "lora": "adapters",
     "loras": "adapters",
+    "init_image": "image",
+    "init_images": "image",
+    "init_img": "image",
+    "denoising_strength": "strength",
+    "denoise": "strength",
+    "resize_mode": "fit",
+    "initial_noise_multiplier": "noise_multiplier",
     "subseed": "variation_seed",
     "subseed_strength": "variation_strength",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import sampler_info, schedule_for
 from darkroom.errors import InvalidRequest
+from darkroom.generation.edits import begun
 from darkroom.generation.latents import latents_array
 from darkroom.generation.request import Request
 
@@ -32,9 +33,15 @@ def settle(request: Request, family: Family, name: str, refined: bool = False) -
     width = height = family.native
     if (latents := request.noise.latents) is not None:
         height, width = (side * family.factor for side in latents_array(latents).shape[2:])
+    edited = {}
+    if request.edit.image is not None:
+        source, photo = request.edit.image.found("image", request.edit.frame)
+        request = request.replace(image=source)
+        edited = begun(request, photo, family)
     settled = request.settled(
-        width=width,
-        height=height,
+        width=edited.pop("width", width),
+        height=edited.pop("height", height),
+        **edited,
         steps=preferences.steps,
         guidance=preferences.guidance,
         sampler=preferences.sampler,

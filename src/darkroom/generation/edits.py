@@ -1,0 +1,93 @@
+"""Pictures made of pictures: at which size, how the one is brought to the other's, and what is done at the end."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from darkroom.checkpoint.family import Family
+from darkroom.errors import InvalidRequest
+from darkroom.generation.frames import fitted, stretched
+from darkroom.generation.parts import MAX_SIDE
+from darkroom.generation.request import Request
+from darkroom.photos import Photo
+from darkroom.pixels import Pixels
+
+STRENGTH = 0.75
+# A picture keeps its size up to so many times the native area, or a million pixels: beyond, models repeat themselves.
+_LARGEST_AREA, _MEGAPIXEL = 4, 1 << 20
+
+
+def begun(request: Request, photo: Photo, family: Family) -> dict[str, Any]:
+    """What a request that begins with a picture leaves open: the size, and how the picture is brought there.
+
+    Where no side is said the picture keeps its own, which the canvas surrounds (`fit`: own); a large one is made
+    smaller in its proportions. Raises InvalidRequest where it is to keep its own size on a canvas of another.
+    """
+    width, height = photo.size
+    canvas, unit = request.canvas, family.unit
+    own = _around(width, unit), _around(height, unit)
+    if request.edit.fit == "own" and (canvas.width or own[0], canvas.height or own[1]) != own:
+        raise InvalidRequest(
+            f"fit is own, but the picture is of {width}x{height} and width and height are {canvas.width} and "
+            f"{canvas.height}: leave them out, or fit"
+        )
+    usual = {"strength": STRENGTH, "strength_as": "share", "noise_multiplier": 1.0}
+    if canvas.width is not None or canvas.height is not None:
+        sides = {
+            "width": canvas.width or _near(width * (canvas.height or 0) / height, unit),
+            "height": canvas.height or _near(height * (canvas.width or 0) / width, unit),
+        }
+        return {**usual, **sides, "fit": "crop"}
+    most = max(_LARGEST_AREA * family.native**2, _MEGAPIXEL)
+    longest = min(family.largest or MAX_SIDE, MAX_SIDE)
+    if request.edit.fit == "own" and max(own) > longest:
+        raise InvalidRequest(
+            f"fit is own, but the picture is of {width}x{height} and a side has {longest} pixels at most: leave fit out"
+        )
+    smaller = min(1.0, math.sqrt(most / (width * height)), longest / max(own))
+    if smaller == 1 or request.edit.fit == "own":
+        return {**usual, "width": own[0], "height": own[1], "fit": "own"}
+    return {
+        **usual,
+        "width": _near(width * smaller, unit),
+        "height": _near(height * smaller, unit),
+        "fit": "crop",
+    }
+
+
+def _around(side: int, unit: int) -> int:
+    return math.ceil(side / unit) * unit
+
+
+def _near(side: float, unit: int) -> int:
+    return max(round(side / unit), 1) * unit
+
+
+def brought(request: Request, photo: Photo | None) -> Pixels:
+    """The picture that a settled request begins with, at the size of its canvas: (height, width, 3). None stands for
+    one that is not there, as where work is foretold."""
+    width, height = request.canvas.width or 0, request.canvas.height or 0
+    if photo is None:
+        return np.zeros((height, width, 3), np.uint8)
+    pixels = photo.over()
+    if request.edit.fit == "own":
+        beyond = height - len(pixels), width - pixels.shape[1]
+        return np.pad(pixels, ((0, beyond[0]), (0, beyond[1]), (0, 0)), "symmetric")
+    return (stretched if request.edit.fit == "stretch" else fitted)(pixels, width, height)
+
+
+def finished(pixels: Pixels, request: Request, photo: Photo | None) -> Pixels:
+    """What comes out of a canvas as the picture."""
+    if photo is not None and request.edit.fit == "own":
+        width, height = photo.size
+        return np.ascontiguousarray(pixels[:height, :width])
+    return pixels
+
+
+def notes_of(photo: Photo) -> list[str]:
+    """What was done with a picture to begin with, in words."""
+    clear = ["the picture is transparent in places: white is seen there"] if photo.alpha is not None else []
+    return [*photo.notes, *clear]

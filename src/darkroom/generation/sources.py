@@ -1,0 +1,99 @@
+"""Pictures that a request begins with: named as plain data, so that a picture can be made again, and read when it is
+made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from darkroom.errors import InvalidRequest
+from darkroom.files import expanded, portable
+from darkroom.photos import Photo, photo_of, read_file, read_photo
+
+_FORM = "give a file, its bytes, or Pillow's, NumPy's or torch's picture"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture by its file, or in memory. `sha256`: of the file's bytes or, of one that never was in a file, of its
+    pixels; None where nobody has looked at it yet. Two are the same that are of one file and one content."""
+
+    path: str | None = None
+    sha256: str | None = None
+    content: bytes | Photo | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        """As it may be written."""
+        return repr(self.to_dict())
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain data, as JSON has it."""
+        return {name: each for name in ("path", "sha256") if (each := getattr(self, name)) is not None}
+
+    def found(self, name: str, frame: int | None = None) -> tuple[Source, Photo]:
+        """The source as from any folder, with its hash, and its picture; of an animated one that frame.
+
+        `name`: the setting that it is. Raises InvalidRequest where the file is not there, is another one than it was,
+        or is no picture.
+        """
+        if self.content is not None:
+            return self, _in_memory(self, frame)
+        if self.path is None:
+            raise InvalidRequest(
+                f"{name} is the picture with the SHA-256 {self.sha256}: give its file as `{name}=`"
+            )
+        path = expanded(self.path)
+        try:
+            stat = path.stat()
+        except (OSError, ValueError):
+            hint = "" if self.sha256 is None else f", its SHA-256 is {self.sha256}"
+            raise InvalidRequest(
+                f"{name} is {self.path}, where there is no file{hint}: give it as `{name}=`"
+            ) from None
+        sha256, photo = _in_file(path, stat.st_mtime_ns, stat.st_size, frame)
+        if self.sha256 not in (None, sha256):
+            raise InvalidRequest(
+                f"{name} is {self.path}, which is another file now: give the one whose SHA-256 is {self.sha256} as "
+                f"`{name}=`"
+            )
+        return Source(portable(path), sha256), photo
+
+
+@lru_cache(maxsize=4)
+def _in_file(path: Path, changed: int, size: int, frame: int | None) -> tuple[str, Photo]:
+    content = read_file(path)
+    return hashlib.sha256(content).hexdigest(), read_photo(content, str(path), frame)
+
+
+@lru_cache(maxsize=4)
+def _in_memory(source: Source, frame: int | None) -> Photo:
+    if not isinstance(source.content, Photo):
+        return read_photo(source.content or b"", "the picture", frame)
+    if frame not in (None, 1):
+        raise InvalidRequest(f"frame is {frame}: the picture has 1")
+    return source.content
+
+
+def a_source(name: str, given: Any) -> Source:
+    """Checks a picture to begin with; files are not read yet."""
+    if isinstance(given, Source):
+        return given
+    if isinstance(given, str | Path):
+        if not str(given).strip():
+            raise InvalidRequest(f"{name} is empty: {_FORM}")
+        return Source(str(given))
+    if isinstance(given, Mapping):
+        texts = all(isinstance(each, str) for each in given.values())
+        if not given or given.keys() - {"path", "sha256"} or not texts:
+            raise InvalidRequest(f'{name} is {dict(given)!r}: give {{"path": ...}}, or the path alone')
+        return Source(**given)
+    if isinstance(given, bytes | bytearray):
+        return Source(None, hashlib.sha256(given).hexdigest(), bytes(given))
+    photo = photo_of(getattr(given, "image", given), name)  # Of a `Picture`, too.
+    parts = [repr(photo.pixels.shape).encode(), photo.pixels.tobytes()]
+    parts += [] if photo.alpha is None else [photo.alpha.tobytes()]
+    return Source(None, hashlib.sha256(b"".join(parts)).hexdigest(), photo)
