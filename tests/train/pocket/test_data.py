@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import closing
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -83,12 +84,14 @@ def test_cells_are_where_the_boxes_are(scene):
     assert (grid[0] == 0).any()
 
 
-def test_wrong_captions_are_of_other_things():
+def test_wrong_captions_are_of_other_things(monkeypatch):
+    few_words = cache(partial(world_tokenizer, captions=1000))
+    monkeypatch.setattr("darkroom.train.pocket.clip.world_tokenizer", few_words)
     source = Captions(WorldConfig(size=32), 0, vocabulary=700, negatives=2, texts=3, pictured=False)
     batch = source(0, 4)
     assert len(batch["ids"]) == 4 * 3 + 3
     for i in range(4):
         wrong = batch["kinds"][4 + 2 * i : 6 + 2 * i]
         assert all(not np.array_equal(row, batch["kinds"][i]) for row in wrong)
-    end = world_tokenizer(700).end
+    end = few_words(700).end
     assert (batch["ids"][:, -1] == end).all()

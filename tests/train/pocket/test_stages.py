@@ -17,6 +17,7 @@ from darkroom.train.config import LoopConfig
 from darkroom.train.folders import load_network, save_network
 from darkroom.train.loop import Trainer
 from darkroom.train.pocket.clip import (
+    Captions,
     CLIPData,
     CLIPLoss,
     CLIPSettings,
@@ -24,8 +25,8 @@ from darkroom.train.pocket.clip import (
     contrastive,
     world_tokenizer,
 )
-from darkroom.train.pocket.data import WorldConfig
-from darkroom.train.pocket.export import assemble
+from darkroom.train.pocket.data import WorldConfig, scenes_by_style
+from darkroom.train.pocket.export import assemble, preview_matrix
 from darkroom.train.pocket.latents import Latents, Turns, build
 from darkroom.train.pocket.unet import UNetLoss, UNetSettings, UNetStage, cell_loss
 from darkroom.train.pocket.vae import (
@@ -52,10 +53,22 @@ LOOP = LoopConfig(
 
 @pytest.fixture(scope="module", autouse=True)
 def few_scenes():
-    """Fewer scenes to learn words from, and to measure latents of."""
+    """Fewer scenes to learn words from, to measure latents of, and to judge by."""
     few_words = cache(partial(world_tokenizer, captions=1000))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("darkroom.train.pocket.clip.world_tokenizer", few_words)
+        patch.setattr(
+            Captions,
+            "__call__",
+            lambda self, start, count, call=Captions.__call__: call(self, start, min(count, 12)),
+        )
+        patch.setattr(
+            UNetStage, "_held_out", lambda self, count, held_out=UNetStage._held_out: held_out(self, 16)
+        )
+        patch.setattr(
+            "darkroom.train.pocket.vae.scenes_by_style", lambda world, count: scenes_by_style(world, 1)
+        )
+        patch.setattr("darkroom.train.pocket.export.preview_matrix", partial(preview_matrix, count=16))
         patch.setattr(VAEStage, "calibrated", partialmethod(VAEStage.calibrated, count=32))
         yield
 
