@@ -18,10 +18,9 @@ SETTINGS = {"prompt": "a red boat", "steps": 5, "seed": 1, "width": 64, "height"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    parent = tmp_path_factory.mktemp("models")
-    writers = {**families.WRITERS, "refiner": families.write_refiner}
-    return lru_cache(lambda name: writers[name](parent / name))
+def other(tmp_path_factory):
+    """A model like "sd1", of other weights."""
+    return families.write_sd1(tmp_path_factory.mktemp("models") / "other", seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +132,7 @@ def test_a_refiner(switch, folder):
     assert {"unet", "refiner unet", "refiner text_encoder_2"} <= set(found.weights)
 
 
-def test_an_ensemble(folder, tmp_path):
-    other = families.write_sd1(tmp_path / "other", seed=5)
+def test_an_ensemble(folder, other):
     options = {"ensemble": [f"{other}:1:every=2"]}
     found, calls = foretold(folder("sd1"), SETTINGS, **options)
     model = darkroom.load(folder("sd1"), device="cpu", precision="float32", **options)
@@ -149,8 +147,7 @@ def test_what_a_request_names_is_not_read(folder):
     assert calls == foretold(folder("sd1"), SETTINGS)[1]
 
 
-def test_memory_for_an_ensemble(folder, tmp_path):
-    other = families.write_sd1(tmp_path / "other", seed=5)
+def test_memory_for_an_ensemble(folder, other):
     model = darkroom.load(folder("sd1"), ensemble=[str(other)], memory="4GB")
     (picture,) = model.generate(Request.from_dict(SETTINGS))
     assert picture.metadata["model"]["ensemble"] == [str(other)]
