@@ -39,13 +39,16 @@ class Canvas:
 
 @dataclass(frozen=True)
 class OfPicture(Canvas):
-    """A picture (height, width, 3) uint8, drawn over from the noise of the first point, `noise` times of it."""
+    """A picture, drawn over from the noise of the first point, `noise` times of it.
 
-    pixels: Pixels = field(repr=False, compare=False)
+    pixels: what makes it, (height, width, 3) uint8, when it is needed: many a job is only looked at.
+    """
+
+    pixels: Callable[[], Pixels] = field(repr=False, compare=False)
     noise: float = 1.0
 
     def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
-        latent = yield Prepare(self.pixels)
+        latent = yield Prepare(self.pixels())
         louder = source if self.noise == 1 else lambda draw: self.noise * source(draw)
         return replace(Run.begin(louder, point, latent, self.full), source=source)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from darkroom.checkpoint.family import Family
 from darkroom.errors import InvalidRequest
-from darkroom.generation.frames import fitted, stretched
+from darkroom.generation.frames import around, fitted, near, stretched
 from darkroom.generation.parts import MAX_SIDE
 from darkroom.generation.request import Request
 from darkroom.photos import Photo
@@ -27,43 +27,33 @@ def begun(request: Request, photo: Photo, family: Family) -> dict[str, Any]:
     smaller in its proportions. Raises InvalidRequest where it is to keep its own size on a canvas of another.
     """
     width, height = photo.size
-    canvas, unit = request.canvas, family.unit
-    own = _around(width, unit), _around(height, unit)
-    if request.edit.fit == "own" and (canvas.width or own[0], canvas.height or own[1]) != own:
+    canvas, edit, unit = request.canvas, request.edit, family.unit
+    own = around(width, unit), around(height, unit)
+    longest = min(family.largest or MAX_SIDE, MAX_SIDE)
+    if edit.fit == "own" and (canvas.width or own[0], canvas.height or own[1]) != own:
         raise InvalidRequest(
             f"fit is own, but the picture is of {width}x{height} and width and height are {canvas.width} and "
             f"{canvas.height}: leave them out, or fit"
         )
-    usual = {"strength": STRENGTH, "strength_as": "share", "noise_multiplier": 1.0}
-    if canvas.width is not None or canvas.height is not None:
-        sides = {
-            "width": canvas.width or _near(width * (canvas.height or 0) / height, unit),
-            "height": canvas.height or _near(height * (canvas.width or 0) / width, unit),
-        }
-        return {**usual, **sides, "fit": "crop"}
-    most = max(_LARGEST_AREA * family.native**2, _MEGAPIXEL)
-    longest = min(family.largest or MAX_SIDE, MAX_SIDE)
-    if request.edit.fit == "own" and max(own) > longest:
+    if edit.fit == "own" and max(own) > longest:
         raise InvalidRequest(
             f"fit is own, but the picture is of {width}x{height} and a side has {longest} pixels at most: leave fit out"
         )
-    smaller = min(1.0, math.sqrt(most / (width * height)), longest / max(own))
-    if smaller == 1 or request.edit.fit == "own":
-        return {**usual, "width": own[0], "height": own[1], "fit": "own"}
+    if canvas.width or canvas.height:
+        scale = canvas.width / width if canvas.width else (canvas.height or 0) / height
+    else:
+        most = max(_LARGEST_AREA * family.native**2, _MEGAPIXEL)
+        scale = min(1.0, math.sqrt(most / (width * height)), longest / max(own))
+    keeps = edit.fit == "own" or (scale == 1 and not (canvas.width or canvas.height))
+    size = own if keeps else (near(width * scale, unit), near(height * scale, unit))
     return {
-        **usual,
-        "width": _near(width * smaller, unit),
-        "height": _near(height * smaller, unit),
-        "fit": "crop",
+        "width": size[0],
+        "height": size[1],
+        "fit": "own" if keeps else "crop",
+        "strength": STRENGTH,
+        "strength_as": "share",
+        "noise_multiplier": 1.0,
     }
-
-
-def _around(side: int, unit: int) -> int:
-    return math.ceil(side / unit) * unit
-
-
-def _near(side: float, unit: int) -> int:
-    return max(round(side / unit), 1) * unit
 
 
 def brought(request: Request, photo: Photo | None) -> Pixels:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -13,6 +15,16 @@ from darkroom.pixels import Pixels
 _RIM = 0.04
 # Within how much of the picture's height a continuation loses its detail, and how much.
 _FADING, _BLUR = 1 / 16, 1 / 40
+
+
+def near(side: float, unit: int) -> int:
+    """The multiple of `unit` nearest to a side, at least one."""
+    return max(round(side / unit), 1) * unit
+
+
+def around(side: float, unit: int) -> int:
+    """The least multiple of `unit` in which a side has room."""
+    return math.ceil(side / unit) * unit
 
 
 def stretched(pixels: Pixels, width: int, height: int) -> Pixels:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import Points, count_calls, points_for, sampler, tail
 from darkroom.diffusion.spacing import NEARLY_ALL, steps_taken
 from darkroom.generation.canvas import Canvas, FromPicture, OfPicture
 from darkroom.generation.edits import brought
-from darkroom.generation.frames import continued, fitted, stretched
+from darkroom.generation.frames import around, continued, fitted, near, stretched
 from darkroom.generation.parts import Sampling
 from darkroom.generation.request import Request
 from darkroom.language import Moment
@@ -95,8 +96,7 @@ def _enlarged(small: tuple[int, int], own: tuple[int, int], request: Request, fa
 def native_size(width: int, height: int, family: Family) -> tuple[int, int]:
     """The size nearest the native area with the proportions of width x height, never enlarged."""
     scale = min(1.0, family.native / math.sqrt(width * height))
-    unit = family.unit
-    return max(unit, round(width * scale / unit) * unit), max(unit, round(height * scale / unit) * unit)
+    return near(width * scale, family.unit), near(height * scale, family.unit)
 
 
 def framed(width: int, height: int, family: Family) -> tuple[int, int]:
@@ -104,7 +104,7 @@ def framed(width: int, height: int, family: Family) -> tuple[int, int]:
     ratio = min(max(width, height) / min(width, height), _LONGEST)
     if ratio <= _CUT:
         return family.native, family.native
-    long = math.ceil(family.native * ratio / family.unit) * family.unit
+    long = around(family.native * ratio, family.unit)
     long = min(long, family.largest or long)
     return (long, family.native) if width > height else (family.native, long)
 
@@ -121,7 +121,9 @@ def _drawing_over(request: Request, family: Family, photo: Photo | None) -> Pass
         and canvas.height
     )
     full = request.noise.full and strength == 1
-    own = OfPicture(canvas.width, canvas.height, brought(request, photo), edit.noise_multiplier, full=full)
+    own = OfPicture(
+        canvas.width, canvas.height, partial(brought, request, photo), edit.noise_multiplier, full=full
+    )
     points = _points(sampling, family)
     if edit.strength_as == "diffusers":
         points = tail(points, strength)

@@ -30,18 +30,16 @@ def settle(request: Request, family: Family, name: str, refined: bool = False) -
     schedule = preferences.schedule
     if sampler is not None and sampler_info(sampler) != sampler_info(preferences.sampler):
         schedule = schedule_for(family.schedule, sampler)
-    width = height = family.native
+    begins = {"width": family.native, "height": family.native}
     if (latents := request.noise.latents) is not None:
         height, width = (side * family.factor for side in latents_array(latents).shape[2:])
-    edited = {}
+        begins = {"width": width, "height": height}
     if request.edit.image is not None:
         source, photo = request.edit.image.found("image", request.edit.frame)
         request = request.replace(image=source)
-        edited = begun(request, photo, family)
+        begins = begun(request, photo, family)
     settled = request.settled(
-        width=edited.pop("width", width),
-        height=edited.pop("height", height),
-        **edited,
+        **begins,
         steps=preferences.steps,
         guidance=preferences.guidance,
         sampler=preferences.sampler,
