@@ -53,12 +53,12 @@ ORDER = {
     """,
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """
-        latents checks sources parts request between wording work frames edits settle canvas passes templates ensemble
-        path attention picture infotext saved job explain
+        latents checks sources parts request between wording work colors frames edits settle canvas passes templates
+        ensemble path attention picture infotext saved job explain
     """,
     "cli": """
-        arguments parser words settings files progress asked show doctor train checkpoints models lora merge generate
-        interpolate evaluate again attention prompt plan
+        arguments parser words settings files progress asked show doctor train checkpoints models lora merge like
+        generate edit interpolate evaluate again attention prompt plan
     """,
 }
 PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate", "compel", "torchsde"}

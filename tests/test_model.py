@@ -141,6 +141,7 @@ def test_metadata_says_everything(model, toy_folder):
         "seed_resize_height",
         "latents",
         *("image", "frame", "strength", "strength_as", "fit", "noise_multiplier"),
+        *("loops", "last_strength", "match_colors"),
         "towards",
         *(f"{prompt}_{number}" for prompt in ("prompt", "negative") for number in (2, 3)),
     }

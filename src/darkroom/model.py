@@ -33,10 +33,12 @@ from darkroom.generation import Picture, Request
 from darkroom.generation.attention import Observer
 from darkroom.generation.between import between
 from darkroom.generation.checks import showing
-from darkroom.generation.edits import notes_of
+from darkroom.generation.edits import notes_of, taken_over
 from darkroom.generation.job import Job
+from darkroom.generation.picture import made_by
 from darkroom.generation.request import SETTINGS, Settings
 from darkroom.generation.settle import settle
+from darkroom.generation.sources import a_source, several
 from darkroom.generation.templates import completed, pictures
 from darkroom.generation.wording import Extras, Wording, anchored_files
 from darkroom.generation.work import Decode, Prepare
@@ -173,6 +175,46 @@ class Model:
         return self._develop(self._series(prompt, settings, attention))
 
     @showing(SETTINGS)
+    def edit(  # type: ignore[misc]  # The one setting that stands by itself here.
+        self,
+        image: Any,
+        prompt: str | None = None,
+        *,
+        like: Any = None,
+        callback: Callback | None = None,
+        attention: bool = False,
+        **settings: Unpack[Settings],
+    ) -> list[Picture]:
+        """Make pictures of a picture: of a file, of its bytes, of Pillow's, NumPy's or torch's, of a `Picture`; of
+        those in a folder, or in a list, of each.
+
+        One that Darkroom made starts from its own recipe: the prompt where none is given, and all but its seed, its
+        size and what it began with itself. `like` is another picture, or a request, whose recipe takes that place;
+        False is none. What is given as settings of `generate` comes before it. Raises InvalidRequest where there is no
+        prompt, and as `generate` does.
+        """
+        whole = several(image)
+        given = cast(Settings, settings)
+        requests = [self._editing(each, prompt, each if like is None else like, given) for each in whole]
+        return self.generate(requests, callback=callback, attention=attention)
+
+    def _editing(self, image: Any, prompt: str | None, like: Any, settings: Settings) -> Request:
+        recipe = like if isinstance(like, Request) else made_by(like)
+        if recipe is None and not (like is image or like is False):
+            raise InvalidRequest(
+                "like is a picture that does not say how it was made: give another, or a request"
+            )
+        if recipe is not None and self.refiner is None:
+            recipe = recipe.replace(refiner_switch=None)
+        given = {} if recipe is None else taken_over(recipe)
+        if prompt is not None:
+            given["prompt"] = prompt
+        if "prompt" not in given:
+            raise InvalidRequest("no prompt: say what the picture is to become, no file says how it was made")
+        changes: Settings = {**settings, "image": image}
+        return Request(**given).replace(**changes)
+
+    @showing(SETTINGS)
     def interpolate(
         self,
         prompts: str | Sequence[str],
@@ -186,14 +228,10 @@ class Model:
         """Make pictures on the way through several prompts, several seeds, or both (see `darkroom.between`)."""
         return self.generate(between(prompts, seeds, frames, loop, **settings), callback=callback)
 
-    def encode(self, image: Image.Image | np.ndarray[Any, Any]) -> torch.Tensor:
-        """A picture's latents, (1, C, h, w) float32 on the CPU, by the model's autoencoder; of an array (height, width,
-        3) uint8 likewise. Raises InvalidRequest where its sides are no multiples of `family.unit`."""
-        pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise InvalidRequest(
-                f"the picture is an array of {pixels.shape}, {pixels.dtype}: give (height, width, 3) uint8"
-            )
+    def encode(self, image: Any) -> torch.Tensor:
+        """A picture's latents, (1, C, h, w) float32 on the CPU, by the model's autoencoder; it is given as `edit` takes
+        it. Raises InvalidRequest where it is no picture, or its sides are no multiples of `family.unit`."""
+        pixels = a_source("image", image).found("image")[1].over()
         height, width = pixels.shape[:2]
         if height % self.family.unit or width % self.family.unit:
             raise InvalidRequest(

@@ -23,6 +23,25 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from darkroom.errors import InvalidRequest
 from darkroom.pixels import Pixels
 
+SUFFIXES = {
+    *(
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".webp",
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".jxl",
+        ".jp2",
+        ".tif",
+        ".tiff",
+    ),
+    *(".mpo", ".ppm", ".tga", ".qoi"),
+}
+"""What the names of pictures end in."""
 LONGEST_SIDE = 32_768
 MOST_PIXELS = 178_956_970
 """Of a picture: Pillow's own limit. The largest photographs of cameras have 151 million."""

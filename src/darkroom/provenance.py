@@ -173,23 +173,27 @@ def loading_of(metadata: Mapping[str, Any], path: Path, **instead: str | Path) -
     """What a picture's model was loaded with, by its file's metadata: each file as it is found now. `path` is the
     picture's, for errors; `instead` are parts that take the place of those that it names. Raises InvalidRequest where
     the metadata is damaged or does not say."""
-    model = metadata.get("model")
-    model = model if isinstance(model, dict) else {}
-    if wrong := [name for name, kind in _KINDS.items() if not _is(kind, model.get(name), name)]:
-        raise InvalidRequest(f"{path}: its metadata is damaged (model, {wrong[0]}): give `model=`")
     numerics = metadata.get("numerics") or {}
     if not isinstance(numerics, dict):
         raise InvalidRequest(f"{path}: its metadata is damaged (numerics is {numerics!r})")
     found = {
-        **{name: model[name] for name in _SAID if name in model},
         **{name: numerics[name] for name in ("device", "precision") if name in numerics},
         "memory": "low" if numerics.get("tiled") else "full",
-        **_parts(model),
+        **made_of(metadata, path),
         **instead,
     }
     if "model" not in found:
         raise InvalidRequest(f"{path} does not say which model made it: give `model=`")
     return Loading(**found).checked()
+
+
+def made_of(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The same but for the machine that it ran on, as options by their names."""
+    model = metadata.get("model")
+    model = model if isinstance(model, dict) else {}
+    if wrong := [name for name, kind in _KINDS.items() if not _is(kind, model.get(name), name)]:
+        raise InvalidRequest(f"{path}: its metadata is damaged (model, {wrong[0]}): give `model=`")
+    return {**{name: model[name] for name in _SAID if name in model}, **_parts(model)}
 
 
 def _is(kind: type, value: Any, name: str) -> bool:

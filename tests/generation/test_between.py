@@ -345,8 +345,8 @@ def test_latents_that_are_none(model: Model, toy_folder: Path, tmp_path: Path, c
     for latents in (torch.zeros(4, 4), torch.zeros(1, 99, 4, 4)):
         with pytest.raises(InvalidRequest, match="latents are of"):
             model.decode(latents)
-    for image in (np.zeros((8, 8)), Image.new("RGB", (9, 8)), np.zeros((8, 8, 3))):
-        with pytest.raises(InvalidRequest, match="the picture is"):
+    for image in (np.zeros((8, 8, 7)), Image.new("RGB", (9, 8)), b"no picture"):
+        with pytest.raises(InvalidRequest, match=r"picture|image"):
             model.encode(image)
     with pytest.raises(InvalidRequest, match="leave seed_resize_width out"):
         Request("a", latents=noise(model), seed_resize_width=64, seed_resize_height=64).checked()

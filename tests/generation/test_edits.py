@@ -18,7 +18,9 @@ from darkroom.checkpoint.families import SD1, SD3
 from darkroom.cli import main
 from darkroom.engine import Engine
 from darkroom.errors import InvalidRequest
+from darkroom.generation.colors import matched
 from darkroom.generation.edits import begun, brought, finished
+from darkroom.generation.frames import padded, stretched
 from darkroom.generation.job import Job
 from darkroom.generation.passes import passes
 from darkroom.generation.saved import Saved
@@ -81,7 +83,7 @@ def test_its_own_size_on_another_canvas():
     assert settle(darkroom.Request("a", image=PHOTO, fit="own", width=56), SMALL, "it").canvas.height == 40
 
 
-@pytest.mark.parametrize("fit", ["own", "crop", "stretch"])
+@pytest.mark.parametrize("fit", ["own", "crop", "stretch", "pad"])
 def test_how_it_is_brought_there(fit):
     size = {} if fit == "own" else {"width": 64, "height": 32}
     request = settle(darkroom.Request("a", image=PHOTO, fit=fit, **size), SMALL, "it")
@@ -94,6 +96,18 @@ def test_how_it_is_brought_there(fit):
         assert (finished(found, request, photo) == PHOTO).all()
     else:
         assert finished(found, request, photo).shape == (32, 64, 3)
+
+
+@pytest.mark.parametrize("size", [(96, 40), (40, 96), (51, 37), (8, 8), (400, 8)])
+def test_padding_shows_all_of_it(size):
+    found = padded(PHOTO, *size)
+    assert found.shape == (size[1], size[0], 3)
+    scale = min(size[0] / 51, size[1] / 37)
+    wide, high = max(round(51 * scale), 1), max(round(37 * scale), 1)
+    left, top = (size[0] - wide) // 2, (size[1] - high) // 2
+    assert (found[top : top + high, left : left + wide] == stretched(PHOTO, wide, high)).all()
+    assert (found[:, :left] == found[:, left : left + 1]).all()
+    assert (found[top + high :] == found[top + high - 1]).all()
 
 
 def points_of(strength, way="share", steps=10, family=SMALL, **more):
@@ -131,9 +145,9 @@ def test_comfys_strength_takes_all_steps_of_a_longer_way():
 
 
 def test_all_of_it_natively_is_a_picture_from_noise():
-    assert not any(hasattr(each.canvas, "pixels") for each in points_of(1))
+    assert not hasattr(points_of(1)[0].canvas, "brought")
     for way in ("diffusers", "a1111", "comfy"):
-        assert hasattr(points_of(1, way)[0].canvas, "pixels")
+        assert hasattr(points_of(1, way)[0].canvas, "brought")
 
 
 def test_no_strength_is_the_picture_through_the_autoencoder(model):
@@ -221,6 +235,7 @@ def test_a_file_that_moved_or_is_another_is_asked_for(model, photo_file, tmp_pat
         ({"image": PHOTO, "strength": -0.1}, "strength is -0.1"),
         ({"image": PHOTO, "strength": float("nan")}, "strength is NaN"),
         ({"image": PHOTO, "fit": "fill"}, "fit is 'fill'"),
+        ({"image": PHOTO, "loops": 0}, "loops is 0"),
         ({"image": PHOTO, "strength": 0, "strength_as": "diffusers"}, "strength is 0"),
         ({"init_image": PHOTO}, "it is called image here"),
         ({"denoising_strength": 0.5}, "it is called strength here"),
@@ -260,8 +275,54 @@ def test_noise_is_multiplied(model):
     assert "Noise multiplier: 0" in model.generate(request)[0].parameters
 
 
-def test_a_lost_job_goes_on(model):
-    request = model.settle(darkroom.Request("a", image=PHOTO, strength=0.8, seed=1, **SETTINGS))
+def test_loops_draw_over_what_the_last_one_made(model):
+    asked = {**SETTINGS, "image": PHOTO[:32, :48]}
+    (looped,) = model.generate("a", strength=0.8, last_strength=0.4, loops=3, seed=5, **asked)
+    once = asked["image"]
+    for seed, strength in ((5, 0.8), (6, 0.6), (7, 0.4)):
+        (drawn,) = model.generate("a", strength=strength, seed=seed, **{**asked, "image": once})
+        once = drawn.image
+    assert (pixels(looped) == np.asarray(once)).all()
+    (whole,) = model.generate("a", strength=1, loops=2, seed=5, **asked)
+    (noise,) = model.generate("a", seed=6, width=48, height=32, **SETTINGS)
+    assert (pixels(whole) == pixels(noise)).all(), "all of it is drawn anew, also the last time"
+    with pytest.raises(InvalidRequest, match=r"last_strength is 0.4, of the last loop"):
+        model.generate("a", last_strength=0.4, **asked)
+
+
+def test_colors_are_the_picture_s_and_light_is_the_drawing_s(model):
+    """As A1111 does it, with scikit-image, OpenCV and blendmodes: within a level on average, by hand."""
+    warm = np.random.default_rng(2).integers((120, 60, 0), (255, 160, 60), (40, 56, 3)).astype(np.uint8)
+    asked = {**SETTINGS, "image": warm, "strength": 0.7, "seed": 3}
+    (plain,), (matching,) = (model.generate("a", match_colors=each, **asked) for each in (False, True))
+    assert (pixels(matching) == matched(pixels(plain), warm)).all()
+
+    def light(pixels):
+        return (pixels @ np.array([0.3, 0.59, 0.11]))[..., None]
+
+    def tint(pixels):
+        return (pixels - light(pixels)).mean((0, 1))
+
+    gap, left = (np.abs(tint(pixels(each)) - tint(warm)).max() for each in (plain, matching))
+    assert gap > 5 * left, (gap, left)
+    assert np.abs(light(pixels(plain)) - light(pixels(matching))).mean() < 1
+    # Each loop, so that no drift adds up.
+    (looped,) = model.generate("a", match_colors=True, loops=2, **asked)
+    (second,) = model.generate("a", match_colors=True, **{**asked, "image": matching, "seed": 4})
+    assert np.abs(pixels(looped).mean((0, 1)) - pixels(second).mean((0, 1))).max() < 12
+
+
+def test_colors_of_a_picture_matched_with_itself_stay():
+    assert np.abs(matched(PHOTO, PHOTO).astype(int) - PHOTO).mean() < 1.5
+    grey = np.full((8, 8, 3), 128, np.uint8)
+    assert np.isfinite(matched(grey, PHOTO)).all()
+    assert matched(np.zeros_like(grey), PHOTO).max() == 0
+    assert matched(np.full_like(grey, 255), PHOTO).min() == 255
+
+
+@pytest.mark.parametrize("more", [{}, {"loops": 3}])
+def test_a_lost_job_goes_on(model, more):
+    request = model.settle(darkroom.Request("a", image=PHOTO, strength=0.8, seed=1, **more, **SETTINGS))
     extras = Extras(image=photo_of(PHOTO))
 
     def job(saved=None):
@@ -269,7 +330,7 @@ def test_a_lost_job_goes_on(model):
 
     engine = Engine(model.engine.networks)
     task = engine.submit(job())
-    while task.job.done < 2:
+    while task.job.done < (5 if more else 2):
         engine.tick()
     saved = Saved.from_bytes(task.job.snapshot().to_bytes())
     engine.run()
@@ -291,10 +352,14 @@ def test_on_the_command_line(toy_folder, photo_file, tmp_path, capsys):
     assert "prepare 56x40" in capsys.readouterr().out
     assert main(["a boat", "--strength", "0.5"]) == 2
     assert "--strength is of a picture to begin with: give --image" in capsys.readouterr().err
-    photo_file.rename(tmp_path / "moved.png")
+    beside = photo_file.rename(tmp_path / "moved.png")
+    assert main(["again", str(tmp_path / "out.png")]) == 0
+    assert f"the picture that it began with is {beside} now" in capsys.readouterr().err
+    (tmp_path / "elsewhere").mkdir()
+    moved = beside.rename(tmp_path / "elsewhere" / "moved.png")
     assert main(["again", str(tmp_path / "out.png")]) == 2
     assert "--image" in capsys.readouterr().err
-    assert main(["again", str(tmp_path / "out.png"), "--image", str(tmp_path / "moved.png")]) == 0
+    assert main(["again", str(tmp_path / "out.png"), "--image", str(moved)]) == 0
 
 
 # Against diffusers: the latent after five steps, in float32

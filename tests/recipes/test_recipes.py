@@ -380,6 +380,26 @@ def test_comfy_custom_sampler(png: Callable[..., Path]) -> None:
     assert (settings["steps"], settings["seed"], settings["guidance"]) == (9, 77, 4.0)
 
 
+def test_comfy_of_a_picture(png: Callable[..., Path]) -> None:
+    sampler = {**graph()["3"]["inputs"], "denoise": 0.4, "latent_image": ["41", 0]}
+    changed = graph(
+        **{
+            "3": ("KSampler", sampler),
+            "40": ("LoadImage", {"image": "x.png"}),
+            "41": ("VAEEncode", {"pixels": ["40", 0], "vae": ["4", 2]}),
+        }
+    )
+    recipe = read_recipe(png(prompt=changed))
+    assert "x.png, denoise: 0.4 (made from another picture" in "\n".join(recipe.lost)
+    assert recipe.request().edit.image is None
+    recipe.draw_on("y.png")
+    assert not any("denoise" in line for line in recipe.lost)
+    edit = recipe.request().edit
+    assert (edit.image and edit.image.path, edit.strength, edit.strength_as) == ("y.png", 0.4, "comfy")
+    with pytest.raises(InvalidRequest, match="says of none that it began with"):
+        read_recipe(png(prompt=graph())).draw_on("y.png")
+
+
 def test_comfy_nodes_that_there_is_nothing_for(png: Callable[..., Path]) -> None:
     changed = graph(
         **{
@@ -651,6 +671,14 @@ def test_invoke_common(png: Callable[..., Path]) -> None:
     more = {"controlnets": [{"x": 1}], "seamless_x": True, "hrf_enabled": True, "cfg_scale": [7, 5]}
     lost = "\n".join(read_recipe(png(invokeai_metadata={**INVOKED, **more})).lost)
     assert all(name in lost for name in more)
+
+
+def test_invoke_of_a_picture(png: Callable[..., Path]) -> None:
+    recipe = read_recipe(png(invokeai_metadata={**INVOKED, "generation_mode": "img2img", "strength": 0.6}))
+    assert "img2img, strength: 0.6 (made from another picture" in "\n".join(recipe.lost)
+    recipe.draw_on("y.png")
+    assert not any("img2img" in line for line in recipe.lost)
+    assert (recipe.request().edit.strength, recipe.request().edit.strength_as) == (0.6, "diffusers")
 
 
 def test_invoke_of_sdxl(png: Callable[..., Path]) -> None:

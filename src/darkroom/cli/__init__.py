@@ -28,6 +28,7 @@ INTERRUPTED = 130
 # The commands, in the order of the help, with the module here that adds each.
 _COMMANDS = {
     "generate": "generate",
+    "edit": "edit",
     "interpolate": "interpolate",
     "again": "again",
     "attention": "attention",

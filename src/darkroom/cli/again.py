@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from darkroom.cli.arguments import a_path, a_place, spelt
 from darkroom.cli.asked import given
 from darkroom.cli.words import aside, tell_notes
+from darkroom.errors import InvalidRequest
 from darkroom.files import expanded, write_numbered
+from darkroom.generation.sources import lying_in
 
 if TYPE_CHECKING:
     from darkroom.generation import Picture, Request
@@ -71,14 +73,29 @@ def run(args: argparse.Namespace) -> int:
         image, metadata = open_picture(args.picture)
     except MadeElsewhere:
         return _from_elsewhere(args, output)
-    request = Request.from_dict(metadata["request"]).checked()
-    if args.image is not None:
-        request = request.replace(image=args.image)
+    request = _found(Request.from_dict(metadata["request"]).checked(), args)
     picture = made_again(args, metadata, request)
     from darkroom.provenance import differences
 
     _keep(picture, output)
     return _compare(args.picture, image, picture.image, differences(metadata, picture.metadata))
+
+
+def _found(request: Request, args: argparse.Namespace) -> Request:
+    """The request with the picture that it begins with as it is now: where `args` say, where it was, or in the folder
+    of the picture that was made of it."""
+    edit = request.edit
+    if args.image is not None:
+        return request.replace(image=args.image)
+    if edit.image is None or edit.image.path is None:
+        return request
+    try:
+        edit.image.found("image", edit.frame)
+    except InvalidRequest:
+        if (beside := lying_in(args.picture.parent, edit.image)) is not edit.image:
+            aside("note", f"the picture that it began with is {beside.path} now")
+            return request.replace(image=beside)
+    return request
 
 
 def _keep(picture: Picture, output: Path | None) -> None:
@@ -100,6 +117,8 @@ def _from_elsewhere(args: argparse.Namespace, output: Path | None) -> int:
     from darkroom.model import load
 
     model = load(loading)
+    if args.image is not None:
+        recipe.draw_on(args.image)
     request = recipe.request(model.family)
     for line in recipe.lost:
         aside("not honoured", line)

@@ -76,6 +76,10 @@ def _format(name: str, given: object) -> str:
     return canonical_format(str(given))
 
 
+USUAL_NAME = "{seed}-{prompt}"
+USUAL_NAME_OF_EDITS = "{image}-{seed}"
+
+
 @dataclass(frozen=True)
 class Saving:
     """What there is to say of the files of pictures."""
@@ -90,8 +94,8 @@ class Saving:
     name: str | None = setting(
         None,
         _as_given,
-        "file name, made of {seed} {prompt} {index} {model} {sampler} {steps} {width} {height} {guidance} {date} "
-        "{time} (default: {seed}-{prompt})",
+        "file name, made of {seed} {prompt} {index} {image} {model} {sampler} {steps} {width} {height} {guidance} "
+        f"{{date}} {{time}} (default: {USUAL_NAME}, of an edit {USUAL_NAME_OF_EDITS})",
         sign="TEMPLATE",
     )
     grid: bool = setting(False, _as_given, "also write one sheet of all pictures (default: no)")

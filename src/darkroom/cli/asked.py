@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from darkroom.cli.arguments import SAVING, Saving
 from darkroom.cli.settings import KNOWN, is_empty, said, strangers, why_unread
@@ -38,9 +38,38 @@ def area(request: Request) -> int:
     return (request.canvas.width or 0) * (request.canvas.height or 0)
 
 
-def gather(args: argparse.Namespace) -> tuple[Loading, Saving, dict[str, Any]]:
-    """What to load, where pictures go, and the settings of requests: from the command line over what is said elsewhere
-    (`darkroom.cli.settings`) over what is so anyhow."""
+Gathered: TypeAlias = tuple[Loading, Saving, dict[str, Any]]
+"""What to load, where pictures go, and the settings of requests."""
+
+
+def gather(args: argparse.Namespace) -> Gathered:
+    """What is asked for: on the command line, over what is said elsewhere (`darkroom.cli.settings`), over what is so
+    anyhow."""
+    return layered(args).over({})
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What the command line says, and what is said elsewhere."""
+
+    own: Mapping[str, Any]
+    elsewhere: Mapping[str, Any]
+
+    def over(self, recipe: Mapping[str, Any]) -> Gathered:
+        """All of it, and between the two what a picture's recipe says."""
+        merged = {**self.elsewhere, **recipe, **self.own}
+        saving = {name: merged.pop(name) for name in SAVING if name in merged}
+        loading = {name: merged.pop(name) for name in LOADING if name in merged}
+        check_options(saving | loading)
+        return (
+            Loading(**loading).checked(),
+            Saving(**saving),
+            {name: heard(value) for name, value in merged.items()},
+        )
+
+
+def layered(args: argparse.Namespace) -> Layers:
+    """What is asked for in its layers; variables of the environment that may be mistaken ones are told."""
     for name, close in strangers().items():
         if close:
             aside("darkroom", f"{name} is read by nothing: did you mean {close}?")
@@ -48,15 +77,14 @@ def gather(args: argparse.Namespace) -> tuple[Loading, Saving, dict[str, Any]]:
     elsewhere = {name: found[0] for name, found in said(args.settings).items() if name not in own}
     # For errors that are found later: see `words.placed`.
     args.said = {each.value: each.where for each in elsewhere.values() if isinstance(each.value, str)}
-    merged = {**{name: each.value for name, each in elsewhere.items()}, **own}
-    saving = {name: merged.pop(name) for name in SAVING if name in merged}
-    loading = {name: merged.pop(name) for name in LOADING if name in merged}
-    check_options(saving | loading)
-    settings = {name: heard(value) for name, value in merged.items()}
-    if "latents" in settings:
-        # Here a file; in JSON, which comes from anywhere, the array itself.
-        settings["latents"] = read_latents(expanded(str(settings["latents"])))
-    return Loading(**loading).checked(), Saving(**saving), settings
+    return Layers(_read(own), _read({name: each.value for name, each in elsewhere.items()}))
+
+
+def _read(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with latents, which are a file here; in JSON, which comes from anywhere, they are the array itself."""
+    if "latents" not in settings:
+        return settings
+    return {**settings, "latents": read_latents(expanded(str(heard(settings["latents"]))))}
 
 
 def _sized(args: argparse.Namespace) -> dict[str, int]:
@@ -116,9 +144,9 @@ def one_request(args: argparse.Namespace, settings: dict[str, Any], usual: str |
     return Request.from_dict({**settings, "prompt": heard(prompt)}).checked()
 
 
-def requested(args: argparse.Namespace, settings: dict[str, Any]) -> list[Asked]:
-    """The requests of a command line: its prompt, and those of its prompts file, which may be what is piped in. Raises
-    InvalidRequest that names every line with a mistake."""
+def requested(args: argparse.Namespace, settings: dict[str, Any], usual: str | None = None) -> list[Asked]:
+    """The requests of a command line: its prompt, and those of its prompts file, which may be what is piped in; where
+    there is none of these, the `usual` prompt. Raises InvalidRequest that names every line with a mistake."""
     prompt, prompts = prompt_of(args), args.prompts
     if prompt == str(STDIN):
         if prompts is not None:
@@ -126,6 +154,8 @@ def requested(args: argparse.Namespace, settings: dict[str, Any]) -> list[Asked]
                 f"the prompt is {prompt}, standard input, and --prompts is {prompts}: leave one out"
             )
         prompt, prompts = None, STDIN
+    if prompt is None and prompts is None and usual is not None:
+        return [Asked(one_request(args, settings, usual))]
     if prompt is None and prompts is None:
         if not _is_piped():
             raise InvalidRequest("no prompt: say what the picture should show, or give --prompts FILE")
@@ -166,7 +196,7 @@ _JSON = (".json", ".jsonl", ".ndjson")
 def _rows_of(path: Path) -> tuple[list[tuple[str, Any]], Callable[[Any], dict[str, Any]]]:
     """What stands in a file of prompts, each with where, and what makes settings of it: of JSON, whatever the file is
     called. Raises InvalidRequest where there is nothing."""
-    called, text = _read(path)
+    called, text = _read_whole(path)
     if isinstance(whole := _json(text), list | dict):
         items = whole if isinstance(whole, list) else [whole]
         rows = [(f"{called}, item {number}", item) for number, item in enumerate(items, 1)]
@@ -195,7 +225,7 @@ def _is_piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
-def _read(path: Path) -> tuple[str, str]:
+def _read_whole(path: Path) -> tuple[str, str]:
     """What a file of prompts is called, or what is piped into the program, and its text."""
     called = "standard input" if path == STDIN else str(path)
     if path == STDIN and sys.stdin is None:

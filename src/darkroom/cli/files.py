@@ -16,17 +16,19 @@ from typing import Any
 import regex
 from PIL import Image
 
-from darkroom.cli.arguments import Saving
+from darkroom.cli.arguments import USUAL_NAME, Saving
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.files import expanded, shortened, write_numbered
 from darkroom.generation.picture import FORMATS, LONGEST_SIDE, Picture, canonical_format, format_of
 from darkroom.generation.request import Request
+from darkroom.photos import SUFFIXES
 from darkroom.pixels import sheet
 
 _FIELDS = (
     "seed",
     "prompt",
     "index",
+    "image",
     "model",
     "sampler",
     "steps",
@@ -37,7 +39,6 @@ _FIELDS = (
     "time",
 )
 _GAP = 8
-_OF_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".heic", ".jxl", ".tif", ".tiff"}
 _SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 _LONGEST = 180
 """How many bytes a name has at most, of the 255 that file systems take: a number and a suffix follow."""
@@ -63,12 +64,13 @@ class Files:
         check_folder(self.folder)
 
     @classmethod
-    def of(cls, saving: Saving) -> Files:
+    def of(cls, saving: Saving, usual: str = USUAL_NAME) -> Files:
         """What a command line says: `output` is the folder, or the file of a picture, which says its own
-        format and name. Raises InvalidRequest where another option says another."""
+        format and name; `usual` names pictures where nothing else does. Raises InvalidRequest where another option says
+        another."""
         output, format, name = saving.output, saving.format, saving.name
         if (file := picture_file(output)) is None:
-            return cls(output, format or "png", name or "{seed}-{prompt}", saving.metadata)
+            return cls(output, format or "png", name or usual, saving.metadata)
         own = format_of(file)
         if format is not None and canonical_format(format) != own:
             raise InvalidRequest(
@@ -112,6 +114,9 @@ class Files:
 
     def _known(self, request: Request, index: int, model: str) -> dict[str, Any]:
         known = request.flat() | {"index": index, "model": _plain(model), "prompt": slug(request.prompt)}
+        known["image"] = _plain(
+            Path("" if (source := request.edit.image) is None else source.path or "").stem
+        )
         return known | {"date": time.strftime("%Y-%m-%d"), "time": time.strftime("%H%M%S")}
 
     def _write(self, picture: Picture, name: str, metadata: bool) -> Path:
@@ -162,7 +167,7 @@ def picture_file(output: str) -> Path | None:
     """The file of a picture, where that is what is named; None for a folder. Raises InvalidRequest for a picture in a
     format that Darkroom does not write."""
     path = expanded(output)
-    if output.endswith(("/", os.sep)) or os.path.isdir(path) or path.suffix.lower() not in _OF_PICTURES:
+    if output.endswith(("/", os.sep)) or os.path.isdir(path) or path.suffix.lower() not in SUFFIXES:
         return None
     format_of(path)
     return path

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkroom.cli.arguments import SAVING, a_path, add_prompt, add_settings, add_size
-from darkroom.cli.asked import area, each, gather, requested
+from darkroom.cli.arguments import SAVING, USUAL_NAME, Saving, a_path, add_prompt, add_settings, add_size
+from darkroom.cli.asked import Asked, area, each, gather, layered, requested
 from darkroom.cli.parser import Parser
 from darkroom.cli.progress import loading_bar
 from darkroom.cli.settings import SETTINGS_FILE, add_settings_file, user_file
@@ -52,8 +52,21 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         help="a text file with a prompt a line (lines that begin with # are left out, a space before it keeps them), a "
         "JSONL file with an object of settings a line, or a JSON list of prompts and such objects; - is standard input",
     )
+    command.add_argument(
+        "--like",
+        type=a_path,
+        metavar="PICTURE",
+        help="start from all that a picture's file says of how it was made, by Darkroom, A1111, ComfyUI or InvokeAI; "
+        "what else is given is changed",
+    )
     add_picture_options(command)
     add_loading_options(command)
+    add_file_options(command)
+    command.set_defaults(run=run)
+
+
+def add_file_options(command: argparse.ArgumentParser) -> None:
+    """The options of the files that are written, of what is told of them, and of what settings stand elsewhere."""
     add_settings(command.add_argument_group("the files"), SAVING.values())
     add_settings_file(command)
     command.add_argument(
@@ -62,7 +75,6 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         help="print JSON, an object a file: its path, and a picture's seed and metadata",
     )
     command.add_argument("--quiet", action="store_true", help="no progress bar, only the names of the files")
-    command.set_defaults(run=run)
 
 
 def _closing() -> str:
@@ -103,12 +115,30 @@ def add_loading_options(command: argparse.ArgumentParser, but: str | None = None
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.like is None:
+        loading, saving, settings = gather(args)
+        return made(args, loading, saving, requested(args, settings))
+    from darkroom.cli.like import recipe_of
+
+    layers = layered(args)
+    options, request = recipe_of(args.like, args.model)
+    loading, saving, settings = layers.over(options | request.flat())
+    return made(args, loading, saving, requested(args, settings, settings.pop("prompt")))
+
+
+def made(
+    args: argparse.Namespace,
+    loading: Loading,
+    saving: Saving,
+    asked: Sequence[Asked],
+    usual: str = USUAL_NAME,
+) -> int:
+    """Make the pictures that are asked for, and tell their files, which have the `usual` name where no other is said.
+    Returns the exit status."""
     began = time.perf_counter()
-    loading, saving, settings = gather(args)
-    asked = requested(args, settings)
     from darkroom.cli.files import Files
 
-    files = Files.of(saving)
+    files = Files.of(saving, usual)
     from darkroom.model import load
 
     started = time.perf_counter()

@@ -38,31 +38,17 @@ class Canvas:
 
 
 @dataclass(frozen=True)
-class OfPicture(Canvas):
+class FromPicture(Canvas):
     """A picture, drawn over from the noise of the first point, `noise` times of it.
 
-    pixels: what makes it, (height, width, 3) uint8, when it is needed: many a job is only looked at.
+    brought: what makes it of the picture of the canvas before, None of the first, when it is needed: many a job is only
+    looked at. Given and made are (height, width, 3) uint8.
     """
 
-    pixels: Callable[[], Pixels] = field(repr=False, compare=False)
+    brought: Callable[[Pixels | None], Pixels] = field(repr=False, compare=False)
     noise: float = 1.0
 
     def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
-        latent = yield Prepare(self.pixels())
+        latent = yield Prepare(self.brought(before))
         louder = source if self.noise == 1 else lambda draw: self.noise * source(draw)
         return replace(Run.begin(louder, point, latent, self.full), source=source)
-
-
-@dataclass(frozen=True)
-class FromPicture(Canvas):
-    """The picture of the canvas before, brought to this one's size and drawn over from the noise of the first point.
-
-    brought: what makes (height, width, 3) of a picture, given width and height (see `darkroom.generation.frames`).
-    """
-
-    brought: Callable[[Pixels, int, int], Pixels]
-
-    def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
-        assert before is not None, "there is no picture to begin with"
-        latent = yield Prepare(self.brought(before, self.width, self.height))
-        return Run.begin(source, point, latent)

@@ -43,6 +43,15 @@ def fitted(pixels: Pixels, width: int, height: int) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS, box=box))
 
 
+def padded(pixels: Pixels, width: int, height: int) -> Pixels:
+    """A picture as the middle of one of (height, width, 3), as large as fits there, its outermost pixels going on."""
+    h, w = pixels.shape[:2]
+    scale = min(width / w, height / h)
+    inner = stretched(pixels, min(max(round(w * scale), 1), width), min(max(round(h * scale), 1), height))
+    wide, high = width - inner.shape[1], height - inner.shape[0]
+    return np.pad(inner, ((high // 2, high - high // 2), (wide // 2, wide - wide // 2), (0, 0)), "edge")
+
+
 def continued(pixels: Pixels, width: int, height: int) -> Pixels:
     """A picture as the middle of one of (height, width, 3), as large as fits there, its edges drawn out to both sides.
 

@@ -188,7 +188,10 @@ class Job:
         assert self.request.seed is not None
         given = None if stage else self._given
         source = SeededNoise(
-            self.request.seed, self._shape(each), seeding=seeding_of(self.request, family), first=given
+            self.request.seed + each.seed,
+            self._shape(each),
+            seeding=seeding_of(self.request, family),
+            first=given,
         )
         if saved is not None and saved.stage == stage:
             self.done = saved.done

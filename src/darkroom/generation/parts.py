@@ -33,7 +33,8 @@ MAX_ENSD = 2**32 - 1
 DYNAMIC = ("off", "random", "all")
 SECOND_PASS = ("auto", "on", "off")
 STRENGTHS = ("share", "diffusers", "a1111", "comfy")
-FITS = ("own", "crop", "stretch")
+FITS = ("own", "crop", "stretch", "pad")
+MAX_LOOPS = 100
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,26 @@ class Edit(Part):
     fit: str | None = one_of(
         None,
         FITS,
-        "how the picture is brought to another size: crop, stretch; own keeps its size (default: own where no size is "
-        "given, else crop)",
+        "how the picture is brought to another size: crop; stretch; pad draws its edges out; own keeps its size "
+        "(default: own where no size is given, else crop)",
     )
     noise_multiplier: float | None = setting(
         None, a_number(Within(0, 2)), "how much noise is laid over the picture, as A1111's (default: 1)"
+    )
+    loops: int | None = setting(
+        None,
+        a_whole(1, MAX_LOOPS),
+        "draw it over so many times, each time what the last one made, with the next seed (default: 1)",
+    )
+    last_strength: float | None = setting(
+        None,
+        a_number(Within(0, 1)),
+        "strength of the last loop, on the way from the first (default: the same)",
+    )
+    match_colors: bool | None = setting(
+        None,
+        a_truth,
+        "give what is drawn the picture's own range of colours, as A1111 corrects them (default: no)",
     )
 
     def __post_init__(self) -> None:

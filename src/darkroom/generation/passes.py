@@ -4,19 +4,21 @@ at."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import Points, count_calls, points_for, sampler, tail
 from darkroom.diffusion.spacing import NEARLY_ALL, steps_taken
-from darkroom.generation.canvas import Canvas, FromPicture, OfPicture
-from darkroom.generation.edits import brought
+from darkroom.generation.canvas import Canvas, FromPicture
+from darkroom.generation.edits import brought, recolored, strengths
 from darkroom.generation.frames import around, continued, fitted, near, stretched
 from darkroom.generation.parts import Sampling
 from darkroom.generation.request import Request
 from darkroom.language import Moment
 from darkroom.photos import Photo
+from darkroom.pixels import Pixels
 
 # Above this many times the native area a model repeats itself: draw small first, then refine.
 _SECOND_PASS_AREA = 2.0
@@ -35,7 +37,7 @@ class Pass:
     """One way of a canvas over `points`, in so many network calls.
 
     `before` is the steps of the pass that this one is counted on from, `skipped` those that it leaves out at its
-    beginning.
+    beginning. Its noise is of the request's seed and `seed` more.
     """
 
     canvas: Canvas
@@ -43,6 +45,7 @@ class Pass:
     calls: int
     before: int = 0
     skipped: int = 0
+    seed: int = 0
 
     @property
     def steps(self) -> int:
@@ -56,8 +59,8 @@ class Pass:
 def passes(request: Request, family: Family, photo: Photo | None = None) -> list[Pass]:
     """The passes that a settled request takes; `photo`: the picture that it begins with, where that is to be seen."""
     canvas, edit = request.canvas, request.edit
-    if edit.image is not None and (edit.strength != 1 or edit.strength_as != "share"):
-        return [_drawing_over(request, family, photo)]
+    if edit.image is not None and (edit.strength != 1 or edit.strength_as != "share" or edit.loops != 1):
+        return _drawing_over(request, family, photo)
     assert canvas.width and canvas.height
     own = canvas.width, canvas.height
     if canvas.second_pass == "off":
@@ -74,7 +77,7 @@ def _natively(own: tuple[int, int], request: Request, family: Family) -> list[Pa
     if frame != square:
         found.append(_continuing(frame, request.sampling, family))
     if request.canvas.second_pass == "on" and own != square and math.prod(own) >= math.prod(frame):
-        found.append(_refining(FromPicture(*own, fitted), request, family))
+        found.append(_refining(_of_the_last(own, fitted), request, family))
     return found
 
 
@@ -90,7 +93,7 @@ def _in_proportion(own: tuple[int, int], request: Request, family: Family) -> li
 def _enlarged(small: tuple[int, int], own: tuple[int, int], request: Request, family: Family) -> list[Pass]:
     """The picture at a size to begin with, then refined at its own."""
     first = _from_noise(small, request, family)
-    return [first] if small == own else [first, _refining(FromPicture(*own, stretched), request, family)]
+    return [first] if small == own else [first, _refining(_of_the_last(own, stretched), request, family)]
 
 
 def native_size(width: int, height: int, family: Family) -> tuple[int, int]:
@@ -109,35 +112,44 @@ def framed(width: int, height: int, family: Family) -> tuple[int, int]:
     return (long, family.native) if width > height else (family.native, long)
 
 
-def _drawing_over(request: Request, family: Family, photo: Photo | None) -> Pass:
-    """Takes the last steps of the way, on a picture that there is."""
+def _drawing_over(request: Request, family: Family, photo: Photo | None) -> list[Pass]:
+    """Each takes the last steps of the way: on a picture that there is, then on what the one before made of it."""
     edit, sampling, canvas = request.edit, request.sampling, request.canvas
-    strength, steps = edit.strength, sampling.steps
-    assert (
-        strength is not None
-        and steps
-        and edit.noise_multiplier is not None
-        and canvas.width
-        and canvas.height
-    )
-    full = request.noise.full and strength == 1
-    own = OfPicture(
-        canvas.width, canvas.height, partial(brought, request, photo), edit.noise_multiplier, full=full
-    )
-    points = _points(sampling, family)
-    if edit.strength_as == "diffusers":
-        points = tail(points, strength)
-    elif edit.strength_as == "a1111":
-        points = points[steps - steps_taken(points, strength, "a1111") :]
-    elif not strength:
-        points = points[steps:]
-    elif edit.strength_as == "comfy":
-        points = _stretched_out(sampling, family, strength, steps)
-    else:
-        points = points[steps - max(steps_taken(points, strength), 1) :]
-    # Nothing is asked of a sampler that has nowhere to go.
-    calls = _calls(points, sampling) if len(points) > 1 else 0
-    return Pass(own, points, calls, skipped=max(steps - (len(points) - 1), 0))
+    assert sampling.steps and edit.noise_multiplier is not None and canvas.width and canvas.height
+
+    begun = partial(_begun, request, photo)
+    found = []
+    for loop, strength in enumerate(strengths(edit)):
+        full = request.noise.full and strength == 1
+        own = Canvas(canvas.width, canvas.height, full=full)
+        if strength != 1 or edit.strength_as != "share":
+            own = FromPicture(canvas.width, canvas.height, begun, edit.noise_multiplier, full=full)
+        points = _left_by(strength, str(edit.strength_as), sampling, family)
+        # Nothing is asked of a sampler that has nowhere to go.
+        calls = _calls(points, sampling) if len(points) > 1 else 0
+        skipped = max(sampling.steps - (len(points) - 1), 0)
+        found.append(Pass(own, points, calls, skipped=skipped, seed=loop))
+    return found
+
+
+def _begun(request: Request, photo: Photo | None, before: Pixels | None) -> Pixels:
+    """What a loop begins with: the picture that there is, or what the loop before made of it."""
+    return brought(request, photo) if before is None else recolored(before, request, photo)
+
+
+def _left_by(strength: float, counted: str, sampling: Sampling, family: Family) -> Points:
+    """The end of the way that a strength leaves, which is `counted` as one of `STRENGTHS`."""
+    points, steps = _points(sampling, family), sampling.steps
+    assert steps
+    if counted == "diffusers":
+        return tail(points, strength)
+    if counted == "a1111":
+        return points[steps - steps_taken(points, strength, "a1111") :]
+    if not strength:
+        return points[steps:]
+    if counted == "comfy":
+        return _stretched_out(sampling, family, strength, steps)
+    return points[steps - max(steps_taken(points, strength), 1) :]
 
 
 def _from_noise(size: tuple[int, int], request: Request, family: Family) -> Pass:
@@ -152,7 +164,19 @@ def _continuing(size: tuple[int, int], sampling: Sampling, family: Family) -> Pa
     time = family.schedule.first + _CONTINUING * (family.schedule.last - family.schedule.first)
     skipped = min(range(len(points) - 1), key=lambda at: abs(points[at].time - time))
     again = points[skipped:]
-    return Pass(FromPicture(*size, continued), again, _calls(again, sampling), skipped=skipped)
+    return Pass(_of_the_last(size, continued), again, _calls(again, sampling), skipped=skipped)
+
+
+def _of_the_last(size: tuple[int, int], resized: Callable[[Pixels, int, int], Pixels]) -> FromPicture:
+    """A canvas of that size for the picture of the pass before, brought to it (see `darkroom.generation.frames`)."""
+    return FromPicture(*size, partial(_resized, resized, *size))
+
+
+def _resized(
+    how: Callable[[Pixels, int, int], Pixels], width: int, height: int, before: Pixels | None
+) -> Pixels:
+    assert before is not None, "there is no pass before"
+    return how(before, width, height)
 
 
 def _refining(canvas: Canvas, request: Request, family: Family) -> Pass:

@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from darkroom.errors import DarkroomError, InvalidRequest, nearest
 from darkroom.files import as_json, expanded, write_bytes
+from darkroom.generation.request import Request
 from darkroom.photos import without_limit
 
 if TYPE_CHECKING:
@@ -176,6 +177,27 @@ def metadata_of(path: str | Path) -> dict[str, Any]:
         return _metadata(image, path)
 
 
+def made_by(given: object) -> Request | None:
+    """The request that Darkroom made a picture by, as it stands in its file, its bytes, what Pillow opened of them, or
+    a `Picture`; None where it does not, or there is no picture. Raises InvalidRequest for one that is no request."""
+    try:
+        metadata = _metadata_within(given)
+    except InvalidRequest:
+        return None
+    return None if metadata is None else Request.from_dict(metadata["request"]).checked()
+
+
+def _metadata_within(given: object) -> dict[str, Any] | None:
+    if isinstance(given, Picture):
+        return given.metadata
+    if isinstance(given, Image.Image):
+        return _metadata(given, "the picture")
+    if isinstance(given, bytes | bytearray):
+        with _opened(io.BytesIO(given)) as image:
+            return _metadata(image, "the picture")
+    return metadata_of(expanded(given)) if isinstance(given, str | Path) else None
+
+
 def texts_of(path: str | Path, wanted: Collection[str]) -> tuple[tuple[int, int], dict[str, str]]:
     """The size of a picture file and the texts in it that programs keep their settings in, by their keys: PNG's chunks,
     "key:text" in EXIF's tags as ComfyUI writes WebP, and as `comment` EXIF's UserComment or a GIF's or JPEG's own. What
@@ -212,7 +234,7 @@ def _commented(comment: object) -> str:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: str | Path | io.BytesIO) -> Iterator[Image.Image]:
     try:
         # Sheets may be larger than Pillow believes of an honest file; nothing is unpacked by opening one.
         with without_limit():

@@ -64,6 +64,9 @@ class Settings(TypedDict, total=False):
     strength_as: str | None
     fit: str | None
     noise_multiplier: Number | None
+    loops: Whole | None
+    last_strength: Number | None
+    match_colors: bool | None
 
     sampling: Sampling
     sampler: str | None
@@ -162,7 +165,7 @@ class Request:
         for each in dataclasses.fields(self):
             value: object = each.default
             if isinstance(value, Part):
-                own = {inner.name: given[name] for name, inner in _within(value).items() if name in given}
+                own = {inner.name: given[name] for name, inner in within(value).items() if name in given}
                 value = dataclasses.replace(value, **own)
             else:
                 value = given.get(each.name, value)
@@ -222,7 +225,7 @@ class Request:
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
             if isinstance(value, Part):
-                found |= {name: getattr(value, inner.name) for name, inner in _within(value).items()}
+                found |= {name: getattr(value, inner.name) for name, inner in within(value).items()}
             else:
                 found[each.name] = value
         return found
@@ -242,7 +245,7 @@ class Request:
         return cls(**cast(Any, flattened(values)))
 
 
-def _within(part: Part) -> dict[str, Field[Any]]:
+def within(part: Part) -> dict[str, Field[Any]]:
     """The settings of a part by the names that users give them."""
     return {called(each): each for each in dataclasses.fields(cast(Any, part))}
 
@@ -254,7 +257,7 @@ PARTS: Mapping[str, Part] = {
 
 SETTINGS: Mapping[str, Field[Any]] = {
     **{each.name: each for each in dataclasses.fields(Request) if each.name not in PARTS},
-    **{name: each for part in PARTS.values() for name, each in _within(part).items()},
+    **{name: each for part in PARTS.values() for name, each in within(part).items()},
 }
 """Every setting by the name that users give it."""
 
@@ -274,9 +277,9 @@ def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         part = PARTS.get(name)
         if part is not None and isinstance(value, type(part)):
-            whole |= {outer: getattr(value, each.name) for outer, each in _within(value).items()}
+            whole |= {outer: getattr(value, each.name) for outer, each in within(value).items()}
         elif part is not None and isinstance(value, Mapping):
-            names = {each.name: outer for outer, each in _within(part).items()}
+            names = {each.name: outer for outer, each in within(part).items()}
             for inner, each in value.items():
                 if inner not in names:
                     hint = unknown_setting(str(inner), names)
@@ -348,6 +351,8 @@ _ELSEWHERE_CALLED = {
     "denoise": "strength",
     "resize_mode": "fit",
     "initial_noise_multiplier": "noise_multiplier",
+    "final_denoising_strength": "last_strength",
+    "color_correction": "match_colors",
     "subseed": "variation_seed",
     "subseed_strength": "variation_strength",
 }

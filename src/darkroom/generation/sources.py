@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from darkroom.errors import InvalidRequest
 from darkroom.files import expanded, portable
-from darkroom.photos import Photo, photo_of, read_file, read_photo
+from darkroom.photos import SUFFIXES, Photo, photo_of, read_file, read_photo
 
 _FORM = "give a file, its bytes, or Pillow's, NumPy's or torch's picture"
 
@@ -76,6 +77,43 @@ def _in_memory(source: Source, frame: int | None) -> Photo:
     if frame not in (None, 1):
         raise InvalidRequest(f"frame is {frame}: the picture has 1")
     return source.content
+
+
+def several(given: Any) -> list[Any]:
+    """Pictures to begin with: those of a list, those in a folder, or the one that it is."""
+    if isinstance(given, list | tuple):
+        return [*given]
+    if isinstance(given, str | Path) and (folder := expanded(given)).is_dir():
+        return [*pictures_in(folder)]
+    return [given]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures in a folder, by their names; hidden ones are left out. Raises InvalidRequest where there is none."""
+    found = sorted(
+        each
+        for each in folder.iterdir()
+        if each.suffix.lower() in SUFFIXES and not each.name.startswith(".") and each.is_file()
+    )
+    if not found:
+        raise InvalidRequest(
+            f"there is no picture in the folder {folder}: name a picture, or a folder of them"
+        )
+    return found
+
+
+def lying_in(folder: Path, source: Source) -> Source:
+    """A picture as it is found in a folder, by its hash, one of its own name first; as it was where it is not there."""
+    name = Path((source.path or "").replace("\\", "/")).name
+    try:
+        there = [each for each in folder.iterdir() if each.suffix.lower() in SUFFIXES and each.is_file()]
+    except OSError:
+        return source
+    for path in sorted(there, key=lambda each: (each.name != name, each.name)):
+        with suppress(InvalidRequest):
+            if hashlib.sha256(read_file(path)).hexdigest() == source.sha256:
+                return Source(portable(path.absolute()), source.sha256)
+    return source
 
 
 def a_source(name: str, given: Any) -> Source:

@@ -49,7 +49,7 @@ _SAYS_NOTHING = (
 )
 """What decides no pixel, or is said with something else."""
 _OF_A_PICTURE = (
-    *("Mask", "Inpaint", "Init image", "Noise multiplier", "Conditional mask", "Resize mode"),
+    *("Mask", "Inpaint", "Init image", "Conditional mask", "Resize mode"),
     "Extra noise",
 )
 """What is said of a picture that one was made from."""
@@ -205,8 +205,8 @@ class _Reading:
         else:
             recipe.put("second_pass", "off")
             if strength:
-                why = "made from another picture, which its file does not hold"
-                recipe.lose("Denoising strength", strength, why)
+                louder = number_of(self.pop("Noise multiplier")) or 1
+                recipe.begin(number_of(strength), "a1111", "Denoising strength", noise_multiplier=louder)
                 for name in [name for name in self.said if name.startswith(_OF_A_PICTURE)]:
                     recipe.lose(name, self.pop(name), "of that picture")
         if made := final or size:

@@ -215,20 +215,28 @@ class _Reading:
         """What the first sampler begins with: nothing, or what there is no setting for."""
         recipe, graph, first = self.recipe, self.graph, self.samplings[0]
         latent = first.latent
-        if first.denoise < 1:
+        before = [] if latent is None else [*graph.before(latent)]
+        pictures = [node for node in before if isinstance(node.inputs.get("image"), str)]
+        alone = len(pictures) == 1 and not first.start and first.noise
+        if alone:
+            recipe.begin(first.denoise, "comfy", f"{pictures[0].inputs['image']}, denoise")
+        elif first.denoise < 1:
             recipe.lose("denoise", f"{first.denoise:g}", "the first sampler goes all the way here")
         if first.start or not first.noise:
             recipe.lose("start_at_step", first.start, "the first sampler begins with noise here")
-        for node in [] if latent is None else graph.before(latent):
+        for node in before:
             several = graph.number(node, "batch_size", int)
             if several is not None:
                 graph.read.add(node.id)
                 if several > 1:
                     why = "which of them it is its file does not say: the first is made again"
                     recipe.lose("batch_size", several, why)
-            elif isinstance(node.inputs.get("image"), str):
+            elif node in pictures:
                 graph.read.add(node.id)
-                recipe.lose(f"{node.kind} {node.inputs['image']}", why="the picture that it was made from")
+                if not alone:
+                    recipe.lose(
+                        f"{node.kind} {node.inputs['image']}", why="the picture that it was made from"
+                    )
 
     def _decoding(self) -> None:
         """What stands between the last sampler and the file."""

@@ -221,9 +221,12 @@ class _Reading:
         details = {name: self.pop(name) for name in _MADE}
         recipe.put("second_pass", "off")
         if not mode.endswith("txt2img"):
-            strength = "" if details["strength"] is None else f", strength {details['strength']}"
-            why = "made from another picture, which its file does not hold"
-            recipe.lose("generation_mode", f"{mode}{strength}", why)
+            if mode.endswith("img2img"):
+                recipe.begin(finite(details["strength"]), "diffusers", f"{mode}, strength")
+            else:
+                recipe.lose(
+                    "generation_mode", mode, "made from another picture, which its file does not hold"
+                )
         elif enlarged:
             told = [f"{name} {details[name]}" for name in ("hrf_method", "hrf_strength") if details[name]]
             recipe.lose("hrf_enabled", ", ".join(told) or None, "it is drawn at its size at once here")

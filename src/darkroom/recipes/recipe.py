@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from darkroom.checkpoint.families import SDXL
@@ -41,8 +43,8 @@ class Recipe:
     program: which made it, and its version; settings: of a request, by name; model, vae, refiner, others: the files
     that it names; options: what a model is loaded with besides; adapters: LoRAs that stand in no prompt; hashes: the
     first digits of those that do, by name; embeddings: those that its prompts name; layer, empty_is_text: how the
-    program reads prompts, see `request`; lost: what cannot be honoured, a line each. `loading` and `request` add to it
-    what they find.
+    program reads prompts, see `request`; edit: the settings of a picture that it began with; lost: what cannot be
+    honoured, a line each. `loading` and `request` add to it what they find.
     """
 
     program: str
@@ -57,7 +59,9 @@ class Recipe:
     embeddings: list[Named] = field(default_factory=list)
     layer: str = "sd1"
     empty_is_text: bool = False
+    edit: dict[str, Any] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
+    _of_the_edit: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.program = shown(self.program)
@@ -72,6 +76,29 @@ class Recipe:
             line = "more of that kind"
         if line not in self.lost:
             self.lost.append(line)
+
+    def begin(self, strength: Any, counted: str, what: str, **settings: Any) -> None:
+        """Note that it was made from another picture, which its file does not hold: with such a `strength`, `counted`
+        as one of `STRENGTHS`, which the file says as `what`."""
+        self.edit = {"strength_as": counted, "fit": "stretch"}
+        for name, value in {"strength": strength, **settings}.items():
+            with suppress(InvalidRequest):
+                self.edit[name] = SETTINGS[name].metadata["check"](name, value)
+        before = {*self.lost}
+        self.lose(
+            what, strength, "made from another picture, which its file does not hold: give it as `image=`"
+        )
+        self._of_the_edit |= {*self.lost} - before
+
+    def draw_on(self, image: str | Path) -> None:
+        """Have the request begin with the picture that this one began with. Raises InvalidRequest where its file says
+        of none."""
+        if not self.edit:
+            raise InvalidRequest(
+                f"image is {image}, but the picture's file says of none that it began with: leave it out"
+            )
+        self.settings |= {**self.edit, "image": image}
+        self.lost = [line for line in self.lost if line not in self._of_the_edit]
 
     def put(self, name: str, value: Any, said: str | None = None) -> None:
         """A setting of the request, unless it can't be that; `said`: what the file calls it."""

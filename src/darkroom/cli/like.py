@@ -1,0 +1,60 @@
+"""What a picture's file says of how it was made, for another to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darkroom.cli.words import aside
+from darkroom.errors import InvalidRequest
+from darkroom.loading import LOADING, Loading
+
+if TYPE_CHECKING:
+    from darkroom.generation import Request
+
+_OF_THE_MACHINE = ("device", "precision", "memory")
+
+
+def own_recipe(path: Path, model: str | None) -> tuple[dict[str, Any], Request] | None:
+    """What a picture's model was loaded with, as options by their names, and the request that made it; None where
+    Darkroom did not. With another `model` there are no such options."""
+    from darkroom.generation import Request
+    from darkroom.generation.picture import metadata_of
+    from darkroom.provenance import made_of
+
+    try:
+        metadata = metadata_of(path)
+    except InvalidRequest:
+        return None
+    loading = None if model is not None else Loading(**made_of(metadata, path)).checked()
+    return _options(loading), _for(loading, Request.from_dict(metadata["request"]).checked())
+
+
+def recipe_of(path: Path, model: str | None) -> tuple[dict[str, Any], Request]:
+    """The same of a picture that Darkroom, A1111, ComfyUI or InvokeAI made; what of it cannot be honoured is told.
+    Raises InvalidRequest where its file does not say, ModelError where the model is not here."""
+    if (found := own_recipe(path, model)) is not None:
+        return found
+    from darkroom.checkpoint.opening import open_source
+    from darkroom.library.locate import locate
+    from darkroom.recipes import read_recipe
+
+    recipe = read_recipe(path)
+    loading = recipe.loading(**({} if model is None else {"model": model}))
+    with open_source(locate(loading.model)) as source:
+        request = recipe.request(source.family)
+    for line in recipe.lost:
+        aside("not honoured", line)
+    return _options(loading if model is None else None), _for(loading, request)
+
+
+def _options(loading: Loading | None) -> dict[str, Any]:
+    """All that a model is loaded with, but for the machine; nothing where that is not known."""
+    if loading is None:
+        return {}
+    return {name: getattr(loading, name) for name in LOADING if name not in _OF_THE_MACHINE}
+
+
+def _for(loading: Loading | None, request: Request) -> Request:
+    """A request without what is of a refiner, where there is none."""
+    return request if loading is not None and loading.refiner else request.replace(refiner_switch=None)
