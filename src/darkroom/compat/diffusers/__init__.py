@@ -9,9 +9,13 @@ from darkroom.compat.diffusers.autoencoders import AutoencoderKL, AutoencoderTin
 from darkroom.compat.diffusers.call import ImagePipelineOutput
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline
 from darkroom.compat.diffusers.pipelines import (
+    AutoPipelineForImage2Image,
     AutoPipelineForText2Image,
+    StableDiffusion3Img2ImgPipeline,
     StableDiffusion3Pipeline,
+    StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
 )
 from darkroom.compat.diffusers.schedulers.chain import (
@@ -42,6 +46,7 @@ from darkroom.compat.diffusers.schedulers.multistep import (
 )
 
 __all__ = [
+    "AutoPipelineForImage2Image",
     "AutoPipelineForText2Image",
     "AutoencoderKL",
     "AutoencoderTiny",
@@ -63,8 +68,11 @@ __all__ = [
     "LCMScheduler",
     "LMSDiscreteScheduler",
     "PNDMScheduler",
+    "StableDiffusion3Img2ImgPipeline",
     "StableDiffusion3Pipeline",
+    "StableDiffusionImg2ImgPipeline",
     "StableDiffusionPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionXLPipeline",
     "TCDScheduler",
     "UniPCMultistepScheduler",

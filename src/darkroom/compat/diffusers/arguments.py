@@ -40,6 +40,8 @@ class Arguments(TypedDict, total=False):
     device: Any
     do_classifier_free_guidance: bool
 
+    image: Any
+    strength: float
     height: int | None
     width: int | None
     num_images_per_prompt: int
@@ -51,12 +53,15 @@ class Arguments(TypedDict, total=False):
     negative_original_size: Size | None
     negative_crops_coords_top_left: Size
     negative_target_size: Size | None
+    aesthetic_score: float
+    negative_aesthetic_score: float
 
     num_inference_steps: int
     timesteps: Sequence[float] | None
     sigmas: Sequence[float] | None
     mu: float | None
     eta: float
+    denoising_start: float | None
     denoising_end: float | None
     guidance_scale: float
     guidance_rescale: float
@@ -78,9 +83,12 @@ class Arguments(TypedDict, total=False):
 _DEFAULTS = Arguments(
     max_sequence_length=256,
     do_classifier_free_guidance=True,
+    strength=1.0,
     num_images_per_prompt=1,
     crops_coords_top_left=(0, 0),
     negative_crops_coords_top_left=(0, 0),
+    aesthetic_score=6.0,
+    negative_aesthetic_score=2.5,
     num_inference_steps=50,
     eta=0.0,
     guidance_scale=7.5,
@@ -158,7 +166,9 @@ def _a_count(most: int | None = None) -> Callable[[str, object], int]:
 
 
 _CHECKS: Mapping[str, Callable[[str, object], float]] = {
-    **dict.fromkeys(("guidance_scale", "guidance_rescale", "eta", "denoising_end", "lora_scale"), a_number),
+    **dict.fromkeys(("guidance_scale", "guidance_rescale", "eta", "lora_scale", "strength"), a_number),
+    **dict.fromkeys(("denoising_start", "denoising_end"), a_number),
+    **dict.fromkeys(("aesthetic_score", "negative_aesthetic_score"), a_number),
     **dict.fromkeys(("num_images_per_prompt", "callback_steps"), _a_count()),
     "max_sequence_length": _a_count(512),
 }

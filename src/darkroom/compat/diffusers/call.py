@@ -146,14 +146,16 @@ def both(negative: Tensor | None, positive: Tensor | None) -> Any:
     return positive if negative is None or positive is None else torch.cat([negative, positive])
 
 
-def count_calls(way: Way, denoising_end: float | None, count: int) -> int:
-    """How many network calls are made: all, or those before the share `denoising_end` of the way."""
+def count_calls(way: Way, denoising_end: float | None, count: int, first: int = 0) -> int:
+    """How many network calls are made from the `first` on: all, or those before the share `denoising_end` of the
+    way."""
+    times = way.times[first:]
     if denoising_end in (None, 0, 1):
-        return len(way.times)
+        return len(times)
     if not 0 < denoising_end < 1:
         raise InvalidRequest(f"denoising_end is {denoising_end!r}: give a number from 0 to 1")
     cut = round(count - denoising_end * count)
-    made = sum(time >= cut for time in way.times)
+    made = sum(time >= cut for time in times)
     if not made:
         raise InvalidRequest(f"denoising_end {denoising_end} leaves no step: give more, or more steps")
     return made

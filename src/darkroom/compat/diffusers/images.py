@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,13 @@ from torch import Tensor
 from darkroom.errors import InvalidRequest
 
 
+@dataclass(frozen=True)
 class ImageProcessor:
-    """diffusers' VaeImageProcessor, as far as callbacks and preparations use it."""
+    """diffusers' VaeImageProcessor, as far as callbacks and preparations use it. `unit`: of what sides are multiples;
+    `latent_channels`: which tensors are latents."""
+
+    unit: int = 8
+    latent_channels: int = 4
 
     def postprocess(
         self, image: Tensor, output_type: str = "pil", do_denormalize: Sequence[bool] | None = None
@@ -41,24 +47,38 @@ class ImageProcessor:
 
     def preprocess(self, image: Any, height: int | None = None, width: int | None = None) -> Tensor:
         """Pictures in [-1, 1], (B, 3, H, W), of Pillow's, an array (H, W, 3) or (B, H, W, 3) or a tensor in [0, 1], one
-        or a list of them; resized where a size is given."""
+        or a list of them; resized to the size that is given, else to that of the first in multiples of `unit`. Tensors
+        of latents are as they were. Raises InvalidRequest for anything else."""
         images = image if isinstance(image, list | tuple) else [image]
-        parts = []
-        for each in images:
-            if isinstance(each, Image.Image):
-                # As its networks need them: multiples of 8.
-                size = width or each.width // 8 * 8, height or each.height // 8 * 8
-                resized = each.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-                each = np.asarray(resized, np.float32) / 255
-            part = each if isinstance(each, Tensor) else self.numpy_to_pt(np.asarray(each))
-            part = part if part.ndim == 4 else part[None]
-            if (height, width) != (None, None) and part.shape[-2:] != (height, width):
-                part = torch.nn.functional.interpolate(
-                    part, (height or part.shape[-2], width or part.shape[-1])
-                )
-            parts.append(part.float())
-        whole = torch.cat(parts)
+        if not images or not all(isinstance(each, Image.Image | np.ndarray | Tensor) for each in images):
+            kinds = sorted({type(each).__name__ for each in images}) or "empty"
+            raise InvalidRequest(f"image is {kinds}: give pictures of Pillow, NumPy or torch")
+        first = images[0]
+        if isinstance(first, Tensor) and first.ndim > 2 and first.shape[-3] == self.latent_channels:
+            return torch.cat([each if each.ndim == 4 else each[None] for each in images]).float()
+        if isinstance(first, Image.Image):
+            wide, high = first.size
+        else:
+            first = first if isinstance(first, Tensor) else self.numpy_to_pt(first)
+            high, wide = first.shape[-2:]
+        size = height or high // self.unit * self.unit, width or wide // self.unit * self.unit
+        if 0 in size:
+            raise InvalidRequest(f"image is of {wide}x{high}: give {self.unit} pixels a side at least")
+        whole = torch.cat([self._part(each, size) for each in images])
+        if whole.ndim != 4 or whole.shape[1] != 3:
+            raise InvalidRequest(f"image is of the shape {tuple(whole.shape)}: give 3 channels")
         return whole if bool((whole < 0).any()) else whole * 2 - 1
+
+    def _part(self, image: Any, size: tuple[int, int]) -> Tensor:
+        """One picture, or a batch of them in one array or tensor, at a height and width."""
+        if isinstance(image, Image.Image):
+            resized = image.convert("RGB").resize(size[::-1], Image.Resampling.LANCZOS)
+            image = np.asarray(resized, np.float32) / 255
+        elif isinstance(image, np.ndarray) and image.dtype == np.uint8:
+            image = image.astype(np.float32) / 255  # As everybody else means it.
+        part = image if isinstance(image, Tensor) else self.numpy_to_pt(image)
+        part = (part if part.ndim == 4 else part[None]).float()
+        return part if part.shape[-2:] == size else torch.nn.functional.interpolate(part, size)
 
     @staticmethod
     def normalize(images: Any) -> Any:

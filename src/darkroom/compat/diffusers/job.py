@@ -12,7 +12,7 @@ from torch import Tensor
 
 from darkroom.adapters.dose import Dose
 from darkroom.compat.diffusers.schedulers.way import Way
-from darkroom.diffusion import NEGATIVE, Ask, Estimate, Point, Run, guidance_from
+from darkroom.diffusion import NEGATIVE, Ask, Estimate, Point, Run, Snapshot, guidance_from
 from darkroom.generation.path import Turn, path
 from darkroom.generation.work import Decode, Render, Row, Work
 from darkroom.networks import Conditioning
@@ -70,7 +70,8 @@ class Batch:
     `noise` draws fresh noise of that shape. `stepped` is told of every network call: its number, the time that the
     network was told, and the latents after it, which it leaves as they are; it returns those that take their place, or
     these, and whether to go on.
-    `output`: pixels (height, width, 3) uint8 a picture, image tensors (3, height, width), or latents.
+    `output`: pixels (height, width, 3) uint8 a picture, image tensors (3, height, width), or latents. `begun`: where
+    the way begins, if that is midway, in `total` calls.
     """
 
     def __init__(
@@ -81,10 +82,13 @@ class Batch:
         noise: Callable[[], Tensor],
         stepped: Callable[[int, float, Tensor], tuple[Tensor, bool]],
         output: Output,
+        begun: Snapshot | None = None,
+        total: int | None = None,
     ) -> None:
         self.way, self.latents, self.told = way, latents, told
         self._noise, self._stepped, self._output = noise, stepped, output
-        self.total = len(way.times)
+        self._begun = begun
+        self.total = len(way.times) if total is None else total
         self.done = 0
         self._time = 0.0
         self._untold = False  # Whether a call was made of which nobody was told yet.
@@ -103,7 +107,9 @@ class Batch:
 
     def _denoise(self) -> Generator[Work, Any, None]:
         way = self.way
-        run = Run(way.begin(self.latents), source=lambda draw: self._noise(), finished=self._finished)
+        begun = self._begun or Snapshot(way.begin(self.latents), 0, (), 0)
+        run = Run.restore(begun, lambda draw: self._noise())
+        run.finished = self._finished
         yield from path(way.sampler, run, way.points, self._turns, self._limited)
 
     def _turns(self, x: Tensor, point: Point) -> list[Turn]:

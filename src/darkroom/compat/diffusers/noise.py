@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,10 +11,11 @@ from torch import Tensor
 from darkroom.compat.diffusers.arguments import Generators
 from darkroom.errors import InvalidRequest
 
+Drawing: TypeAlias = Callable[[torch.dtype], Tensor]
+"""Draws noise in a type, and hands it on as float32 on the CPU."""
 
-def drawing(
-    generator: Generators, shape: tuple[int, ...], device: torch.device
-) -> Callable[[torch.dtype], Tensor]:
+
+def drawing(generator: Generators, shape: tuple[int, ...], device: torch.device) -> Drawing:
     """What draws noise of a shape on a device, in the type that it is told, and hands it on as float32 on the CPU: all
     pictures' in one from a single generator, or each from its own.
 

@@ -118,7 +118,7 @@ class Parts:
     @property
     def image_processor(self) -> ImageProcessor:
         """What turns the autoencoder's pictures into Pillow's and back."""
-        return ImageProcessor()
+        return ImageProcessor(self._family.factor, self._family.latent_channels)
 
     numpy_to_pil = staticmethod(ImageProcessor.numpy_to_pil)
 

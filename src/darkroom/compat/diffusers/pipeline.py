@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar, Unpack
 
 import torch
+from torch import Tensor
 
 from darkroom.adapters.merged import Merged
 from darkroom.checkpoint.family import Family
@@ -30,12 +31,14 @@ from darkroom.compat.diffusers.call import (
 )
 from darkroom.compat.diffusers.calls import Calls, Running
 from darkroom.compat.diffusers.job import Batch, Output, Raised, Told
-from darkroom.compat.diffusers.noise import drawing
+from darkroom.compat.diffusers.noise import Drawing, drawing
 from darkroom.compat.diffusers.placed import dtype_of, opened
 from darkroom.compat.diffusers.prompted import Prompted
 from darkroom.compat.diffusers.saving import Saved
 from darkroom.compat.diffusers.schedulers import scheduler_of
 from darkroom.compat.diffusers.schedulers.base import Scheduler
+from darkroom.compat.diffusers.schedulers.way import Way
+from darkroom.diffusion import Snapshot
 from darkroom.engine import Engine, LatentDiffusion, place
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
@@ -178,17 +181,22 @@ class DiffusionPipeline(Calls, Prompted, Saved):
     @classmethod
     def _for(cls: type[Own], family: Family) -> type[Own]:
         """This class, or the one of the family. Raises ModelError where this class is another family's."""
-        kind = next(each for each in DiffusionPipeline.__subclasses__() if each.draws(family))
+        kind: type[Own] = next(each for each in cls._kinds() if each.draws(family))
         if issubclass(cls, kind):
             return cls
         if issubclass(kind, cls):
             return kind
-        raise ModelError(f"the model is {family.name}: use {kind.__name__}, or DiffusionPipeline for any")
+        raise ModelError(f"the model is {family.name}: use {kind.__name__}, or AutoPipelineFor... for any")
 
     @classmethod
     def draws(cls, family: Family) -> bool:
         """Whether this is the pipeline of a family's models."""
-        raise NotImplementedError
+        return False
+
+    @classmethod
+    def _kinds(cls) -> list[Any]:
+        """The pipelines that there are of each family."""
+        return DiffusionPipeline.__subclasses__()
 
     def _ready(self) -> Model:
         with self._loading:
@@ -226,7 +234,7 @@ class DiffusionPipeline(Calls, Prompted, Saved):
         # All of it is checked before anything is loaded or computed.
         call, output = checked(call, self.tensor_inputs), output_of(call["output_type"])
         lora_scale(call)
-        width, height = call["width"] or family.native, call["height"] or family.native
+        call, height, width = self._sized(call)
         check_size(Request("", width=width, height=height).checked(), family)
         with self._call(self.scheduler) as state:
             made = self._made(call, state, output, height, width)
@@ -241,7 +249,8 @@ class DiffusionPipeline(Calls, Prompted, Saved):
             layout["mu"] = self._shift(height, width)
         self.scheduler.set_timesteps(call["num_inference_steps"], **layout)
         way = self.scheduler.way(eta=call["eta"])
-        calls = count_calls(way, call["denoising_end"], config.num_train_timesteps)
+        first = self._first(call, way)
+        calls = count_calls(way, call["denoising_end"], config.num_train_timesteps, first)
         state._guidance_scale, state._guidance_rescale = call["guidance_scale"], call["guidance_rescale"]
         state._clip_skip, state._num_timesteps = call["clip_skip"], calls
         embeds = self._encoded(call, guided=self.do_classifier_free_guidance)
@@ -249,22 +258,44 @@ class DiffusionPipeline(Calls, Prompted, Saved):
         count, factor = len(embeds.prompt), family.factor
         shape = (count, family.latent_channels, height // factor, width // factor)
         draw = drawing(call["generator"], shape, self.device)
-        given = call["latents"]
-        latents = draw(self.dtype) if given is None else checked_latents(given, shape)
+        latents, begun = self._begun(call, draw, shape, first)
         guided = embeds.negative is not None
         told = Told(
             both(embeds.negative, embeds.prompt),
             both(embeds.negative_pooled, embeds.pooled),
-            time_ids(call, height, width, count, guided) if family.sizes else None,
+            self._time_ids(call, height, width, count, guided) if family.sizes else None,
             call["guidance_scale"],
             call["guidance_rescale"],
             call["guidance_scale"] if family.embeds_guidance else None,
             self._doses(self._expert.role, lora_scale(call)),
         )
         noise_dtype = torch.float32 if way.float32_noise else self.dtype
-        with self.progress_bar(total=calls if call["denoising_end"] else len(way.points) - 1) as bar:
+        steps = len(way.points) - 1 - (begun.step if begun else 0)
+        with self.progress_bar(total=calls if call["denoising_end"] else steps) as bar:
             stepped = Stepped(self, call, told, embeds, way, calls, bar)
-            return self._develop(Batch(way, latents, told, lambda: draw(noise_dtype), stepped, output))
+            job = Batch(way, latents, told, lambda: draw(noise_dtype), stepped, output, begun, calls)
+            return self._develop(job)
+
+    # What a pipeline that begins with a picture does otherwise: see `darkroom.compat.diffusers.image2image`
+
+    def _sized(self, call: Arguments) -> tuple[Arguments, int, int]:
+        """A call, and the height and width of its pictures."""
+        return call, call["height"] or self._family.native, call["width"] or self._family.native
+
+    def _first(self, call: Arguments, way: Way) -> int:
+        """The number of the network call that the way begins with."""
+        return 0
+
+    def _begun(
+        self, call: Arguments, draw: Drawing, shape: tuple[int, ...], first: int
+    ) -> tuple[Tensor, Snapshot | None]:
+        """The latents that a call begins with, and where on the way that is, if it is midway."""
+        given = call["latents"]
+        return (draw(self.dtype) if given is None else checked_latents(given, shape)), None
+
+    def _time_ids(self, call: Arguments, height: int, width: int, count: int, guided: bool) -> Tensor:
+        """What Stable Diffusion XL is told of sizes, a row a picture, those of the negative prompt first."""
+        return time_ids(call, height, width, count, guided)
 
     def _shift(self, height: int, width: int) -> float:
         """The logarithm of a flow's shift for a picture of this size: linear in how many patches it has."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from darkroom.checkpoint.family import Family
-from darkroom.compat.diffusers.arguments import taking
+from darkroom.compat.diffusers.arguments import Arguments, taking
+from darkroom.compat.diffusers.image2image import FromImage
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline
 from darkroom.compat.diffusers.texts import text_encoder
 
@@ -107,9 +108,66 @@ class StableDiffusion3Pipeline(DiffusionPipeline):
     )(DiffusionPipeline.encode_prompt)
 
 
+class StableDiffusionImg2ImgPipeline(FromImage, StableDiffusionPipeline):
+    """Stable Diffusion 1 and 2, from a picture."""
+
+    __call__ = taking(
+        "prompt image strength num_inference_steps timesteps sigmas guidance_scale negative_prompt "
+        "num_images_per_prompt eta generator prompt_embeds negative_prompt_embeds ip_adapter_image "
+        "ip_adapter_image_embeds output_type return_dict cross_attention_kwargs clip_skip callback_on_step_end "
+        "callback_on_step_end_tensor_inputs * callback callback_steps",
+        strength=0.8,
+    )(DiffusionPipeline.__call__)
+
+
+class StableDiffusionXLImg2ImgPipeline(FromImage, StableDiffusionXLPipeline):
+    """Stable Diffusion XL and its refiner, from a picture."""
+
+    __call__ = taking(
+        "prompt prompt_2 image strength num_inference_steps timesteps sigmas denoising_start denoising_end "
+        "guidance_scale negative_prompt negative_prompt_2 num_images_per_prompt eta generator latents prompt_embeds "
+        "negative_prompt_embeds pooled_prompt_embeds negative_pooled_prompt_embeds ip_adapter_image "
+        "ip_adapter_image_embeds output_type return_dict cross_attention_kwargs guidance_rescale original_size "
+        "crops_coords_top_left target_size negative_original_size negative_crops_coords_top_left "
+        "negative_target_size aesthetic_score negative_aesthetic_score clip_skip callback_on_step_end "
+        "callback_on_step_end_tensor_inputs * callback callback_steps",
+        strength=0.3,
+        guidance_scale=5.0,
+    )(DiffusionPipeline.__call__)
+
+
+class StableDiffusion3Img2ImgPipeline(FromImage, StableDiffusion3Pipeline):
+    """Stable Diffusion 3 and 3.5, from a picture, which is brought to the size of the call."""
+
+    rounds_up = True
+
+    __call__ = taking(
+        "prompt prompt_2 prompt_3 height width image strength num_inference_steps sigmas guidance_scale "
+        "negative_prompt negative_prompt_2 negative_prompt_3 num_images_per_prompt generator latents prompt_embeds "
+        "negative_prompt_embeds pooled_prompt_embeds negative_pooled_prompt_embeds output_type ip_adapter_image "
+        "ip_adapter_image_embeds return_dict joint_attention_kwargs clip_skip callback_on_step_end "
+        "callback_on_step_end_tensor_inputs max_sequence_length mu",
+        strength=0.6,
+        guidance_scale=7.0,
+    )(DiffusionPipeline.__call__)
+
+    def _sized(self, call: Arguments) -> tuple[Arguments, int, int]:
+        native = self._family.native
+        sized = {**call, "height": call["height"] or native, "width": call["width"] or native}
+        return super()._sized(cast(Arguments, sized))
+
+
 class AutoPipelineForText2Image:
     """Gives the pipeline of whatever family a model is of."""
 
     from_pretrained = DiffusionPipeline.from_pretrained
     from_single_file = DiffusionPipeline.from_single_file
     from_pipe = DiffusionPipeline.from_pipe
+
+
+class AutoPipelineForImage2Image:
+    """Gives the pipeline of whatever family a model is of, from a picture."""
+
+    from_pretrained = FromImage.from_pretrained
+    from_single_file = FromImage.from_single_file
+    from_pipe = FromImage.from_pipe

@@ -174,6 +174,14 @@ class Stepping(Configured):
         """Have the next loop begin with this one of `timesteps`."""
         self._begin, self._place = begin_index, None
 
+    def begun(self, number: int, sample: Tensor) -> Snapshot:
+        """A way that begins midway, with its network call `number` or the next that a step begins with, from latents
+        there."""
+        number = next(each for each in range(number, len(self._calls)) if self._begins(each))
+        step = self._calls[number][0]
+        way = self.way()
+        return Snapshot(sample * way.scale(way.points[step]), step, self._before(step, sample), 0)
+
     # A loop
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
