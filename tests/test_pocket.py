@@ -59,6 +59,25 @@ def test_the_more_strength_the_more_is_drawn_anew(pocket):
     assert apart[-1] > 30
 
 
+def test_things_are_painted_away_and_into_place(pocket):
+    """Where the boat is, which is what changes; and no more of a seam than a line through the picture has."""
+    (boat,) = pocket.generate("a red boat on a calm sea", seed=3, steps=10)
+    before, box = np.asarray(boat.image, float), (slice(52, 124), slice(8, 76))
+    inside = np.zeros((128, 128), bool)
+    inside[box] = True
+    asked = {"mask_box": "8,52,68,72", "like": False, "seed": 1, "steps": 10}
+    red = {}
+    for prompt in ("a calm sea", "a red house by a calm sea"):
+        after = np.asarray(pocket.edit(boat, prompt, **asked)[0].image, float)
+        assert (after[~inside] == before[~inside]).all()
+        red[prompt] = (after[box][..., 0] - after[box][..., 2] > 60).mean()
+        if prompt == "a calm sea":  # A house may end where it has to.
+            steps = np.abs(np.diff(after, axis=1))[52:124]
+            assert steps[:, [7, 75]].mean() < 2.5 * steps[:, [6, 8, 74, 76]].mean()
+    was = (before[box][..., 0] - before[box][..., 2] > 60).mean()
+    assert red["a calm sea"] < 0.02 < 0.1 < min(was, red["a red house by a calm sea"])
+
+
 def test_other_sizes_and_larger_ones(pocket):
     side = pocket.family.native
     for width, height in ((side, side // 2), (2 * side, 2 * side), (side + 8, side - 40)):

@@ -33,7 +33,7 @@ from darkroom.generation import Picture, Request
 from darkroom.generation.attention import Observer
 from darkroom.generation.between import between
 from darkroom.generation.checks import showing
-from darkroom.generation.edits import notes_of, taken_over
+from darkroom.generation.edits import notes_of, subject_of, taken_over
 from darkroom.generation.job import Job
 from darkroom.generation.picture import made_by
 from darkroom.generation.request import SETTINGS, Settings
@@ -333,11 +333,10 @@ class Model:
             wording.texts, request.text.embeddings, [*self._in_weights(), *adapters.values()]
         )
         notes += [note for adapter in adapters.values() for note in adapter.notes]
-        image = None
-        if request.edit.image is not None:
-            _, image = request.edit.image.found("image", request.edit.frame)
-            notes += notes_of(image)
-        return Extras(adapters, tuple(embeddings.items()), image, tuple(dict.fromkeys(notes)))
+        _, subject = subject_of(request)
+        if subject is not None:
+            notes += notes_of(subject.photo)
+        return Extras(adapters, tuple(embeddings.items()), subject, tuple(dict.fromkeys(notes)))
 
     def _develop(self, series: Series) -> Iterator[Step | Picture]:
         # Streams side by side go at the pace of whoever asks for their next step.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.engine.conftest import kill_at_every_step, make_job, networks  # noqa: F401
 
-from darkroom.diffusion import SAMPLERS
+from darkroom.diffusion import SAMPLERS, Estimate
 from darkroom.generation.canvas import Canvas
 from darkroom.generation.work import Decode, Prepare, alone
 
@@ -19,7 +19,7 @@ GROUND = np.random.default_rng(1).integers(0, 255, (32, 48, 3), np.uint8)
 
 @dataclass(frozen=True)
 class HalfKept(Canvas):
-    """What is on the left of a picture stays: put back after each step, as noisy as the rest."""
+    """What is on the left of a picture stays: samplers are told of it, whatever the network sees."""
 
     def begin(self, source, point, before):
         assert before is None
@@ -28,10 +28,10 @@ class HalfKept(Canvas):
         run.memory["canvas"] = {"ground": ground}
         return run
 
-    def stepped(self, run, point):
-        kept = point.alpha * run.memory["canvas"]["ground"] + point.sigma * run.source(0)
+    def answered(self, run, answer):
         left = torch.arange(run.x.shape[-1]) < run.x.shape[-1] // 2
-        run.x = torch.where(left, kept, run.x)
+        ground = run.memory["canvas"]["ground"]
+        return Estimate(*(None if each is None else torch.where(left, ground, each) for each in answer))
 
     def end(self, run):
         pixels = yield Decode(run.x)

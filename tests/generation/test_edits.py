@@ -19,7 +19,7 @@ from darkroom.cli import main
 from darkroom.engine import Engine
 from darkroom.errors import InvalidRequest
 from darkroom.generation.colors import matched
-from darkroom.generation.edits import begun, brought, finished
+from darkroom.generation.edits import Subject, begun, brought, finished
 from darkroom.generation.frames import padded, stretched
 from darkroom.generation.job import Job
 from darkroom.generation.passes import passes
@@ -66,13 +66,13 @@ def photo_file(tmp_path):
 def test_which_size_it_has(size, asked, becomes):
     image = photo_of(np.zeros((size[1], size[0], 3), np.uint8))
     request = darkroom.Request("a", image=image.pixels, **asked).checked()
-    found = {**begun(request, image, SD1), **asked}
+    found = {**begun(request, Subject(image), SD1), **asked}
     assert (found["width"], found["height"], found["fit"]) == becomes
 
 
 def test_large_models_keep_to_their_limits():
     image = photo_of(np.zeros((512, 2000, 3), np.uint8))
-    found = begun(darkroom.Request("a", image=image.pixels), image, replace(SD3, most_patches=96))
+    found = begun(darkroom.Request("a", image=image.pixels), Subject(image), replace(SD3, most_patches=96))
     assert max(found["width"], found["height"]) <= 96 * 16
     assert found["fit"] == "crop"
 
@@ -87,7 +87,7 @@ def test_its_own_size_on_another_canvas():
 def test_how_it_is_brought_there(fit):
     size = {} if fit == "own" else {"width": 64, "height": 32}
     request = settle(darkroom.Request("a", image=PHOTO, fit=fit, **size), SMALL, "it")
-    photo = photo_of(PHOTO)
+    photo = Subject(photo_of(PHOTO))
     found = brought(request, photo)
     assert found.shape == (request.canvas.height, request.canvas.width, 3)
     if fit == "own":
@@ -114,7 +114,7 @@ def points_of(strength, way="share", steps=10, family=SMALL, **more):
     asked = darkroom.Request(
         "a", image=PHOTO, strength=strength, strength_as=way, steps=steps, sampler="euler", **more
     )
-    return passes(settle(asked, family, "it"), family, photo_of(PHOTO))
+    return passes(settle(asked, family, "it"), family, Subject(photo_of(PHOTO)))
 
 
 @pytest.mark.parametrize("steps", [5, 10, 20])
@@ -323,7 +323,7 @@ def test_colors_of_a_picture_matched_with_itself_stay():
 @pytest.mark.parametrize("more", [{}, {"loops": 3}])
 def test_a_lost_job_goes_on(model, more):
     request = model.settle(darkroom.Request("a", image=PHOTO, strength=0.8, seed=1, **more, **SETTINGS))
-    extras = Extras(image=photo_of(PHOTO))
+    extras = Extras(subject=Subject(photo_of(PHOTO)))
 
     def job(saved=None):
         return Job(request, model.family, saved, extras=extras)
@@ -354,7 +354,7 @@ def test_on_the_command_line(toy_folder, photo_file, tmp_path, capsys):
     assert "--strength is of a picture to begin with: give --image" in capsys.readouterr().err
     beside = photo_file.rename(tmp_path / "moved.png")
     assert main(["again", str(tmp_path / "out.png")]) == 0
-    assert f"the picture that it began with is {beside} now" in capsys.readouterr().err
+    assert f"its image is {beside} now" in capsys.readouterr().err
     (tmp_path / "elsewhere").mkdir()
     moved = beside.rename(tmp_path / "elsewhere" / "moved.png")
     assert main(["again", str(tmp_path / "out.png")]) == 2

@@ -13,7 +13,7 @@ from darkroom.cli.asked import given
 from darkroom.cli.words import aside, tell_notes
 from darkroom.errors import InvalidRequest
 from darkroom.files import expanded, write_numbered
-from darkroom.generation.sources import lying_in
+from darkroom.generation.sources import Source, lying_in
 
 if TYPE_CHECKING:
     from darkroom.generation import Picture, Request
@@ -38,6 +38,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--image", type=a_path, metavar="FILE", help="the picture that this one began with, where that is now"
     )
+    command.add_argument("--mask", type=a_path, metavar="FILE", help="its mask, where that is now")
     add_instead(command)
     command.set_defaults(run=run)
 
@@ -82,20 +83,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _found(request: Request, args: argparse.Namespace) -> Request:
-    """The request with the picture that it begins with as it is now: where `args` say, where it was, or in the folder
-    of the picture that was made of it."""
-    edit = request.edit
-    if args.image is not None:
-        return request.replace(image=args.image)
-    if edit.image is None or edit.image.path is None:
-        return request
+    """The request with the picture that it begins with, and its mask, as they are now: where `args` say, where they
+    were, or in the folder of the picture that was made of them."""
+    image = _beside(request.edit.image, "image", args.image, args, request.edit.frame)
+    mask = request.inpaint.mask
+    if isinstance(mask, Source) or args.mask is not None:
+        mask = _beside(mask if isinstance(mask, Source) else None, "mask", args.mask, args)
+    return request.replace(image=image, mask=mask)
+
+
+def _beside(
+    source: Source | None, name: str, given: Path | None, args: argparse.Namespace, frame: int | None = None
+) -> Source | None:
+    if given is not None:
+        return Source(str(given))
+    if source is None or source.path is None:
+        return source
     try:
-        edit.image.found("image", edit.frame)
+        return source.found(name, frame)[0]
     except InvalidRequest:
-        if (beside := lying_in(args.picture.parent, edit.image)) is not edit.image:
-            aside("note", f"the picture that it began with is {beside.path} now")
-            return request.replace(image=beside)
-    return request
+        if (beside := lying_in(args.picture.parent, source)) is not source:
+            aside("note", f"its {name} is {beside.path} now")
+        return beside
 
 
 def _keep(picture: Picture, output: Path | None) -> None:

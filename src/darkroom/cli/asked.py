@@ -19,9 +19,10 @@ from darkroom.cli.settings import KNOWN, is_empty, said, strangers, why_unread
 from darkroom.cli.words import aside
 from darkroom.errors import DarkroomError, InvalidRequest, ModelError
 from darkroom.files import as_text, expanded
+from darkroom.generation.checks import called
 from darkroom.generation.latents import read_latents
-from darkroom.generation.parts import Edit
 from darkroom.generation.request import Request, flattened
+from darkroom.generation.starting import Edit, Inpaint
 from darkroom.loading import LOADING, Loading
 
 
@@ -136,7 +137,7 @@ def one_request(args: argparse.Namespace, settings: dict[str, Any], usual: str |
     prompt = prompt_of(args)
     if (prompt := usual if prompt is None else prompt) is None:
         raise InvalidRequest("no prompt: say what the picture should show")
-    of_one = [each.name for each in dataclasses.fields(Edit) if each.name != "image"]
+    of_one = {called(each) for part in (Edit, Inpaint) for each in dataclasses.fields(part)} - {"image"}
     if settings.get("image") is None and (alone := given(args, of_one)):
         raise InvalidRequest(
             f"`{next(iter(alone))}=` is of a picture to begin with: give `image=`, or leave it out"

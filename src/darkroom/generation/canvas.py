@@ -6,7 +6,12 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from darkroom.diffusion import Noise, Point, Run
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from darkroom.diffusion import Estimate, Noise, Point, Run
 from darkroom.generation.work import Decode, Prepare, Work
 from darkroom.pixels import Pixels
 
@@ -28,8 +33,10 @@ class Canvas:
         yield from ()
         return Run.begin(source, point, full=self.full)
 
-    def stepped(self, run: Run, point: Point) -> None:
-        """What becomes of run.x, which is at `point` now."""
+    def answered(self, run: Run, answer: Estimate) -> Estimate:
+        """What the sampler is told of the latent, where the network says `answer`: whatever becomes of it on the way
+        becomes of it here, so that any sampler goes there in its own steps."""
+        return answer
 
     def end(self, run: Run) -> Generator[Work, Any, Pixels]:
         """The picture, (height, width, 3) uint8."""
@@ -46,9 +53,57 @@ class FromPicture(Canvas):
     """
 
     brought: Callable[[Pixels | None], Pixels] = field(repr=False, compare=False)
-    noise: float = 1.0
+    noise: float = field(default=1.0, kw_only=True)
 
     def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
         latent = yield Prepare(self.brought(before))
+        return self._at(source, point, latent)
+
+    def _at(self, source: Noise, point: Point, latent: Tensor | None) -> Run:
         louder = source if self.noise == 1 else lambda draw: self.noise * source(draw)
         return replace(Run.begin(louder, point, latent, self.full), source=source)
+
+
+@dataclass(frozen=True)
+class Masked(FromPicture):
+    """A picture of which a share of each pixel is drawn over, in `steps`; where that is none it stays as it is.
+
+    What is to be drawn over in part is so from a later step on, and is the picture with its noise until then
+    (differential diffusion: Levin and Fried 2023, https://arxiv.org/abs/2306.00950, algorithm 1). known: what makes the
+    picture, (height, width, 3) uint8; share: what makes the share of each latent pixel, (h, w) in [0, 1]. begun: with
+    what it begins there, as `FILLS` says, or "fresh", which is noise alone.
+    """
+
+    known: Callable[[], Pixels] = field(repr=False, compare=False)
+    share: Callable[[], NDArray[np.float32]] = field(repr=False, compare=False)
+    steps: int = 0
+    begun: str = "original"
+
+    def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
+        picture, drawn = self.known(), self.brought(before)
+        known = latent = yield Prepare(picture)
+        if self.begun == "fresh":
+            latent = None
+        elif self.begun == "noise":
+            latent = source(0)
+        elif self.begun == "nothing":
+            latent = torch.zeros_like(known)
+        elif not np.array_equal(picture, drawn):
+            latent = yield Prepare(drawn)
+        share = torch.from_numpy(self.share())[None, None]
+        run, kept = self._at(source, point, latent), self._at(source, point, known)
+        run.x = torch.where(share >= 1, run.x, kept.x)
+        run.memory["canvas"] = {"known": known, "share": share}
+        return run
+
+    def answered(self, run: Run, answer: Estimate) -> Estimate:
+        known, share = (run.memory["canvas"][name] for name in ("known", "share"))
+        free = (share > 0) & (share >= 1 - run.step / self.steps)
+        parts = (None if each is None else torch.where(free, each, known) for each in answer)
+        return Estimate(*parts)
+
+    def end(self, run: Run) -> Generator[Work, Any, Pixels]:
+        # Some schedules end with a little noise.
+        known, share = (run.memory["canvas"][name] for name in ("known", "share"))
+        run.x = torch.where(share > 0, run.x, known)
+        return (yield from super().end(run))

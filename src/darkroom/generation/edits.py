@@ -3,36 +3,120 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from darkroom.checkpoint.family import Family
 from darkroom.errors import InvalidRequest
 from darkroom.generation.colors import matched
-from darkroom.generation.frames import around, fitted, near, padded, stretched
-from darkroom.generation.parts import MAX_SIDE, Edit
+from darkroom.generation.frames import Resized, around, fitted, near, padded, stretched
+from darkroom.generation.masks import ALPHA, Box, Share, around_mask, fill_by, put_in, share_of
+from darkroom.generation.parts import MAX_SIDE
 from darkroom.generation.request import PARTS, Request, within
+from darkroom.generation.sources import Source
+from darkroom.generation.starting import FILLS, Edit, Inpaint
 from darkroom.photos import Photo
 from darkroom.pixels import Pixels
 
-STRENGTH = 0.75
+STRENGTH, STRENGTH_IN_MASKS = 0.75, 1.0
+_PADDING = 32
 # A picture keeps its size up to so many times the native area, or a million pixels: beyond, models repeat themselves.
 _LARGEST_AREA, _MEGAPIXEL = 4, 1 << 20
 
 
-def begun(request: Request, photo: Photo, family: Family) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The picture that a request begins with, and the share of each of its pixels that is painted anew, (height, width)
+    in [0, 1]; None where that is all of it."""
+
+    photo: Photo
+    share: Share | None = None
+
+
+def subject_of(request: Request) -> tuple[Request, Subject | None]:
+    """The request with its pictures as they are found, and what it begins with, if that is a picture. Raises
+    InvalidRequest where they are not there, or do not go together."""
+    edit, inpaint = request.edit, request.inpaint
+    if edit.image is None:
+        if inpaint.asked:
+            raise InvalidRequest("there is a mask, but no picture: give the one that it is of as `image=`")
+        return request, None
+    source, photo = edit.image.found("image", edit.frame)
+    if not inpaint.asked:
+        return request.replace(image=source), Subject(photo)
+    mask = inpaint.mask.found("mask")[0] if isinstance(inpaint.mask, Source) else inpaint.mask
+    request = request.replace(image=source, mask=mask)
+    return request, Subject(photo, _share(source, edit.frame, request.inpaint))
+
+
+@lru_cache(maxsize=4)
+def _share(source: Source, frame: int | None, inpaint: Inpaint) -> Share:
+    _, photo = source.found("image", frame)
+    mask: Photo | str | None = None
+    if isinstance(inpaint.mask, Source):
+        _, mask = inpaint.mask.found("mask")
+        if mask.size != photo.size:
+            mask = _of_the_size(mask, photo, bool(inpaint.resize))
+    elif inpaint.mask is not None:
+        mask = inpaint.mask
+    box = None if inpaint.box is None else Box(*map(int, inpaint.box.split(",")))
+    return share_of(photo, mask, box, bool(inpaint.invert), inpaint.grow or 0, inpaint.blur or 0)
+
+
+def _of_the_size(mask: Photo, photo: Photo, resize: bool) -> Photo:
+    if not resize:
+        was, wanted = ("x".join(map(str, each.size)) for each in (mask, photo))
+        raise InvalidRequest(
+            f"the mask is of {was}, the picture of {wanted}: give one of that size, or `mask_resize=True`"
+        )
+    return Photo(stretched(mask.over(0), *photo.size, by=Image.Resampling.BILINEAR))
+
+
+def begun(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
     """What a request that begins with a picture leaves open: the size, and how the picture is brought there.
 
     Where no side is said the picture keeps its own, which the canvas surrounds (`fit`: own); a large one is made
-    smaller in its proportions. Raises InvalidRequest where it is to keep its own size on a canvas of another.
+    smaller in its proportions. Of what is around a mask alone, the native area is drawn. Raises InvalidRequest where it
+    is to keep its own size on a canvas of another.
     """
-    width, height = photo.size
-    canvas, edit, unit = request.canvas, request.edit, family.unit
+    edit, inpaint = request.edit, request.inpaint
     if edit.last_strength is not None and (edit.loops or 1) == 1:
         raise InvalidRequest(
             f"last_strength is {edit.last_strength:g}, of the last loop: say how many as `loops=`"
         )
+    usual = STRENGTH_IN_MASKS if inpaint.asked else STRENGTH
+    strength = usual if edit.strength is None else edit.strength
+    found = {
+        **(
+            _size_around(request, subject, family) if inpaint.only_masked else _size(request, subject, family)
+        ),
+        "strength": strength,
+        "strength_as": "share",
+        "noise_multiplier": 1.0,
+        "loops": 1,
+        "last_strength": strength if (edit.loops or 1) > 1 else None,
+        "match_colors": False,
+    }
+    if inpaint.asked:
+        found |= {
+            "mask_invert": False,
+            "mask_grow": 0,
+            "mask_blur": 0.0,
+            "mask_resize": False,
+            "only_masked": False,
+        }
+        found["fill"] = "neighbors" if inpaint.mask == ALPHA and not inpaint.invert else "original"
+        found["mask_padding"] = _PADDING if inpaint.only_masked else None
+    return found
+
+
+def _size(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
+    width, height = subject.photo.size
+    canvas, edit, unit = request.canvas, request.edit, family.unit
     own = around(width, unit), around(height, unit)
     longest = min(family.largest or MAX_SIDE, MAX_SIDE)
     if edit.fit == "own" and (canvas.width or own[0], canvas.height or own[1]) != own:
@@ -51,31 +135,30 @@ def begun(request: Request, photo: Photo, family: Family) -> dict[str, Any]:
         scale = min(1.0, math.sqrt(most / (width * height)), longest / max(own))
     keeps = edit.fit == "own" or (scale == 1 and not (canvas.width or canvas.height))
     size = own if keeps else (near(width * scale, unit), near(height * scale, unit))
-    strength = STRENGTH if edit.strength is None else edit.strength
-    return {
-        "width": size[0],
-        "height": size[1],
-        "fit": "own" if keeps else "crop",
-        "strength": strength,
-        "strength_as": "share",
-        "noise_multiplier": 1.0,
-        "loops": 1,
-        "last_strength": strength if (edit.loops or 1) > 1 else None,
-        "match_colors": False,
-    }
+    return {"width": size[0], "height": size[1], "fit": "own" if keeps else "crop"}
 
 
-def strengths(edit: Edit) -> list[float]:
-    """How much each loop draws anew, of a settled request that begins with a picture."""
-    assert edit.strength is not None and edit.loops
-    if edit.loops == 1 or edit.last_strength is None:
-        return [edit.strength] * edit.loops
-    return [float(each) for each in np.linspace(edit.strength, edit.last_strength, edit.loops)]
+def _size_around(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
+    canvas, edit, inpaint = request.canvas, request.edit, request.inpaint
+    if edit.fit not in (None, "stretch"):
+        raise InvalidRequest(f"fit is {edit.fit}, but what is around the mask is drawn alone: leave fit out")
+    assert subject.share is not None
+    padding = _PADDING if inpaint.padding is None else inpaint.padding
+    ratio = canvas.width / canvas.height if canvas.width and canvas.height else None
+    box = around_mask(subject.share, padding, ratio)
+    if canvas.width or canvas.height:
+        scale = canvas.width / box.width if canvas.width else (canvas.height or 0) / box.height
+    else:
+        scale = max(family.native / math.sqrt(box.width * box.height), 1.0)
+    longest = min(family.largest or MAX_SIDE, MAX_SIDE)
+    scale = min(scale, longest / max(box.width, box.height))
+    size = near(box.width * scale, family.unit), near(box.height * scale, family.unit)
+    return {"width": size[0], "height": size[1], "fit": "stretch"}
 
 
 _OF_ITSELF = {
     *("seed", "count", "variation_seed", "variation_strength", "seed_resize_width", "seed_resize_height"),
-    *("latents", *within(PARTS["canvas"]), *within(PARTS["edit"])),
+    *("latents", *within(PARTS["canvas"]), *within(PARTS["edit"]), *within(PARTS["inpaint"])),
 }
 """The settings of a picture that mean nothing to one that is made of it."""
 
@@ -86,31 +169,85 @@ def taken_over(request: Request) -> dict[str, Any]:
     return {name: value for name, value in request.flat().items() if name not in _OF_ITSELF}
 
 
-def brought(request: Request, photo: Photo | None) -> Pixels:
+def strengths(edit: Edit) -> list[float]:
+    """How much each loop draws anew, of a settled request that begins with a picture."""
+    assert edit.strength is not None and edit.loops
+    if edit.loops == 1 or edit.last_strength is None:
+        return [edit.strength] * edit.loops
+    return [float(each) for each in np.linspace(edit.strength, edit.last_strength, edit.loops)]
+
+
+def brought(request: Request, subject: Subject | None) -> Pixels:
     """The picture that a settled request begins with, at the size of its canvas: (height, width, 3). None stands for
     one that is not there, as where work is foretold."""
+    if subject is None:
+        return np.zeros((request.canvas.height or 0, request.canvas.width or 0, 3), np.uint8)
+    return _on_canvas(subject.photo.over(), request, subject)
+
+
+def brought_share(request: Request, subject: Subject | None) -> Share:
+    """The share of each pixel of its canvas that a settled request paints anew, (height, width) in [0, 1]."""
+    if subject is None or subject.share is None:
+        return np.ones((request.canvas.height or 0, request.canvas.width or 0), np.float32)
+    grey = np.repeat((subject.share * 255).round().astype(np.uint8)[..., None], 3, axis=2)
+    found = _on_canvas(grey, request, subject, by=Image.Resampling.BILINEAR)[..., 0]
+    return np.asarray(found.astype(np.float32) / 255)
+
+
+def _on_canvas(
+    pixels: Pixels, request: Request, subject: Subject, by: Image.Resampling = Image.Resampling.LANCZOS
+) -> Pixels:
     width, height = request.canvas.width or 0, request.canvas.height or 0
-    if photo is None:
-        return np.zeros((height, width, 3), np.uint8)
-    pixels = photo.over()
+    if (box := _box(request, subject)) is not None:
+        return stretched(pixels[box.slices], width, height, by)
     if request.edit.fit == "own":
         beyond = height - len(pixels), width - pixels.shape[1]
         return np.pad(pixels, ((0, beyond[0]), (0, beyond[1]), (0, 0)), "symmetric")
-    return {"stretch": stretched, "pad": padded}.get(str(request.edit.fit), fitted)(pixels, width, height)
+    ways: dict[str, Resized] = {"stretch": stretched, "pad": padded}
+    return ways.get(str(request.edit.fit), fitted)(pixels, width, height, by)
 
 
-def recolored(pixels: Pixels, request: Request, photo: Photo | None) -> Pixels:
-    """What a loop has drawn, in the colours that are asked for."""
-    if photo is None or not request.edit.match_colors:
+def _box(request: Request, subject: Subject) -> Box | None:
+    """What of the picture is drawn, where that is what is around the mask alone."""
+    if not request.inpaint.only_masked or subject.share is None:
+        return None
+    canvas, padding = request.canvas, request.inpaint.padding
+    assert canvas.width and canvas.height and padding is not None
+    return around_mask(subject.share, padding, canvas.width / canvas.height)
+
+
+def filled(request: Request, subject: Subject | None) -> Pixels:
+    """What is drawn over: the picture with what its mask is to be filled with."""
+    pixels, fill = brought(request, subject), request.inpaint.fill
+    if fill is None:
         return pixels
-    return matched(pixels, brought(request, photo))
+    color = None if fill in FILLS else bytes.fromhex(fill[1:])
+    return fill_by(pixels, brought_share(request, subject), fill, color)
 
 
-def finished(pixels: Pixels, request: Request, photo: Photo | None) -> Pixels:
+def recolored(pixels: Pixels, request: Request, subject: Subject | None) -> Pixels:
+    """What a loop has drawn, in the colours that are asked for."""
+    if subject is None or not request.edit.match_colors:
+        return pixels
+    return matched(pixels, brought(request, subject))
+
+
+def finished(pixels: Pixels, request: Request, subject: Subject | None) -> Pixels:
     """What comes out of the last canvas as the picture."""
-    pixels = recolored(pixels, request, photo)
-    if photo is not None and request.edit.fit == "own":
-        width, height = photo.size
+    if subject is None:
+        return pixels
+    pixels = recolored(pixels, request, subject)
+    if (box := _box(request, subject)) is not None:
+        whole, share = subject.photo.over(), subject.share
+        assert share is not None
+        drawn = stretched(pixels, box.width, box.height)
+        whole = whole.copy()
+        whole[box.slices] = put_in(drawn, whole[box.slices], share[box.slices])
+        return whole
+    if subject.share is not None:
+        pixels = put_in(pixels, brought(request, subject), brought_share(request, subject))
+    if request.edit.fit == "own":
+        width, height = subject.photo.size
         return np.ascontiguousarray(pixels[:height, :width])
     return pixels
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,23 @@ def around(side: float, unit: int) -> int:
     return math.ceil(side / unit) * unit
 
 
-def stretched(pixels: Pixels, width: int, height: int) -> Pixels:
+_LANCZOS = Image.Resampling.LANCZOS
+
+
+class Resized(Protocol):
+    """Brings a picture (h, w, 3) uint8 to (height, width, 3); `by`: what is between pixels."""
+
+    def __call__(
+        self, pixels: Pixels, width: int, height: int, by: Image.Resampling = _LANCZOS
+    ) -> Pixels: ...
+
+
+def stretched(pixels: Pixels, width: int, height: int, by: Image.Resampling = _LANCZOS) -> Pixels:
     """A picture (h, w, 3) uint8 as (height, width, 3), whatever becomes of its proportions."""
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(pixels).resize((width, height), by))
 
 
-def fitted(pixels: Pixels, width: int, height: int) -> Pixels:
+def fitted(pixels: Pixels, width: int, height: int, by: Image.Resampling = _LANCZOS) -> Pixels:
     """A picture as (height, width, 3) in its own proportions: what is too much is cut off on both sides alike."""
     h, w = pixels.shape[:2]
     if (w, h) == (width, height):
@@ -40,14 +52,14 @@ def fitted(pixels: Pixels, width: int, height: int) -> Pixels:
     shown = min(w, h * width / height), min(h, w * height / width)
     left, top = (w - shown[0]) / 2, (h - shown[1]) / 2
     box = left, top, left + shown[0], top + shown[1]
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS, box=box))
+    return np.asarray(Image.fromarray(pixels).resize((width, height), by, box=box))
 
 
-def padded(pixels: Pixels, width: int, height: int) -> Pixels:
+def padded(pixels: Pixels, width: int, height: int, by: Image.Resampling = _LANCZOS) -> Pixels:
     """A picture as the middle of one of (height, width, 3), as large as fits there, its outermost pixels going on."""
     h, w = pixels.shape[:2]
     scale = min(width / w, height / h)
-    inner = stretched(pixels, min(max(round(w * scale), 1), width), min(max(round(h * scale), 1), height))
+    inner = stretched(pixels, min(max(round(w * scale), 1), width), min(max(round(h * scale), 1), height), by)
     wide, high = width - inner.shape[1], height - inner.shape[0]
     return np.pad(inner, ((high // 2, high - high // 2), (wide // 2, wide - wide // 2), (0, 0)), "edge")
 

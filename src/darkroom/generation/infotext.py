@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from darkroom.diffusion import sampler_info, sampler_options, schedule_info, schedule_options
-from darkroom.generation.parts import Canvas, Edit
+from darkroom.generation.parts import Canvas
 from darkroom.generation.request import Request
+from darkroom.generation.starting import Edit, Inpaint
 
 
 def infotext(request: Request, model: str, model_hash: str, version: str, refiner: str | None = None) -> str:
@@ -22,6 +23,7 @@ def infotext(request: Request, model: str, model_hash: str, version: str, refine
         "Size": f"{canvas.first_width or canvas.width}x{canvas.first_height or canvas.height}",
         **_enlarging(canvas),
         **_edited(request.edit),
+        **_inpainted(request.inpaint),
         **({"Clip skip": request.text.clip_skip} if request.text.clip_skip > 1 else {}),
         **_options(sampling.sampler, sampling.schedule),
         "Model hash": model_hash[:10],
@@ -59,6 +61,19 @@ def _edited(edit: Edit) -> dict[str, object]:
         return {}
     noise = {} if edit.noise_multiplier == 1 else {"Noise multiplier": f"{edit.noise_multiplier:g}"}
     return {"Denoising strength": f"{edit.strength:g}", **noise}
+
+
+def _inpainted(inpaint: Inpaint) -> dict[str, object]:
+    """What is said of a mask."""
+    if not inpaint.asked:
+        return {}
+    fill = {"neighbors": "fill", "noise": "latent noise", "nothing": "latent nothing"}
+    found: dict[str, object] = {"Mask blur": f"{inpaint.blur:g}"}
+    if inpaint.fill != "original":
+        found["Masked content"] = fill.get(str(inpaint.fill), inpaint.fill)
+    if inpaint.only_masked:
+        found |= {"Inpaint area": "Only masked", "Masked area padding": inpaint.padding}
+    return found
 
 
 def _seeds(request: Request) -> dict[str, object]:

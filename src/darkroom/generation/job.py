@@ -44,6 +44,7 @@ from darkroom.diffusion import (
 )
 from darkroom.errors import InvalidRequest
 from darkroom.generation.attention import Observer
+from darkroom.generation.canvas import Canvas
 from darkroom.generation.edits import finished
 from darkroom.generation.ensemble import Member, shares
 from darkroom.generation.frames import fitted
@@ -103,7 +104,7 @@ class Job:
             None,
         )
         self.sampler = sampler(request.sampling.sampler)
-        self.passes = passes(request, family, self.wording.extras.image)
+        self.passes = passes(request, family, self.wording.extras.subject)
         self._given = self._begins_with()
         self.total = sum(each.calls for each in self.passes)
         self.done = 0
@@ -134,12 +135,13 @@ class Job:
             self._stage, self._run = stage, run
             turns = partial(self._turns, run, each, told)
             if each.steps:
-                yield from path(self.sampler, run, each.points, turns, self._answered)
+                answered = partial(self._answered, run, each.canvas)
+                yield from path(self.sampler, run, each.points, turns, answered)
             pixels = yield from each.canvas.end(run)
         size = self.request.canvas
         assert pixels is not None and size.width and size.height
         self.total = self.done
-        return finished(fitted(pixels, size.width, size.height), self.request, self.wording.extras.image)
+        return finished(fitted(pixels, size.width, size.height), self.request, self.wording.extras.subject)
 
     def _needed(self) -> dict[int, tuple[Prompt | None, ...]]:
         """Every prompt of every step, by the expert that makes the step, each once."""
@@ -198,7 +200,6 @@ class Job:
             run = Run.restore(saved.run, source)
         else:
             run = yield from canvas.begin(source, each.points[0], before)
-        run.finished = lambda run: canvas.stepped(run, each.points[run.step])
         if sampler_info(str(self.request.sampling.sampler)).brownian and each.steps:
             run.path = source.path(each.points)
         return run
@@ -257,7 +258,8 @@ class Job:
         doses = () if number == self._refiner else self.wording.doses(moment)
         return [Row(x, time, conditioning, number, ask.without, self.freeu, doses)]
 
-    def _answered(self, answer: Estimate) -> Estimate:
+    def _answered(self, run: Run, canvas: Canvas, answer: Estimate) -> Estimate:
+        answer = canvas.answered(run, answer)
         self.done += 1
         # Adaptive samplers take more calls than they foretell, or fewer.
         self.total = max(self.total, self.done)

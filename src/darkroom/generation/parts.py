@@ -24,7 +24,6 @@ from darkroom.generation.checks import (
     some_texts,
 )
 from darkroom.generation.latents import latents_text
-from darkroom.generation.sources import Source, a_source
 from darkroom.language import DIALECTS, EMPHASES, ORIGINAL
 
 MAX_SIDE = 8_192
@@ -32,9 +31,6 @@ MAX_SEED = 2**64 - 1
 MAX_ENSD = 2**32 - 1
 DYNAMIC = ("off", "random", "all")
 SECOND_PASS = ("auto", "on", "off")
-STRENGTHS = ("share", "diffusers", "a1111", "comfy")
-FITS = ("own", "crop", "stretch", "pad")
-MAX_LOOPS = 100
 
 
 @dataclass(frozen=True)
@@ -102,60 +98,6 @@ class Canvas(Part):
                 "first_width is the first of two passes: leave second_pass off out, or first_width"
             )
         return super().checked()
-
-
-@dataclass(frozen=True)
-class Edit(Part):
-    """A picture to begin with, in place of noise alone."""
-
-    title: ClassVar[str] = "from a picture"
-
-    image: Source | None = setting(
-        None, a_source, "a picture to begin with: what is drawn keeps to it as strength says", sign="FILE"
-    )
-    frame: int | None = setting(
-        None, a_whole(1, 1_000_000), "which frame of an animated picture, or page, counted from 1"
-    )
-    strength: float | None = setting(
-        None,
-        a_number(Within(0, 1)),
-        "how much of the picture is drawn anew: 0 nothing, 1 all of it (default: 0.75)",
-    )
-    strength_as: str | None = one_of(
-        None,
-        STRENGTHS,
-        "what strength is: share of the steps, and at 1 the picture is not looked at; as diffusers, a1111 or comfy "
-        "count them, and at 1 it still shows (default: share)",
-    )
-    fit: str | None = one_of(
-        None,
-        FITS,
-        "how the picture is brought to another size: crop; stretch; pad draws its edges out; own keeps its size "
-        "(default: own where no size is given, else crop)",
-    )
-    noise_multiplier: float | None = setting(
-        None, a_number(Within(0, 2)), "how much noise is laid over the picture, as A1111's (default: 1)"
-    )
-    loops: int | None = setting(
-        None,
-        a_whole(1, MAX_LOOPS),
-        "draw it over so many times, each time what the last one made, with the next seed (default: 1)",
-    )
-    last_strength: float | None = setting(
-        None,
-        a_number(Within(0, 1)),
-        "strength of the last loop, on the way from the first (default: the same)",
-    )
-    match_colors: bool | None = setting(
-        None,
-        a_truth,
-        "give what is drawn the picture's own range of colours, as A1111 corrects them (default: no)",
-    )
-
-    def __post_init__(self) -> None:
-        if self.image is not None:
-            # At once: what is in memory can be compared with nothing.
-            object.__setattr__(self, "image", a_source("image", self.image))
 
 
 def _sampler(name: str, given: object) -> str:

@@ -11,13 +11,20 @@ from functools import partial
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import Points, count_calls, points_for, sampler, tail
 from darkroom.diffusion.spacing import NEARLY_ALL, steps_taken
-from darkroom.generation.canvas import Canvas, FromPicture
-from darkroom.generation.edits import brought, recolored, strengths
+from darkroom.generation.canvas import Canvas, FromPicture, Masked
+from darkroom.generation.edits import (
+    Subject,
+    brought,
+    brought_share,
+    filled,
+    recolored,
+    strengths,
+)
 from darkroom.generation.frames import around, continued, fitted, near, stretched
+from darkroom.generation.masks import Share, by_latents
 from darkroom.generation.parts import Sampling
 from darkroom.generation.request import Request
 from darkroom.language import Moment
-from darkroom.photos import Photo
 from darkroom.pixels import Pixels
 
 # Above this many times the native area a model repeats itself: draw small first, then refine.
@@ -56,11 +63,12 @@ class Pass:
         return Moment(step + self.skipped, self.steps + self.skipped, self.before)
 
 
-def passes(request: Request, family: Family, photo: Photo | None = None) -> list[Pass]:
-    """The passes that a settled request takes; `photo`: the picture that it begins with, where that is to be seen."""
+def passes(request: Request, family: Family, subject: Subject | None = None) -> list[Pass]:
+    """The passes that a settled request takes; `subject`: what it begins with, where that is to be seen."""
     canvas, edit = request.canvas, request.edit
-    if edit.image is not None and (edit.strength != 1 or edit.strength_as != "share" or edit.loops != 1):
-        return _drawing_over(request, family, photo)
+    whole = edit.strength == 1 and edit.strength_as == "share" and edit.loops == 1
+    if edit.image is not None and (request.inpaint.asked or not whole):
+        return _drawing_over(request, family, subject)
     assert canvas.width and canvas.height
     own = canvas.width, canvas.height
     if canvas.second_pass == "off":
@@ -112,19 +120,30 @@ def framed(width: int, height: int, family: Family) -> tuple[int, int]:
     return (long, family.native) if width > height else (family.native, long)
 
 
-def _drawing_over(request: Request, family: Family, photo: Photo | None) -> list[Pass]:
+def _drawing_over(request: Request, family: Family, subject: Subject | None) -> list[Pass]:
     """Each takes the last steps of the way: on a picture that there is, then on what the one before made of it."""
     edit, sampling, canvas = request.edit, request.sampling, request.canvas
     assert sampling.steps and edit.noise_multiplier is not None and canvas.width and canvas.height
 
-    begun = partial(_begun, request, photo)
+    size, begun = (canvas.width, canvas.height), partial(_begun, request, subject)
     found = []
     for loop, strength in enumerate(strengths(edit)):
-        full = request.noise.full and strength == 1
-        own = Canvas(canvas.width, canvas.height, full=full)
-        if strength != 1 or edit.strength_as != "share":
-            own = FromPicture(canvas.width, canvas.height, begun, edit.noise_multiplier, full=full)
         points = _left_by(strength, str(edit.strength_as), sampling, family)
+        full, fresh = request.noise.full and strength == 1, strength == 1 and edit.strength_as == "share"
+        own = Canvas(*size, full=full)
+        if request.inpaint.asked:
+            own = Masked(
+                *size,
+                begun,
+                partial(brought, request, subject),
+                partial(_share, request, subject, family),
+                len(points) - 1,
+                "fresh" if fresh else str(request.inpaint.fill) if not loop else "original",
+                full=full,
+                noise=edit.noise_multiplier,
+            )
+        elif not fresh:
+            own = FromPicture(*size, begun, full=full, noise=edit.noise_multiplier)
         # Nothing is asked of a sampler that has nowhere to go.
         calls = _calls(points, sampling) if len(points) > 1 else 0
         skipped = max(sampling.steps - (len(points) - 1), 0)
@@ -132,9 +151,13 @@ def _drawing_over(request: Request, family: Family, photo: Photo | None) -> list
     return found
 
 
-def _begun(request: Request, photo: Photo | None, before: Pixels | None) -> Pixels:
+def _begun(request: Request, subject: Subject | None, before: Pixels | None) -> Pixels:
     """What a loop begins with: the picture that there is, or what the loop before made of it."""
-    return brought(request, photo) if before is None else recolored(before, request, photo)
+    return filled(request, subject) if before is None else recolored(before, request, subject)
+
+
+def _share(request: Request, subject: Subject | None, family: Family) -> Share:
+    return by_latents(brought_share(request, subject), family.factor)
 
 
 def _left_by(strength: float, counted: str, sampling: Sampling, family: Family) -> Points:

@@ -24,8 +24,9 @@ from darkroom.generation.checks import (
     some_texts,
 )
 from darkroom.generation.latents import nth
-from darkroom.generation.parts import MAX_SEED, XL, Canvas, Edit, Guidance, Noise, Part, Sampling, Text
+from darkroom.generation.parts import MAX_SEED, XL, Canvas, Guidance, Noise, Part, Sampling, Text
 from darkroom.generation.sources import Source
+from darkroom.generation.starting import Edit, Inpaint
 from darkroom.language.tags import parse_tag
 
 MAX_COUNT = 10_000
@@ -67,6 +68,17 @@ class Settings(TypedDict, total=False):
     loops: Whole | None
     last_strength: Number | None
     match_colors: bool | None
+
+    inpaint: Inpaint
+    mask: Any
+    mask_box: str | Sequence[int] | None
+    mask_invert: bool | None
+    mask_grow: Whole | None
+    mask_blur: Number | None
+    mask_resize: bool | None
+    fill: str | None
+    only_masked: bool | None
+    mask_padding: Whole | None
 
     sampling: Sampling
     sampler: str | None
@@ -154,6 +166,7 @@ class Request:
     count: int = setting(1, a_whole(1, MAX_COUNT), "how many pictures")
     canvas: Canvas = field(default=Canvas())
     edit: Edit = field(default=Edit())
+    inpaint: Inpaint = field(default=Inpaint())
     sampling: Sampling = field(default=Sampling())
     guidance: Guidance = field(default=Guidance())
     noise: Noise = field(default=Noise())
@@ -353,6 +366,13 @@ _ELSEWHERE_CALLED = {
     "initial_noise_multiplier": "noise_multiplier",
     "final_denoising_strength": "last_strength",
     "color_correction": "match_colors",
+    "mask_image": "mask",
+    "inpainting_fill": "fill",
+    "inpainting_mask_invert": "mask_invert",
+    "inpaint_full_res": "only_masked",
+    "inpaint_full_res_padding": "mask_padding",
+    "padding_mask_crop": "mask_padding",
+    "grow_mask_by": "mask_grow",
     "subseed": "variation_seed",
     "subseed_strength": "variation_strength",
 }

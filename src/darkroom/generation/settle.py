@@ -5,7 +5,7 @@ from __future__ import annotations
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import sampler_info, schedule_for
 from darkroom.errors import InvalidRequest
-from darkroom.generation.edits import begun
+from darkroom.generation.edits import begun, subject_of
 from darkroom.generation.latents import latents_array
 from darkroom.generation.request import Request
 
@@ -34,10 +34,9 @@ def settle(request: Request, family: Family, name: str, refined: bool = False) -
     if (latents := request.noise.latents) is not None:
         height, width = (side * family.factor for side in latents_array(latents).shape[2:])
         begins = {"width": width, "height": height}
-    if request.edit.image is not None:
-        source, photo = request.edit.image.found("image", request.edit.frame)
-        request = request.replace(image=source)
-        begins = begun(request, photo, family)
+    request, subject = subject_of(request)
+    if subject is not None:
+        begins = begun(request, subject, family)
     settled = request.settled(
         **begins,
         steps=preferences.steps,

@@ -15,23 +15,23 @@ from darkroom.adapters.dose import Dose
 from darkroom.checkpoint.blocks import block_weights
 from darkroom.diffusion import positives
 from darkroom.errors import InvalidRequest
+from darkroom.generation.edits import Subject
 from darkroom.generation.request import Request
 from darkroom.language import Moment, Part, Script, dialect_of, read, read_whole
 from darkroom.language.tags import Tag, parse_tag, tagged
 from darkroom.library.locate import anchored, anchored_tags
-from darkroom.photos import Photo
 from darkroom.prompt import Prompt
 from darkroom.prompt.vocabulary import Embeddings
 
 
 @dataclass(frozen=True)
 class Extras:
-    """What a request names beside the model, read: adapters, embeddings, the picture that it begins with; `notes` say
-    what of them is not used."""
+    """What a request names beside the model, read: adapters, embeddings, the picture that it begins with as `subject`;
+    `notes` say what of them is not used."""
 
     adapters: Mapping[Tag, Adapter] = field(default_factory=dict)
     embeddings: Embeddings = ()
-    image: Photo | None = None
+    subject: Subject | None = None
     notes: tuple[str, ...] = ()
 
 

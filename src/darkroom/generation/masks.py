@@ -1,0 +1,202 @@
+"""What of a picture is painted anew: masks, and how what was painted is put into its place.
+
+A mask is a share for each pixel, from 0, where the picture stays as it is to the byte, to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darkroom.errors import InvalidRequest
+from darkroom.photos import Photo
+from darkroom.pixels import Pixels
+
+ALPHA = "alpha"
+"""As a mask: what is transparent in the picture itself."""
+
+Share: TypeAlias = NDArray[np.float32]
+
+_OPAQUE = 4.0
+# How many levels what is drawn may differ from what was there beside it for that to be called one surface.
+_ALIKE = 24.0
+
+
+class Box(NamedTuple):
+    """A part of a picture, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Its rows and columns."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+
+def share_of(
+    photo: Photo, mask: Photo | str | None, box: Box | None, invert: bool, grow: int, blur: float
+) -> Share:
+    """The share of each pixel of a picture that is painted anew, (height, width) in [0, 1].
+
+    mask: white is what is painted, grey what is painted at less strength, transparent is black; `ALPHA` is where the
+    picture itself is transparent. A box is painted, too. Raises InvalidRequest where that is nothing.
+    """
+    width, height = photo.size
+    share: Share = np.zeros((height, width), np.float32)
+    if mask == ALPHA:
+        if photo.alpha is None:
+            raise InvalidRequest(
+                "mask is alpha, but nothing of the picture is transparent: give a mask, or a box"
+            )
+        share = np.asarray(1 - photo.alpha / 255, np.float32)
+    elif isinstance(mask, Photo):
+        share = np.asarray(mask.over(0).mean(axis=2) / 255, np.float32)
+    if box is not None:
+        if box.left >= width or box.top >= height:
+            raise InvalidRequest(
+                f"mask_box is {','.join(map(str, box))}, but the picture is of {width}x{height}"
+            )
+        share[box.slices] = 1
+    share = 1 - share if invert else share
+    share = _blurred(_grown(share, grow), blur)
+    if share.max() < 1 / 255:
+        raise InvalidRequest(
+            "the mask covers nothing: white in it is what is painted anew, see `mask_invert=True`"
+        )
+    return share
+
+
+def _grown(share: Share, by: int) -> Share:
+    """What is painted, larger by so many pixels on each side; smaller where it is below 0."""
+    if by < 0:
+        return 1 - _grown(1 - share, -by)
+    for axis in (0, 1):
+        left = by
+        while left:
+            # Twice as far as it has come is one more step.
+            far = min(left, max(by - left, 0) * 2 + 1)
+            share = np.maximum(np.maximum(_shifted(share, far, axis), _shifted(share, -far, axis)), share)
+            left -= far
+    return share
+
+
+def _shifted(values: Share, by: int, axis: int) -> Share:
+    """Values moved along an axis, 0 coming in."""
+    found = np.zeros_like(values)
+    size = values.shape[axis]
+    if abs(by) < size:
+        there, here = [slice(None)] * 2, [slice(None)] * 2
+        there[axis], here[axis] = slice(max(by, 0), size + min(by, 0)), slice(max(-by, 0), size - max(by, 0))
+        found[tuple(there)] = values[tuple(here)]
+    return found
+
+
+def _blurred(share: Share, sigma: float) -> Share:
+    """A Gaussian drawn over it, cut off where A1111 does (2.5 sigma); at its edges it goes on."""
+    reach = int(2.5 * sigma + 0.5)
+    if not reach:
+        return share
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    weights = (weights / weights.sum()).astype(np.float32)
+    for axis in (0, 1):
+        padding = [(reach, reach) if each == axis else (0, 0) for each in (0, 1)]
+        padded, size = np.pad(share, padding, "edge"), share.shape[axis]
+        share = np.zeros_like(share)
+        for at, weight in enumerate(weights):
+            share += weight * np.take(padded, np.arange(at, at + size), axis)
+    return share
+
+
+def around_mask(share: Share, padding: int, proportions: float | None = None) -> Box:
+    """The part of a picture that its mask and so many pixels around it take; in these `proportions` of width to height
+    as far as the picture has room for that."""
+    height, width = share.shape
+    rows, columns = (np.flatnonzero((share > 0).any(axis=axis)) for axis in (1, 0))
+    top, bottom = max(int(rows[0]) - padding, 0), min(int(rows[-1]) + 1 + padding, height)
+    left, right = max(int(columns[0]) - padding, 0), min(int(columns[-1]) + 1 + padding, width)
+    if proportions is not None:
+        wanted = round((bottom - top) * proportions), round((right - left) / proportions)
+        left, right = _widened(left, right, wanted[0], width)
+        top, bottom = _widened(top, bottom, wanted[1], height)
+    return Box(left, top, right - left, bottom - top)
+
+
+def _widened(start: int, end: int, wanted: int, whole: int) -> tuple[int, int]:
+    """A stretch of at least that length, on both sides alike where there is room."""
+    length = min(max(wanted, end - start), whole)
+    start = min(max(start - (length - (end - start)) // 2, 0), whole - length)
+    return start, start + length
+
+
+def by_latents(share: Share, factor: int) -> Share:
+    """The share of each latent pixel of a canvas. On the border of a mask it is less than all, so that what is drawn
+    there begins with what is there: measured, that leaves less of a seam than all or nothing
+    (`benchmarks/seams.py`)."""
+    height, width = share.shape
+    blocks = share.reshape(height // factor, factor, width // factor, factor)
+    return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
+
+
+def put_in(drawn: Pixels, picture: Pixels, share: Share) -> Pixels:
+    """What was drawn, in a picture of its size where the mask is, and there as bright as what surrounds it.
+
+    An autoencoder shifts colours a little, by what can be seen where the picture is known; that is taken away where it
+    is not, smoothly from the edges on.
+    """
+    shift = picture.astype(np.float32) - drawn
+    known = (share == 0) * np.exp(-((np.abs(shift).max(axis=2) / _ALIKE) ** 2))
+    evened = drawn + filled_in(shift, known.astype(np.float32))
+    seen = np.minimum(share * _OPAQUE, 1)[..., None]
+    mixed = (picture * (1 - seen) + evened * seen).round().clip(0, 255).astype(np.uint8)
+    return np.where(share[..., None] == 0, picture, mixed)
+
+
+def filled_in(values: NDArray[np.float32], known: Share) -> NDArray[np.float32]:
+    """Values (height, width, n) where they are `known`, each weighing that much, and elsewhere what goes on from there
+    smoothly: pulled up a pyramid of means and pushed down again (Gortler et al. 1996, "The Lumigraph", section 3.2)."""
+    height, width = known.shape
+    if height == width == 1:
+        return values
+    even = [(0, height % 2), (0, width % 2)]
+    weighed = np.pad(values * known[..., None], [*even, (0, 0)])
+    weights = np.pad(known, even)
+    sums, total = _halved(weighed), _halved(weights[..., None])[..., 0]
+    coarse = np.divide(sums, total[..., None], out=np.zeros_like(sums), where=total[..., None] > 0)
+    pushed = _doubled(filled_in(coarse, np.minimum(total, 1)))[:height, :width]
+    share = known[..., None]
+    return np.asarray(values * share + pushed * (1 - share), np.float32)
+
+
+def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The sums of squares of four."""
+    h, w, n = values.shape
+    return np.asarray(values.reshape(h // 2, 2, w // 2, 2, n).sum(axis=(1, 3)))
+
+
+def _doubled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Twice as high and wide, linear between the middles of pixels."""
+    for axis in (0, 1):
+        size = values.shape[axis]
+        before = np.take(values, np.maximum(np.arange(size) - 1, 0), axis)
+        after = np.take(values, np.minimum(np.arange(size) + 1, size - 1), axis)
+        pair = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis + 1)
+        shape = [*values.shape]
+        shape[axis] *= 2
+        values = pair.reshape(shape)
+    return values
+
+
+def fill_by(pixels: Pixels, share: Share, fill: str, color: Sequence[int] | None) -> Pixels:
+    """A picture with something else where the mask is: what goes on from around it ("neighbors"), or a colour."""
+    if color is None and fill != "neighbors":
+        return pixels
+    known = (share == 0).astype(np.float32)
+    put = filled_in(pixels.astype(np.float32), known) if color is None else np.array([*color], np.float32)
+    seen = share[..., None]
+    return (pixels * (1 - seen) + put * seen).round().clip(0, 255).astype(np.uint8)

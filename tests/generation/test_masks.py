@@ -1,0 +1,367 @@
+"""Inpainting: masks, what is drawn of a picture and what is left as it was."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from tests.families import peer, relative_error
+
+import darkroom
+from darkroom.checkpoint.families import SD1
+from darkroom.cli import main
+from darkroom.diffusion import SAMPLERS
+from darkroom.engine import Engine
+from darkroom.errors import InvalidRequest
+from darkroom.generation.edits import subject_of
+from darkroom.generation.job import Job
+from darkroom.generation.masks import Box, around_mask, by_latents, filled_in, put_in, share_of
+from darkroom.generation.saved import Saved
+from darkroom.generation.settle import settle
+from darkroom.generation.wording import Extras
+from darkroom.photos import photo_of
+
+SETTINGS = {"steps": 4, "sampler": "euler", "guidance": 3.0, "seed": 2}
+PHOTO = np.random.default_rng(1).integers(0, 256, (40, 56, 3), np.uint8)
+SMALL = replace(SD1, native=32)
+
+
+def a_mask(*box, size=(56, 40), shape="rectangle", level=255):
+    mask = Image.new("L", size)
+    left, top, width, height = box
+    getattr(ImageDraw.Draw(mask), shape)((left, top, left + width - 1, top + height - 1), fill=level)
+    return mask
+
+
+BOXED = a_mask(16, 8, 24, 16)
+INSIDE = np.asarray(BOXED) > 0
+
+
+def pixels(picture):
+    return np.asarray(picture.image)
+
+
+@pytest.fixture(scope="module")
+def model(toy_folder):
+    return darkroom.load(toy_folder, device="cpu", precision="float32")
+
+
+# What is painted
+
+
+def share(mask=None, box=None, invert=False, grow=0, blur=0.0, photo=PHOTO):
+    given = None if mask is None else mask if isinstance(mask, str) else photo_of(mask)
+    return share_of(photo_of(photo), given, box, invert, grow, blur)
+
+
+def test_white_is_painted_grey_in_part_and_clear_not():
+    assert (share(BOXED) == INSIDE).all()
+    assert (share(BOXED, invert=True) == ~INSIDE).all()
+    assert share(a_mask(16, 8, 24, 16, level=102)).max() == pytest.approx(0.4)
+    clear = Image.new("RGBA", (56, 40), (255, 255, 255, 0))
+    clear.paste((255, 255, 255, 255), (16, 8, 40, 24))
+    assert (share(clear) == INSIDE).all()
+    seen = np.dstack([PHOTO, np.where(INSIDE, 0, 255).astype(np.uint8)])
+    assert (share("alpha", photo=seen) == INSIDE).all()
+    assert (share(box=Box(16, 8, 24, 16)) == INSIDE).all()
+    both = share(BOXED, box=Box(50, 30, 100, 100))
+    assert both[30:, 50:].all()
+    assert both.sum() == INSIDE.sum() + 60
+
+
+@pytest.mark.parametrize("by", [1, 2, 3, 4, 7, 12])
+def test_masks_grow_and_shrink(by):
+    grown = share(a_mask(20, 16, 6, 4), grow=by)
+    assert (grown == np.asarray(a_mask(20 - by, 16 - by, 6 + 2 * by, 4 + 2 * by)) / 255).all()
+    large = a_mask(10, 5, 30, 28)
+    assert (
+        share(large, grow=-by) == np.asarray(a_mask(10 + by, 5 + by, 30 - 2 * by, 28 - 2 * by)) / 255
+    ).all()
+
+
+def test_blur_softens_as_a_gaussian_does():
+    soft = share(a_mask(20, 0, 36, 40), blur=3.0)
+    row = soft[20]
+    assert (np.diff(row) >= 0).all()
+    assert row[19] + row[20] == pytest.approx(1, abs=1e-5)  # As much within as without.
+    assert row[20 - 9] == 0
+    assert 0 < row[20 - 8] < 0.01
+    assert soft.std(axis=0).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"mask": Image.new("L", (56, 40))}, "the mask covers nothing"),
+        ({"mask": Image.new("L", (56, 40), 255), "mask_invert": True}, "the mask covers nothing"),
+        ({"mask": BOXED, "mask_grow": -20}, "the mask covers nothing"),
+        ({"mask": a_mask(9, 9, 1, 1), "mask_blur": 40}, "the mask covers nothing"),
+        ({"mask": "alpha"}, "nothing of the picture is transparent"),
+        ({"mask": a_mask(0, 0, 9, 9, size=(57, 40))}, "the mask is of 57x40, the picture of 56x40"),
+        ({"mask": "nowhere.png"}, "mask is nowhere.png, where there is no file"),
+        ({"mask": 3}, "mask is a int"),
+        ({"mask_box": "56,0,9,9"}, "mask_box is 56,0,9,9, but the picture is of 56x40"),
+        ({"mask_box": "1,2,3"}, "mask_box is '1,2,3': give left, top, width and height"),
+        ({"mask_box": (1, 2, 0, 4)}, "it has no pixel"),
+        ({"mask_box": (1, 2, -1, 4)}, "mask_box is "),
+        ({"mask": BOXED, "fill": "gray ish"}, "fill is 'gray ish': choose one of original"),
+        ({"mask": BOXED, "mask_blur": float("inf")}, "mask_blur is Infinity"),
+        ({"mask": BOXED, "only_masked": True, "fit": "crop"}, "fit is crop, but what is around the mask"),
+        ({"mask_image": BOXED}, "it is called mask here"),
+    ],
+)
+def test_mistakes(given, said):
+    with pytest.raises(InvalidRequest, match=said.replace("(", r"\(")):
+        settle(darkroom.Request("a", image=PHOTO, **given).checked(), SMALL, "it")
+
+
+def test_a_mask_needs_a_picture():
+    with pytest.raises(InvalidRequest, match="there is a mask, but no picture"):
+        settle(darkroom.Request("a", mask_box="1,2,3,4"), SMALL, "it")
+
+
+@pytest.mark.parametrize(
+    "box", ["16,8,24,16", "16x8x24x16", " 16 8 24 16 ", (16, 8, 24, 16), [16, 8, 24, 16]]
+)
+def test_boxes_in_every_form(box):
+    request = darkroom.Request.from_dict({"prompt": "a", "image": PHOTO, "mask_box": box}).checked()
+    assert request.inpaint.box == "16,8,24,16"
+    assert darkroom.Request.from_dict(request.to_dict()).checked().inpaint == request.inpaint
+
+
+def test_a_mask_of_another_size_on_request():
+    asked = darkroom.Request("a", image=PHOTO, mask=BOXED.resize((112, 80)), mask_resize=True)
+    _, subject = subject_of(asked)
+    assert np.abs(subject.share - INSIDE).mean() < 0.02
+
+
+# What is drawn, and put in
+
+
+def test_what_is_around_a_mask():
+    boxed = share(BOXED)
+    assert around_mask(boxed, 0) == (16, 8, 24, 16)
+    assert around_mask(boxed, 4) == (12, 4, 32, 24)
+    assert around_mask(boxed, 100) == (0, 0, 56, 40)
+    assert around_mask(boxed, 0, 1.0) == (16, 4, 24, 24)
+    assert around_mask(share(a_mask(50, 0, 6, 30)), 0, 1.0) == (26, 0, 30, 30)
+    assert around_mask(boxed, 0, 3.0) == (4, 8, 48, 16)
+    assert around_mask(boxed, 0, 100.0) == (0, 8, 56, 16)
+
+
+def test_latents_have_their_share_of_a_mask():
+    found = by_latents(share(a_mask(12, 8, 20, 16)), 8)
+    assert found.shape == (5, 7)
+    assert found[1].tolist() == [0, 0.5, 1, 1, 0, 0, 0]
+    assert by_latents(share(a_mask(14, 8, 8, 8)), 8)[1].tolist() == [0, 0.25, 0.75, 0, 0, 0, 0]
+
+
+def test_what_is_missing_goes_on_from_what_is_there():
+    rows, columns = np.mgrid[0:45, 0:61].astype(np.float32)
+    slope = np.stack([rows, columns, rows + columns], -1)
+    known = np.ones((45, 61), np.float32)
+    known[10:30, 20:40] = 0
+    found = filled_in(np.where(known[..., None] > 0, slope, 99), known)
+    assert (found[known > 0] == slope[known > 0]).all()
+    assert np.abs(found - slope).max() < 4
+    assert filled_in(np.ones((1, 9, 3), np.float32), np.ones((1, 9), np.float32)).shape == (1, 9, 3)
+
+
+def test_a_shift_of_colours_leaves_no_seam():
+    smooth = np.repeat(np.linspace(40, 200, 64)[None, :, None], 48, 0).repeat(3, 2).round().astype(np.uint8)
+    mask = share(a_mask(20, 12, 24, 20, size=(64, 48)), photo=smooth)
+    found = put_in((smooth + 9).astype(np.uint8), smooth, mask)
+    assert np.abs(found.astype(int) - smooth).max() <= 1
+    other = smooth.copy()
+    other[12:32, 20:44] = (255, 0, 0)
+    assert np.abs(put_in(other, smooth, mask).astype(int) - other).max() <= 3, (
+        "what was drawn is not taken away"
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"mask_blur": 2.0},
+        {"strength": 0.6},
+        {"strength": 0.6, "strength_as": "comfy"},
+        {"fill": "neighbors", "strength": 0.8},
+        {"fill": "noise", "strength": 0.8},
+        {"fill": "nothing", "strength": 0.8},
+        {"fill": "SkyBlue", "strength": 0.8},
+        {"only_masked": True},
+        {"only_masked": True, "width": 64, "height": 64, "mask_padding": 0},
+        {"loops": 2, "match_colors": True},
+        {"mask_grow": 3},
+    ],
+    ids=str,
+)
+def test_outside_everything_is_as_it_was_to_the_byte(model, settings):
+    for size in ((40, 56), (37, 51)):
+        photo, mask = PHOTO[: size[0], : size[1]], BOXED.crop((0, 0, size[1], size[0]))
+        request = darkroom.Request("a", image=photo, mask=mask, **{**SETTINGS, **settings})
+        (found,) = model.generate(request)
+        assert found.image.size == (size[1], size[0])
+        inside = subject_of(request)[1].share > 0
+        assert (pixels(found)[~inside] == photo[~inside]).all()
+        assert (pixels(found)[inside] != photo[inside]).mean() > 0.8
+        again = darkroom.Request.from_dict(found.metadata["request"])
+        assert (pixels(model.generate(again, image=photo, mask=mask)[0]) == pixels(found)).all()
+
+
+def test_at_another_size_the_rest_is_the_picture_at_that_size(model):
+    (found,) = model.generate("a", image=PHOTO, mask=BOXED, width=112, height=80, fit="stretch", **SETTINGS)
+    larger = np.asarray(Image.fromarray(PHOTO).resize((112, 80), Image.Resampling.LANCZOS))
+    outside = ~np.asarray(a_mask(30, 14, 52, 36, size=(112, 80))).astype(bool)
+    assert (pixels(found)[outside] == larger[outside]).all()
+    assert (pixels(found)[20:40, 40:70] != larger[20:40, 40:70]).mean() > 0.8
+
+
+def test_what_a_mask_is_filled_with_is_drawn_over(model):
+    asked = {"image": PHOTO, "mask": BOXED, "strength": 0.25, **SETTINGS}
+    found = {
+        fill: pixels(model.generate("a", fill=fill, **asked)[0]) for fill in ("red", "#00f", "neighbors")
+    }
+    assert len({each.tobytes() for each in found.values()}) == 3
+    request = model.settle(darkroom.Request("a", fill="red", **asked))
+    assert request.inpaint.fill == "#ff0000"
+    clear = np.dstack([PHOTO, np.where(INSIDE, 0, 255).astype(np.uint8)])
+    assert model.settle(darkroom.Request("a", image=clear, mask="alpha")).inpaint.fill == "neighbors"
+
+
+def test_grey_is_drawn_at_less_strength(model):
+    def drawn(level):
+        mask = a_mask(16, 8, 24, 16, level=level)
+        return model.generate("a", image=PHOTO, mask=mask, **{**SETTINGS, "steps": 8})[0].latents
+
+    plain, much, little = drawn(255), drawn(90), drawn(40)
+    known = model.encode(PHOTO)
+    gaps = [float((each - known).abs()[..., 1:3, 2:5].mean()) for each in (plain, much, little)]
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[0] > 1.5 * gaps[2]
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_every_sampler_leaves_the_rest(model, sampler):
+    asked = {**SETTINGS, "sampler": sampler, "strength": 0.9}
+    (found,) = model.generate("a", image=PHOTO, mask=BOXED, **asked)
+    gap = (found.latents - model.encode(PHOTO)).abs().mean(dim=(0, 1))
+    outside = torch.from_numpy(by_latents(share(BOXED), 8)) == 0
+    assert gap[outside].max() < 0.02 * gap[~outside].mean()
+    assert (pixels(found)[~INSIDE] == PHOTO[~INSIDE]).all()
+
+
+def test_a_lost_job_goes_on(model):
+    asked = darkroom.Request("a", image=PHOTO, mask=BOXED, fill="neighbors", strength=0.8, **SETTINGS)
+    request, subject = subject_of(model.settle(asked))
+    extras = Extras(subject=subject)
+    engine = Engine(model.engine.networks)
+    task = engine.submit(Job(request, model.family, extras=extras))
+    while task.job.done < 2:
+        engine.tick()
+    saved = Saved.from_bytes(task.job.snapshot().to_bytes())
+    engine.run()
+    again = engine.submit(Job(request, model.family, saved, extras=extras))
+    engine.run()
+    assert (again.result() == task.result()).all()
+
+
+def test_on_the_command_line(toy_folder, tmp_path, capsys):
+    Image.fromarray(PHOTO).save(tmp_path / "boat.png")
+    BOXED.save(tmp_path / "mask.png")
+    made = tmp_path / "made"
+    asked = ["edit", str(tmp_path / "boat.png"), "a boat", "--model", str(toy_folder), "--device", "cpu"]
+    asked += ["--precision", "float32", "--steps", "3", "--seed", "4", "--quiet"]
+    assert main([*asked, "--mask", str(tmp_path / "mask.png"), "-o", str(made / "a.png")]) == 0
+    assert main([*asked, "--mask-box", "16,8,24,16", "--only-masked", "-o", str(made / "b.png")]) == 0
+    for name in "ab":
+        with Image.open(made / f"{name}.png") as picture:
+            found, said = np.asarray(picture), picture.info["parameters"]
+        assert (found[~INSIDE] == PHOTO[~INSIDE]).all()
+        assert (found[INSIDE] != PHOTO[INSIDE]).any()
+        assert "Mask blur: 0" in said
+    assert "Inpaint area: Only masked, Masked area padding: 32" in said
+    (tmp_path / "mask.png").rename(made / "other.png")
+    assert main(["again", str(made / "a.png")]) == 0
+    assert f"its mask is {made / 'other.png'} now" in capsys.readouterr().err
+    moved = (made / "other.png").rename(tmp_path / "gone.png")
+    assert main(["again", str(made / "a.png")]) == 2
+    assert "give it as --mask" in capsys.readouterr().err
+    assert main(["again", str(made / "a.png"), "--mask", str(moved)]) == 0
+    assert main(["again", str(made / "b.png")]) == 0
+    assert main(["a boat", "--mask-box", "1,2,3,4"]) == 2
+    assert "--mask-box is of a picture to begin with: give --image" in capsys.readouterr().err
+    assert (
+        main(["plan", "a", *asked[3:7], "--image", str(tmp_path / "boat.png"), "--mask-box", "8,8,8,8"]) == 0
+    )
+
+
+def test_files_hold_masks_in_any_clothing(model, tmp_path):
+    expected = None
+    for name, each in (("l.png", BOXED), ("one.png", BOXED.convert("1")), ("p.gif", BOXED.convert("P"))):
+        each.save(tmp_path / name)
+        content = io.BytesIO((tmp_path / name).read_bytes()).getvalue()
+        (found,) = model.generate("a", image=PHOTO, mask=content, **SETTINGS)
+        expected = pixels(found) if expected is None else expected
+        assert (pixels(found) == expected).all()
+
+
+# Against diffusers: the latent after five steps, in float32
+
+
+PEERS = {
+    "sd1": ("StableDiffusionInpaintPipeline", "ddim", "leading"),
+    "sdxl": ("StableDiffusionXLInpaintPipeline", "euler", "ddim_uniform"),
+    "sd3": ("StableDiffusion3InpaintPipeline", "euler", "normal"),
+}
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize(("size", "strength"), [((64, 48), 0.8), ((48, 80), 0.5)])
+def test_against_diffusers(folder, name, size, strength, monkeypatch):
+    import diffusers
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+    # What the autoencoder sees is drawn from there; here it is what it sees most likely.
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+    kind, sampler, schedule = PEERS[name]
+    path, (width, height) = folder(name), size
+    model = darkroom.load(path, device="cpu", precision="float32")
+    image = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+    mask = a_mask(16, 16, 24, 16, size=size)
+    loaded = peer(path)
+    theirs = getattr(diffusers, kind)(**loaded.components)
+    theirs.set_progress_bar_config(disable=True)
+    expected = theirs(
+        "a red boat on a calm sea",
+        image=Image.fromarray(image),
+        mask_image=mask,
+        strength=strength,
+        negative_prompt="night",
+        guidance_scale=4.0,
+        num_inference_steps=5,
+        generator=torch.Generator().manual_seed(9),
+        output_type="latent",
+        width=width,
+        height=height,
+    ).images
+    (found,) = model.generate(
+        "a red boat on a calm sea",
+        negative="night",
+        image=image,
+        mask=mask,
+        strength=strength,
+        strength_as="diffusers",
+        seed=9,
+        steps=5,
+        guidance=4.0,
+        sampler=sampler,
+        schedule=schedule,
+    )
+    assert relative_error(found.latents, expected) <= 1e-4
