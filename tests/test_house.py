@@ -49,7 +49,7 @@ ORDER = {
     """,
     "compat.diffusers": """
         config images outputs faces texts vae signatures arguments noise denoisers schedulers prompts job call calls
-        adapters placed autoencoders parts prompted saving pipeline image2image pipelines
+        adapters placed autoencoders parts prompted saving pipeline image2image inpaint pipelines
     """,
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from tests.families import peer, relative_error
+from tests.families import peer, relative_error, write_sd1, write_sdxl
 
 import darkroom
 from darkroom.checkpoint.families import SD1
@@ -314,7 +314,19 @@ def test_files_hold_masks_in_any_clothing(model, tmp_path):
 # Against diffusers: the latent after five steps, in float32
 
 
+@pytest.fixture(scope="module")
+def nine(tmp_path_factory):
+    """Stable Diffusion's inpainting models, whose networks have nine channels."""
+    root = tmp_path_factory.mktemp("nine")
+    return {
+        "nine": write_sd1(root / "sd1", 70, in_channels=9),
+        "nine-xl": write_sdxl(root / "sdxl", 72, in_channels=9),
+    }
+
+
 PEERS = {
+    "nine": ("StableDiffusionInpaintPipeline", "ddim", "leading"),
+    "nine-xl": ("StableDiffusionXLInpaintPipeline", "euler", "ddim_uniform"),
     "sd1": ("StableDiffusionInpaintPipeline", "ddim", "leading"),
     "sdxl": ("StableDiffusionXLInpaintPipeline", "euler", "ddim_uniform"),
     "sd3": ("StableDiffusion3InpaintPipeline", "euler", "normal"),
@@ -324,14 +336,14 @@ PEERS = {
 @pytest.mark.peer
 @pytest.mark.parametrize("name", PEERS)
 @pytest.mark.parametrize(("size", "strength"), [((64, 48), 0.8), ((48, 80), 0.5)])
-def test_against_diffusers(folder, name, size, strength, monkeypatch):
+def test_against_diffusers(folder, nine, name, size, strength, monkeypatch):
     import diffusers
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
     # What the autoencoder sees is drawn from there; here it is what it sees most likely.
     monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
     kind, sampler, schedule = PEERS[name]
-    path, (width, height) = folder(name), size
+    path, (width, height) = nine.get(name) or folder(name), size
     model = darkroom.load(path, device="cpu", precision="float32")
     image = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
     mask = a_mask(16, 16, 24, 16, size=size)
@@ -365,3 +377,15 @@ def test_against_diffusers(folder, name, size, strength, monkeypatch):
         schedule=schedule,
     )
     assert relative_error(found.latents, expected) <= 1e-4
+
+
+def test_inpainting_models_paint_all_where_there_is_no_mask(nine):
+    model = darkroom.load(nine["nine"], device="cpu", precision="float32")
+    asked = {**SETTINGS, "steps": 3, "width": 56, "height": 40}
+    (plain,) = model.generate("a boat", **asked)
+    whole = {"image": PHOTO, "mask": Image.new("L", (56, 40), 255), **SETTINGS, "steps": 3}
+    (masked,) = model.generate("a boat", **whole)
+    assert (pixels(plain) == pixels(masked)).all()
+    (boxed,) = model.generate("a boat", **{**whole, "mask": BOXED})
+    assert (pixels(boxed)[~INSIDE] == PHOTO[~INSIDE]).all()
+    assert main(["plan", "a", "--model", str(nine["nine"]), "--size", "64"]) == 0

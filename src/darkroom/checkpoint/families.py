@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from darkroom.checkpoint.components.component import HUGGING_FACE, ORIGINAL, Place
-from darkroom.checkpoint.family import Family, Shapes, Variant
+from darkroom.checkpoint.family import MASKS, Family, Shapes, Variant
 from darkroom.checkpoint.preferences import Preferences
 from darkroom.diffusion import Discrete, FlowSchedule, process
 from darkroom.networks.configs import MMDiTConfig, UNetConfig
@@ -64,7 +64,7 @@ SD1 = Family(
     places={_CLIP: Place("cond_stage_model.transformer.", HUGGING_FACE)},
     recognised=_is_sd1,
     variants={
-        9: Variant("inpainting", "inpainting", "a picture and a mask", "StableDiffusionInpaintPipeline"),
+        9: Variant("inpainting", "inpainting", MASKS, "StableDiffusionInpaintPipeline"),
         8: Variant("pix2pix", "InstructPix2Pix", "a picture", "StableDiffusionInstructPix2PixPipeline"),
     },
 )
@@ -77,7 +77,7 @@ SD2 = replace(
     places={_CLIP: Place("cond_stage_model.model.", ORIGINAL)},
     recognised=_is_sd2,
     variants={
-        9: Variant("inpainting", "inpainting", "a picture and a mask", "StableDiffusionInpaintPipeline"),
+        9: Variant("inpainting", "inpainting", MASKS, "StableDiffusionInpaintPipeline"),
         5: Variant("depth", "depth", "a picture and its depth", "StableDiffusionDepth2ImgPipeline"),
         7: Variant("upscaler", "x4 upscaler", "a picture", "StableDiffusionUpscalePipeline"),
     },
@@ -114,7 +114,7 @@ SDXL = replace(
     encoders=(_CLIP, _CLIP_2),
     recognised=_is_sdxl,
     variants={
-        9: Variant("inpainting", "inpainting", "a picture and a mask", "StableDiffusionXLInpaintPipeline"),
+        9: Variant("inpainting", "inpainting", MASKS, "StableDiffusionXLInpaintPipeline"),
         8: Variant("pix2pix", "InstructPix2Pix", "a picture", "StableDiffusionXLInstructPix2PixPipeline"),
     },
 )

@@ -23,6 +23,10 @@ class Shapes:
     widths: tuple[int, ...]
 
 
+MASKS = "a picture and a mask"
+"""What inpainting models need."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """A family's networks with more channels in, for something else than text to image: what is added to the family's
@@ -78,6 +82,11 @@ class Family:
     encoders: tuple[Role, ...] = (Role.TEXT_ENCODER,)
     recognised: Callable[[Shapes], bool] = lambda shapes: False
     variants: Mapping[int, Variant] = field(default_factory=dict)
+
+    @property
+    def sees_masks(self) -> bool:
+        """Whether its network is shown, beside the latent, a mask and what of a picture the mask leaves."""
+        return self.needs == MASKS
 
     @property
     def unit(self) -> int:

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from darkroom.adapters.applied import applied
@@ -94,7 +96,7 @@ class LatentDiffusion:
             output = called(self.experts[rows[0].expert].denoiser, rows, self.placement)
             return list(torch.split(output.to("cpu", torch.float32), 1))
 
-    def prepare(self, pixels: Pixels, note: Note = unheard) -> Tensor:
+    def prepare(self, pixels: Pixels | NDArray[np.float32], note: Note = unheard) -> Tensor:
         image = to_images(pixels[None]).to(self.placement.device)
         return self._autoencoded(lambda: self.vae.to_latent(image, self.memory.tiled), "read", note)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from darkroom.checkpoint.family import Family
@@ -118,7 +119,7 @@ class _Walked:
         channels = denoiser.config.out_channels
         return [row.x[:, :channels] * (1 + number / 100) for number, row in enumerate(rows)]
 
-    def prepare(self, pixels: Pixels, note: Note = unheard) -> Tensor:
+    def prepare(self, pixels: Pixels | NDArray[np.float32], note: Note = unheard) -> Tensor:
         height, width = pixels.shape[:2]
         for tiled in (False, True):
             run = partial(_prepare, self._vae, (3, height, width), tiled)

@@ -24,6 +24,8 @@ from darkroom.pixels import Pixels
 
 STRENGTH, STRENGTH_IN_MASKS = 0.75, 1.0
 _PADDING = 32
+_GREY = 127.5
+"""The middle of what a byte may be: 0 to a network."""
 # A picture keeps its size up to so many times the native area, or a million pixels: beyond, models repeat themselves.
 _LARGEST_AREA, _MEGAPIXEL = 4, 1 << 20
 
@@ -223,6 +225,18 @@ def filled(request: Request, subject: Subject | None) -> Pixels:
         return pixels
     color = None if fill in FILLS else bytes.fromhex(fill[1:])
     return fill_by(pixels, brought_share(request, subject), fill, color)
+
+
+def left_by_mask(request: Request, subject: Subject | None, width: int, height: int) -> tuple[Any, Share]:
+    """What inpainting models are shown: the picture on a canvas of that size, (height, width, 3) float32 in bytes'
+    range, mid-grey where it is painted anew, and where that is, (height, width) of 0 and 1; all of it where there is no
+    mask."""
+    size = request.canvas.width, request.canvas.height
+    if not request.inpaint.asked or (width, height) != size:
+        return np.full((height, width, 3), _GREY, np.float32), np.ones((height, width), np.float32)
+    painted = brought_share(request, subject) >= 0.5
+    left = np.where(painted[..., None], _GREY, brought(request, subject)).astype(np.float32)
+    return left, painted.astype(np.float32)
 
 
 def recolored(pixels: Pixels, request: Request, subject: Subject | None) -> Pixels:

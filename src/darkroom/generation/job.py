@@ -45,7 +45,7 @@ from darkroom.diffusion import (
 from darkroom.errors import InvalidRequest
 from darkroom.generation.attention import Observer
 from darkroom.generation.canvas import Canvas
-from darkroom.generation.edits import finished
+from darkroom.generation.edits import finished, left_by_mask
 from darkroom.generation.ensemble import Member, shares
 from darkroom.generation.frames import fitted
 from darkroom.generation.latents import latents_array
@@ -54,7 +54,7 @@ from darkroom.generation.path import Turn, path
 from darkroom.generation.request import Request
 from darkroom.generation.saved import Saved, mark_of
 from darkroom.generation.wording import Extras, Wording
-from darkroom.generation.work import Encode, Row, Work
+from darkroom.generation.work import Encode, Prepare, Row, Work
 from darkroom.language import Moment
 from darkroom.networks import Conditioning
 from darkroom.networks.freeu import FreeU
@@ -200,9 +200,19 @@ class Job:
             run = Run.restore(saved.run, source)
         else:
             run = yield from canvas.begin(source, each.points[0], before)
+            if any(expert.sees_masks for expert in self.experts):
+                run.memory["beside"] = {"mask": (yield from self._beside(each))}
         if sampler_info(str(self.request.sampling.sampler)).brownian and each.steps:
             run.path = source.path(each.points)
         return run
+
+    def _beside(self, each: Pass) -> Generator[Work, Any, Tensor]:
+        """What inpainting models see beside a latent (1, C, h, w): the mask, then what it leaves of the picture,
+        (1, 1 + C, h, w)."""
+        width, height, factor = each.canvas.width, each.canvas.height, self.family.factor
+        left, painted = left_by_mask(self.request, self.wording.extras.subject, width, height)
+        latent = yield Prepare(left)
+        return torch.cat([torch.from_numpy(painted[::factor, ::factor].copy())[None, None], latent], dim=1)
 
     def shares(self, each: Pass, step: int) -> tuple[tuple[int, float], ...]:
         """The experts that make a step, and the share of each."""
@@ -227,7 +237,7 @@ class Job:
             Turn(
                 self.experts[number].process,
                 self.guidance[number],
-                partial(self._rows, number, each, moment, told[number]),
+                partial(self._rows, number, each, moment, told[number], run.memory.get("beside", {})),
                 moment.step,
                 moment.steps,
                 number,
@@ -237,9 +247,18 @@ class Job:
         ]
 
     def _rows(
-        self, number: int, each: Pass, moment: Moment, told: Told, ask: Ask, x: Tensor, time: float
+        self,
+        number: int,
+        each: Pass,
+        moment: Moment,
+        told: Told,
+        beside: Mapping[str, Tensor],
+        ask: Ask,
+        x: Tensor,
+        time: float,
     ) -> list[Row]:
         family, scale = self.experts[number], self.request.guidance.scale
+        x = torch.cat([x, beside["mask"]], dim=1) if family.sees_masks else x
         assert scale is not None
         ends = self._told(ask.prompt, number, moment)
         text = told[ends[0][0]]

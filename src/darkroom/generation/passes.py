@@ -131,7 +131,7 @@ def _drawing_over(request: Request, family: Family, subject: Subject | None) -> 
         points = _left_by(strength, str(edit.strength_as), sampling, family)
         full, fresh = request.noise.full and strength == 1, strength == 1 and edit.strength_as == "share"
         own = Canvas(*size, full=full)
-        if request.inpaint.asked:
+        if request.inpaint.asked and not family.sees_masks:
             own = Masked(
                 *size,
                 begun,

@@ -20,7 +20,8 @@ def settle(request: Request, family: Family, name: str, refined: bool = False) -
     InvalidRequest for what the model cannot do.
     """
     request = request.checked()
-    check_drawable(family, name)
+    if not family.sees_masks:  # One that does draws all of a picture where there is no mask.
+        check_drawable(family, name)
     if (switch := request.xl.refiner_switch) is not None and not refined:
         raise InvalidRequest(
             f"refiner_switch is {switch}, but {name} was loaded without a refiner: give one (`refiner=`)"

@@ -11,6 +11,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from darkroom.adapters.dose import Dose
@@ -39,7 +41,7 @@ class Networks(Protocol):
         float32."""
         ...
 
-    def prepare(self, pixels: Pixels, note: Note = unheard) -> Tensor: ...
+    def prepare(self, pixels: Pixels | NDArray[np.float32], note: Note = unheard) -> Tensor: ...
 
     def decode(self, latent: Tensor, note: Note = unheard) -> Pixels: ...
 
@@ -158,9 +160,9 @@ class Denoise:
 
 @dataclass(frozen=True)
 class Prepare(_Single):
-    """A picture (height, width, 3) uint8 to its latent (1, C, h, w) float32."""
+    """A picture (height, width, 3), of bytes or of numbers in their range, to its latent (1, C, h, w) float32."""
 
-    pixels: Pixels
+    pixels: Pixels | NDArray[np.float32]
 
     @property
     def key(self) -> tuple[object, ...]:

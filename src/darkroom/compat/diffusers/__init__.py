@@ -10,12 +10,16 @@ from darkroom.compat.diffusers.call import ImagePipelineOutput
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline
 from darkroom.compat.diffusers.pipelines import (
     AutoPipelineForImage2Image,
+    AutoPipelineForInpainting,
     AutoPipelineForText2Image,
     StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3InpaintPipeline,
     StableDiffusion3Pipeline,
     StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
 )
 from darkroom.compat.diffusers.schedulers.chain import (
@@ -47,6 +51,7 @@ from darkroom.compat.diffusers.schedulers.multistep import (
 
 __all__ = [
     "AutoPipelineForImage2Image",
+    "AutoPipelineForInpainting",
     "AutoPipelineForText2Image",
     "AutoencoderKL",
     "AutoencoderTiny",
@@ -69,10 +74,13 @@ __all__ = [
     "LMSDiscreteScheduler",
     "PNDMScheduler",
     "StableDiffusion3Img2ImgPipeline",
+    "StableDiffusion3InpaintPipeline",
     "StableDiffusion3Pipeline",
     "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
     "StableDiffusionPipeline",
     "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLPipeline",
     "TCDScheduler",
     "UniPCMultistepScheduler",

@@ -41,6 +41,9 @@ class Arguments(TypedDict, total=False):
     do_classifier_free_guidance: bool
 
     image: Any
+    mask_image: Any
+    masked_image_latents: Tensor | None
+    padding_mask_crop: int | None
     strength: float
     height: int | None
     width: int | None
@@ -154,11 +157,11 @@ def a_number(name: str, given: object) -> float:
     return number
 
 
-def _a_count(most: int | None = None) -> Callable[[str, object], int]:
+def _a_count(most: int | None = None, least: int = 1) -> Callable[[str, object], int]:
     def check(name: str, given: object) -> int:
         count = integer(given)
-        if count is None or count < 1 or (most is not None and count > most):
-            bounds = "of at least 1" if most is None else f"from 1 to {most}"
+        if count is None or count < least or (most is not None and count > most):
+            bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
             raise InvalidRequest(f"{name} is {given!r}: give a whole number {bounds}")
         return count
 
@@ -170,5 +173,6 @@ _CHECKS: Mapping[str, Callable[[str, object], float]] = {
     **dict.fromkeys(("denoising_start", "denoising_end"), a_number),
     **dict.fromkeys(("aesthetic_score", "negative_aesthetic_score"), a_number),
     **dict.fromkeys(("num_images_per_prompt", "callback_steps"), _a_count()),
+    "padding_mask_crop": _a_count(least=0),
     "max_sequence_length": _a_count(512),
 }

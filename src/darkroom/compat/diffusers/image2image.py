@@ -9,10 +9,10 @@ from torch import Tensor
 
 from darkroom.compat.diffusers.arguments import Arguments
 from darkroom.compat.diffusers.call import checked_latents
+from darkroom.compat.diffusers.job import Beginning
 from darkroom.compat.diffusers.noise import Drawing
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline
 from darkroom.compat.diffusers.schedulers.way import Way
-from darkroom.diffusion import Snapshot
 from darkroom.errors import InvalidRequest
 from darkroom.networks import TinyVAE
 
@@ -48,9 +48,7 @@ class FromImage(DiffusionPipeline):
             raise InvalidRequest(f"strength {strength:g} of {steps} steps leaves none: give more of either")
         return first * int(scheduler.order)
 
-    def _begun(
-        self, call: Arguments, draw: Drawing, shape: tuple[int, ...], first: int
-    ) -> tuple[Tensor, Snapshot | None]:
+    def _beginning(self, call: Arguments, draw: Drawing, shape: tuple[int, ...], first: int) -> Beginning:
         given = call["latents"]
         if given is not None:
             latents = checked_latents(given, shape)
@@ -59,7 +57,7 @@ class FromImage(DiffusionPipeline):
             if call["denoising_start"] is None:
                 moment = self.scheduler.timesteps[first : first + 1]
                 latents = self.scheduler.add_noise(latents, draw(self.dtype), moment)
-        return latents, self.scheduler.begun(first, latents)
+        return Beginning(latents, self.scheduler.begun(first, latents))
 
     def _encoded_image(self, call: Arguments, count: int) -> Tensor:
         """The latents of a call's pictures, (count, C, h, w) float32 on the CPU: drawn from what the autoencoder sees

@@ -80,6 +80,84 @@ class ImageProcessor:
         part = (part if part.ndim == 4 else part[None]).float()
         return part if part.shape[-2:] == size else torch.nn.functional.interpolate(part, size)
 
+    def masks(self, mask: Any, height: int, width: int) -> Tensor:
+        """Masks (B, 1, H, W), 1 where something is painted anew: Pillow's, arrays (H, W) or (B, H, W[, 1]) or tensors
+        ([B, 1,] H, W) in [0, 1], one or a list of them, of which half and more counts. Raises InvalidRequest for
+        anything else."""
+        masks, parts = mask if isinstance(mask, list | tuple) else [mask], []
+        for each in masks:
+            if isinstance(each, Image.Image):
+                grey = each.resize((width, height), Image.Resampling.LANCZOS).convert("L")
+                each = np.asarray(grey, np.float32) / 255
+            elif isinstance(each, np.ndarray):
+                each = each.astype(np.float32) / (255 if each.dtype == np.uint8 else 1)
+                each = each[..., 0] if each.ndim > 2 and each.shape[-1] == 1 else each
+            if not isinstance(each, np.ndarray | Tensor) or not 2 <= each.ndim <= 4:
+                raise InvalidRequest(
+                    f"mask_image is {type(each).__name__}: give pictures of Pillow, NumPy or torch"
+                )
+            part = torch.as_tensor(each).float()
+            part = part.reshape(-1, 1, *part.shape[-2:])
+            if part.shape[-2:] != (height, width):
+                part = torch.nn.functional.interpolate(part, (height, width))
+            parts.append((part >= 0.5).float())
+        return torch.cat(parts)
+
+    @staticmethod
+    def get_crop_region(
+        mask_image: Image.Image, width: int, height: int, pad: int = 0
+    ) -> tuple[int, int, int, int]:
+        """The part of a picture that a mask takes and so many pixels around it, in the proportions of width to height:
+        left, top, right, bottom."""
+        box = mask_image.convert("L").getbbox()
+        if box is None:
+            raise InvalidRequest("mask_image covers nothing: white in it is what is painted anew")
+        x1, y1 = max(box[0] - pad, 0), max(box[1] - pad, 0)
+        x2, y2 = min(box[2] + pad, mask_image.width), min(box[3] + pad, mask_image.height)
+        ratio = width / height
+        if (x2 - x1) / (y2 - y1) > ratio:
+            y1, y2 = _widened(y1, y2, int((x2 - x1) / ratio - (y2 - y1)), mask_image.height)
+        else:
+            x1, x2 = _widened(x1, x2, int((y2 - y1) * ratio - (x2 - x1)), mask_image.width)
+        return x1, y1, x2, y2
+
+    @staticmethod
+    def filled(image: Image.Image, width: int, height: int) -> Image.Image:
+        """A picture whole in the middle of one of that size, its outermost pixels going on."""
+        size = _beside(image, width, height, width / height >= image.width / image.height)
+        resized = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        whole, (wide, high) = Image.new("RGB", (width, height)), size
+        left, top = width // 2 - wide // 2, height // 2 - high // 2
+        whole.paste(resized, (left, top))
+        # diffusers' very way: Pillow's resampling of a line gives what is near it, too.
+        if top:
+            sides = [((0, 0, width, 0), (0, 0)), ((0, high, width, high), (0, top + high))]
+        else:
+            sides = [((0, 0, 0, height), (0, 0)), ((wide, 0, wide, height), (left + wide, 0))]
+        for line, place in sides if top or left else ():
+            whole.paste(resized.resize((left or width, top or height), Image.Resampling.BICUBIC, line), place)
+        return whole
+
+    @staticmethod
+    def apply_overlay(
+        mask: Image.Image,
+        init_image: Image.Image,
+        image: Image.Image,
+        crop_coords: tuple[int, int, int, int] | None = None,
+    ) -> Image.Image:
+        """A picture with what was painted in it, where the mask is; `crop_coords`: of which part of it that is."""
+        if crop_coords is not None:
+            x1, y1, x2, y2 = crop_coords
+            width, height = x2 - x1, y2 - y1
+            high = width / height > image.width / image.height
+            size = _beside(image, width, height, not high)
+            part = Image.new("RGB", (width, height))
+            resized = image.resize(size, Image.Resampling.LANCZOS)
+            part.paste(resized, (width // 2 - size[0] // 2, height // 2 - size[1] // 2))
+            image = Image.new("RGB", init_image.size)
+            image.paste(part, (x1, y1))
+        return Image.composite(image.convert("RGB"), init_image.convert("RGB"), mask.convert("L"))
+
     @staticmethod
     def normalize(images: Any) -> Any:
         """[0, 1] to [-1, 1]."""
@@ -109,3 +187,20 @@ class ImageProcessor:
     def numpy_to_pil(images: NDArray[Any]) -> list[Image.Image]:
         whole = images if images.ndim == 4 else images[None]
         return [Image.fromarray((each * 255).round().astype(np.uint8)) for each in whole]
+
+
+def _beside(image: Image.Image, width: int, height: int, by_height: bool) -> tuple[int, int]:
+    """The size of a picture in its own proportions that is as high, or as wide, as is wanted."""
+    if by_height:
+        return image.width * height // image.height, height
+    return width, image.height * width // image.width
+
+
+def _widened(start: int, end: int, by: int, most: int) -> tuple[int, int]:
+    """A stretch that is longer by so much on both sides alike, within 0 and `most`."""
+    start, end = start - by // 2, end + by - by // 2
+    if end >= most:
+        start, end = start - (end - most), most
+    if start < 0:
+        start, end = 0, end - start
+    return start, min(end, most)

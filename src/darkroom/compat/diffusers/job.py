@@ -27,7 +27,8 @@ class Told:
     """What the network is told, which callbacks may change between steps.
 
     Tensors of one row a picture; with guidance, the rows of the negative prompt come before those of the prompt.
-    `scale` 1 and below is without guidance; `embedded` is the scale for networks that are told it; `doses` are LoRAs.
+    `scale` 1 and below is without guidance; `embedded` is the scale for networks that are told it; `doses` are LoRAs;
+    `beside` is what networks of more channels see beside the latents, (n, c, h, w).
     """
 
     prompt_embeds: Tensor
@@ -37,6 +38,7 @@ class Told:
     rescale: float = 0.0
     embedded: float | None = None
     doses: tuple[Dose, ...] = ()
+    beside: Tensor | None = None
 
     @property
     def guided(self) -> bool:
@@ -48,6 +50,7 @@ class Told:
         Counted from the end, so that tensors which still have the negative prompt's rows may do so unguided.
         """
         first = -(1 + (ask == NEGATIVE)) * len(x)
+        x = x if self.beside is None else torch.cat([x, self.beside], dim=1)
         return [self._row(number, each, time) for number, each in enumerate(torch.split(x, 1), first)]
 
     def _row(self, number: int, x: Tensor, time: float) -> Row:
@@ -64,31 +67,42 @@ class Raised(Exception):
     """What a callback raised that cannot go through a generator."""
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """What a call begins with: latents (n, C, h, w), in diffusers' convention, and where on the way that is, if it is
+    midway. `kept` is told latents and how many calls of how many are behind them, and puts back what of them stays as
+    it was; `beside` is as in `Told`."""
+
+    latents: Tensor
+    begun: Snapshot | None = None
+    kept: Callable[[Tensor, int, int], Tensor] | None = None
+    beside: Tensor | None = None
+
+
 class Batch:
-    """Pictures on their way from `latents` (n, C, h, w), in diffusers' convention.
+    """Pictures on their way from a beginning.
 
     `noise` draws fresh noise of that shape. `stepped` is told of every network call: its number, the time that the
     network was told, and the latents after it, which it leaves as they are; it returns those that take their place, or
     these, and whether to go on.
-    `output`: pixels (height, width, 3) uint8 a picture, image tensors (3, height, width), or latents. `begun`: where
-    the way begins, if that is midway, in `total` calls.
+    `output`: pixels (height, width, 3) uint8 a picture, image tensors (3, height, width), or latents. There are `total`
+    calls.
     """
 
     def __init__(
         self,
         way: Way,
-        latents: Tensor,
+        beginning: Beginning,
         told: Told,
         noise: Callable[[], Tensor],
         stepped: Callable[[int, float, Tensor], tuple[Tensor, bool]],
         output: Output,
-        begun: Snapshot | None = None,
-        total: int | None = None,
+        total: int,
     ) -> None:
-        self.way, self.latents, self.told = way, latents, told
+        self.way, self.latents, self.told = way, beginning.latents, told
         self._noise, self._stepped, self._output = noise, stepped, output
-        self._begun = begun
-        self.total = len(way.times) if total is None else total
+        self._beginning = beginning
+        self.total = total
         self.done = 0
         self._time = 0.0
         self._untold = False  # Whether a call was made of which nobody was told yet.
@@ -107,7 +121,7 @@ class Batch:
 
     def _denoise(self) -> Generator[Work, Any, None]:
         way = self.way
-        begun = self._begun or Snapshot(way.begin(self.latents), 0, (), 0)
+        begun = self._beginning.begun or Snapshot(way.begin(self.latents), 0, (), 0)
         run = Run.restore(begun, lambda draw: self._noise())
         run.finished = self._finished
         yield from path(way.sampler, run, way.points, self._turns, self._limited)
@@ -127,8 +141,11 @@ class Batch:
         return answer if limit is None else answer._replace(denoised=limit(answer.denoised))
 
     def _finished(self, run: Run) -> None:
-        scale = self.way.scale(self.way.points[run.step])
-        if self._tell(run.x / scale):
+        scale, kept = self.way.scale(self.way.points[run.step]), self._beginning.kept
+        latents = run.x / scale
+        if kept is not None:
+            latents = kept(latents, self.done + 1, self.total)
+        if self._tell(latents) or kept is not None:
             run.x = self.latents * scale
 
     def _tell(self, latents: Tensor) -> bool:

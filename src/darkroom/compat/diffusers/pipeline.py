@@ -30,7 +30,7 @@ from darkroom.compat.diffusers.call import (
     time_ids,
 )
 from darkroom.compat.diffusers.calls import Calls, Running
-from darkroom.compat.diffusers.job import Batch, Output, Raised, Told
+from darkroom.compat.diffusers.job import Batch, Beginning, Output, Raised, Told
 from darkroom.compat.diffusers.noise import Drawing, drawing
 from darkroom.compat.diffusers.placed import dtype_of, opened
 from darkroom.compat.diffusers.prompted import Prompted
@@ -38,7 +38,6 @@ from darkroom.compat.diffusers.saving import Saved
 from darkroom.compat.diffusers.schedulers import scheduler_of
 from darkroom.compat.diffusers.schedulers.base import Scheduler
 from darkroom.compat.diffusers.schedulers.way import Way
-from darkroom.diffusion import Snapshot
 from darkroom.engine import Engine, LatentDiffusion, place
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
@@ -226,7 +225,7 @@ class DiffusionPipeline(Calls, Prompted, Saved):
     def __call__(self, *_: Any, **call: Unpack[Arguments]) -> Any:
         """Make pictures; arguments and result are those of diffusers' pipeline of this name."""
         family = self._family
-        check_drawable(family, self.path.name)
+        self._check_drawable()
         if not isinstance(self.scheduler, Scheduler):
             raise InvalidRequest(
                 f"scheduler is {foreign(self.scheduler)}: import it from darkroom.compat.diffusers"
@@ -234,11 +233,12 @@ class DiffusionPipeline(Calls, Prompted, Saved):
         # All of it is checked before anything is loaded or computed.
         call, output = checked(call, self.tensor_inputs), output_of(call["output_type"])
         lora_scale(call)
-        call, height, width = self._sized(call)
+        sized, height, width = self._sized(call)
         check_size(Request("", width=width, height=height).checked(), family)
         with self._call(self.scheduler) as state:
-            made = self._made(call, state, output, height, width)
-        found = ImagePipelineOutput(shown(made, call["output_type"], self.device, self.dtype))
+            made = self._made(sized, state, output, height, width)
+        images = shown(made, call["output_type"], self.device, self.dtype)
+        found = ImagePipelineOutput(self._laid_over(call, images))
         return found if call["return_dict"] else found.to_tuple()
 
     def _made(self, call: Arguments, state: Running, output: Output, height: int, width: int) -> list[Any]:
@@ -258,7 +258,7 @@ class DiffusionPipeline(Calls, Prompted, Saved):
         count, factor = len(embeds.prompt), family.factor
         shape = (count, family.latent_channels, height // factor, width // factor)
         draw = drawing(call["generator"], shape, self.device)
-        latents, begun = self._begun(call, draw, shape, first)
+        beginning = self._beginning(call, draw, shape, first)
         guided = embeds.negative is not None
         told = Told(
             both(embeds.negative, embeds.prompt),
@@ -268,12 +268,13 @@ class DiffusionPipeline(Calls, Prompted, Saved):
             call["guidance_rescale"],
             call["guidance_scale"] if family.embeds_guidance else None,
             self._doses(self._expert.role, lora_scale(call)),
+            beginning.beside,
         )
         noise_dtype = torch.float32 if way.float32_noise else self.dtype
-        steps = len(way.points) - 1 - (begun.step if begun else 0)
+        steps = len(way.points) - 1 - (beginning.begun.step if beginning.begun else 0)
         with self.progress_bar(total=calls if call["denoising_end"] else steps) as bar:
             stepped = Stepped(self, call, told, embeds, way, calls, bar)
-            job = Batch(way, latents, told, lambda: draw(noise_dtype), stepped, output, begun, calls)
+            job = Batch(way, beginning, told, lambda: draw(noise_dtype), stepped, output, calls)
             return self._develop(job)
 
     # What a pipeline that begins with a picture does otherwise: see `darkroom.compat.diffusers.image2image`
@@ -286,12 +287,18 @@ class DiffusionPipeline(Calls, Prompted, Saved):
         """The number of the network call that the way begins with."""
         return 0
 
-    def _begun(
-        self, call: Arguments, draw: Drawing, shape: tuple[int, ...], first: int
-    ) -> tuple[Tensor, Snapshot | None]:
-        """The latents that a call begins with, and where on the way that is, if it is midway."""
+    def _beginning(self, call: Arguments, draw: Drawing, shape: tuple[int, ...], first: int) -> Beginning:
+        """What a call begins with, for latents of a shape."""
         given = call["latents"]
-        return (draw(self.dtype) if given is None else checked_latents(given, shape)), None
+        return Beginning(draw(self.dtype) if given is None else checked_latents(given, shape))
+
+    def _check_drawable(self) -> None:
+        """Raises InvalidRequest for a model that this pipeline is not for."""
+        check_drawable(self._family, self.path.name)
+
+    def _laid_over(self, call: Arguments, images: Any) -> Any:
+        """What comes of the pictures at the end."""
+        return images
 
     def _time_ids(self, call: Arguments, height: int, width: int, count: int, guided: bool) -> Tensor:
         """What Stable Diffusion XL is told of sizes, a row a picture, those of the negative prompt first."""

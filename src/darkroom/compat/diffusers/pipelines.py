@@ -7,6 +7,7 @@ from typing import Any, cast
 from darkroom.checkpoint.family import Family
 from darkroom.compat.diffusers.arguments import Arguments, taking
 from darkroom.compat.diffusers.image2image import FromImage
+from darkroom.compat.diffusers.inpaint import FromMask
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline
 from darkroom.compat.diffusers.texts import text_encoder
 
@@ -157,6 +158,53 @@ class StableDiffusion3Img2ImgPipeline(FromImage, StableDiffusion3Pipeline):
         return super()._sized(cast(Arguments, sized))
 
 
+_OF_A_MASK = (
+    "image mask_image masked_image_latents height width padding_mask_crop strength num_inference_steps"
+)
+
+
+class StableDiffusionInpaintPipeline(FromMask, StableDiffusionPipeline):
+    """Stable Diffusion 1 and 2, and their inpainting models, a part of a picture anew."""
+
+    __call__ = taking(
+        f"prompt {_OF_A_MASK} timesteps sigmas guidance_scale negative_prompt num_images_per_prompt eta generator "
+        "latents prompt_embeds negative_prompt_embeds ip_adapter_image ip_adapter_image_embeds output_type return_dict "
+        "cross_attention_kwargs clip_skip callback_on_step_end callback_on_step_end_tensor_inputs "
+        "* callback callback_steps",
+    )(DiffusionPipeline.__call__)
+
+
+class StableDiffusionXLInpaintPipeline(FromMask, StableDiffusionXLPipeline):
+    """Stable Diffusion XL, its refiner and its inpainting models, a part of a picture anew."""
+
+    __call__ = taking(
+        f"prompt prompt_2 {_OF_A_MASK} timesteps sigmas denoising_start denoising_end "
+        "guidance_scale negative_prompt negative_prompt_2 num_images_per_prompt eta generator latents prompt_embeds "
+        "negative_prompt_embeds pooled_prompt_embeds negative_pooled_prompt_embeds ip_adapter_image "
+        "ip_adapter_image_embeds output_type return_dict cross_attention_kwargs guidance_rescale original_size "
+        "crops_coords_top_left target_size negative_original_size negative_crops_coords_top_left "
+        "negative_target_size aesthetic_score negative_aesthetic_score clip_skip callback_on_step_end "
+        "callback_on_step_end_tensor_inputs * callback callback_steps",
+        strength=0.9999,
+    )(DiffusionPipeline.__call__)
+
+
+class StableDiffusion3InpaintPipeline(FromMask, StableDiffusion3Pipeline):
+    """Stable Diffusion 3 and 3.5, a part of a picture anew."""
+
+    rounds_up = True
+
+    __call__ = taking(
+        f"prompt prompt_2 prompt_3 {_OF_A_MASK} sigmas guidance_scale "
+        "negative_prompt negative_prompt_2 negative_prompt_3 num_images_per_prompt generator latents prompt_embeds "
+        "negative_prompt_embeds pooled_prompt_embeds negative_pooled_prompt_embeds ip_adapter_image "
+        "ip_adapter_image_embeds output_type return_dict joint_attention_kwargs clip_skip callback_on_step_end "
+        "callback_on_step_end_tensor_inputs max_sequence_length mu",
+        strength=0.6,
+        guidance_scale=7.0,
+    )(DiffusionPipeline.__call__)
+
+
 class AutoPipelineForText2Image:
     """Gives the pipeline of whatever family a model is of."""
 
@@ -171,3 +219,11 @@ class AutoPipelineForImage2Image:
     from_pretrained = FromImage.from_pretrained
     from_single_file = FromImage.from_single_file
     from_pipe = FromImage.from_pipe
+
+
+class AutoPipelineForInpainting:
+    """Gives the pipeline of whatever family a model is of, for a part of a picture."""
+
+    from_pretrained = FromMask.from_pretrained
+    from_single_file = FromMask.from_single_file
+    from_pipe = FromMask.from_pipe
