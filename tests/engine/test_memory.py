@@ -168,7 +168,7 @@ def test_the_memory_of_nested_calls_is_given_back():
 def test_a_model_that_needs_a_picture_loads_all_the_same(tmp_path):
     from tests import families
 
-    folder = families.write_sd1(tmp_path / "inpainting", in_channels=9)
+    folder = families.write_sd1(tmp_path / "pix2pix", in_channels=8)
     model = darkroom.load(folder, device="cpu", precision="float32")
     with pytest.raises(InvalidRequest, match="needs"):
         model.generate("a red boat")
