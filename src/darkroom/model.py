@@ -33,9 +33,9 @@ from darkroom.generation import Picture, Request
 from darkroom.generation.attention import Observer
 from darkroom.generation.between import between
 from darkroom.generation.checks import showing
-from darkroom.generation.edits import notes_of, subject_of, taken_over
+from darkroom.generation.edits import notes_of, subject_of
 from darkroom.generation.job import Job
-from darkroom.generation.picture import made_by
+from darkroom.generation.picture import edit_of
 from darkroom.generation.request import SETTINGS, Settings
 from darkroom.generation.settle import settle
 from darkroom.generation.sources import a_source, several
@@ -193,26 +193,30 @@ class Model:
         False is none. What is given as settings of `generate` comes before it. Raises InvalidRequest where there is no
         prompt, and as `generate` does.
         """
-        whole = several(image)
-        given = cast(Settings, settings)
-        requests = [self._editing(each, prompt, each if like is None else like, given) for each in whole]
+        refined = self.refiner is not None
+        requests = [
+            edit_of(each, prompt, each if like is None else like, refined).replace(image=each, **settings)
+            for each in several(image)
+        ]
         return self.generate(requests, callback=callback, attention=attention)
 
-    def _editing(self, image: Any, prompt: str | None, like: Any, settings: Settings) -> Request:
-        recipe = like if isinstance(like, Request) else made_by(like)
-        if recipe is None and not (like is image or like is False):
-            raise InvalidRequest(
-                "like is a picture that does not say how it was made: give another, or a request"
-            )
-        if recipe is not None and self.refiner is None:
-            recipe = recipe.replace(refiner_switch=None)
-        given = {} if recipe is None else taken_over(recipe)
-        if prompt is not None:
-            given["prompt"] = prompt
-        if "prompt" not in given:
-            raise InvalidRequest("no prompt: say what the picture is to become, no file says how it was made")
-        changes: Settings = {**settings, "image": image}
-        return Request(**given).replace(**changes)
+    @showing(SETTINGS)
+    def outpaint(
+        self,
+        image: Any,
+        prompt: str | None = None,
+        *,
+        left: int = 0,
+        top: int = 0,
+        right: int = 0,
+        bottom: int = 0,
+        **settings: Any,
+    ) -> list[Picture]:
+        """`edit` that goes on beyond the edges of a picture by so many pixels; what is there stays as it is."""
+        sides = {"extend_left": left, "extend_top": top, "extend_right": right, "extend_bottom": bottom}
+        if not any(sides.values()):
+            raise InvalidRequest("no side to go on at: give left, top, right or bottom, in pixels")
+        return self.edit(image, prompt, **{**settings, **sides})
 
     @showing(SETTINGS)
     def interpolate(

@@ -17,7 +17,7 @@ from darkroom.cli import main
 from darkroom.diffusion import SAMPLERS
 from darkroom.engine import Engine
 from darkroom.errors import InvalidRequest
-from darkroom.generation.edits import subject_of
+from darkroom.generation.edits import filled, subject_of
 from darkroom.generation.job import Job
 from darkroom.generation.masks import Box, around_mask, by_latents, filled_in, put_in, share_of
 from darkroom.generation.saved import Saved
@@ -309,6 +309,108 @@ def test_files_hold_masks_in_any_clothing(model, tmp_path):
         (found,) = model.generate("a", image=PHOTO, mask=content, **SETTINGS)
         expected = pixels(found) if expected is None else expected
         assert (pixels(found) == expected).all()
+
+
+# Beyond the edges
+
+
+@pytest.mark.parametrize("size", [(40, 56), (37, 51)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"extend_right": 24},
+        {"extend_left": 9, "extend_bottom": 17},
+        {"extend_top": 8, "extend_left": 8, "extend_right": 8, "extend_bottom": 8, "strength": 1},
+        {"extend_right": 100, "fill": "mirror"},
+        {"extend_right": 16, "fill": "neighbors"},
+        {"extend_right": 16, "fill": "noise", "mask": True},
+        {"extend_top": 16, "only_masked": True, "mask_padding": 8},
+    ],
+    ids=str,
+)
+def test_pictures_go_on_beyond_their_edges(model, size, settings):
+    photo = PHOTO[: size[0], : size[1]]
+    more = {"mask": BOXED.crop((0, 0, size[1], size[0]))} if "mask" in settings else {}
+    (found,) = model.generate("a", image=photo, **{**SETTINGS, **settings, **more})
+    left, top, right, bottom = (
+        settings.get(f"extend_{side}", 0) for side in ("left", "top", "right", "bottom")
+    )
+    assert found.image.size == (size[1] + left + right, size[0] + top + bottom)
+    inner = pixels(found)[top : top + size[0], left : left + size[1]]
+    kept = ~np.asarray(more["mask"]).astype(bool) if more else np.ones(size, bool)
+    assert (inner[kept] == photo[kept]).all()
+    whole = np.pad(photo, ((top, bottom), (left, right), (0, 0)), "edge")
+    outside = np.ones(whole.shape[:2], bool)
+    outside[top : top + size[0], left : left + size[1]] = False
+    assert (pixels(found)[outside] != whole[outside]).mean() > 0.8
+
+
+def test_what_is_beyond_the_edges_to_begin_with():
+    def begins(**settings):
+        asked = settle(darkroom.Request("a", image=PHOTO, extend_right=8, **settings), SMALL, "it")
+        return filled(asked, subject_of(asked)[1])[:, 56:]
+
+    assert (begins() == PHOTO[:, -1:]).all()
+    assert (begins(fill="mirror") == PHOTO[:, :-9:-1]).all()
+    assert (begins(fill="#010203") == (1, 2, 3)).all()
+    request = settle(darkroom.Request("a", image=PHOTO, extend_right=8), SMALL, "it")
+    assert (request.edit.strength, request.inpaint.only_masked) == (0.75, False)
+
+
+def test_large_pictures_go_on_at_their_own_size(model):
+    large = np.tile(PHOTO, (30, 22, 1))
+    request = model.settle(darkroom.Request("a", image=large, extend_bottom=40, **SETTINGS))
+    assert request.inpaint.only_masked
+    assert request.canvas.width * request.canvas.height <= 1.1 * 2**20
+    (found,) = model.generate(request, steps=1)
+    assert found.image.size == (large.shape[1], large.shape[0] + 40)
+    assert (pixels(found)[: len(large)] == large).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"extend_right": -1}, "extend_right is -1"),
+        ({"extend_right": 5000}, "extend_right is 5,?000"),
+        ({"extend_right": 8, "image": None}, "there is an edge to go on from, but no picture"),
+        ({"fill": "mirror", "mask": BOXED}, "fill is mirror, which is for what is beyond the edges"),
+    ],
+)
+def test_mistakes_in_going_on(given, said):
+    with pytest.raises(InvalidRequest, match=said):
+        settle(darkroom.Request("a", **{"image": PHOTO, **given}).checked(), SMALL, "it")
+
+
+def test_going_on_from_the_command_line(model, toy_folder, tmp_path, capsys):
+    (boat,) = model.generate("a boat", width=48, height=32, **SETTINGS)
+    path = str(boat.save(tmp_path / "boat.png"))
+    made = tmp_path / "made"
+    asked = [
+        "--model",
+        str(toy_folder),
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+        "--quiet",
+        "-o",
+        str(made),
+    ]
+    assert main(["outpaint", path, "--left", "16", "--seed", "3", *asked]) == 0
+    with Image.open(made / "boat-3.png") as found:
+        assert (np.asarray(found)[:, 16:] == pixels(boat)).all()
+    assert main(["again", str(made / "boat-3.png")]) == 0
+    assert "the same, pixel for pixel" in capsys.readouterr().out
+    assert main(["edit", path, "--extend-left", "16", "--seed", "3", *asked]) == 0
+    with Image.open(made / "boat-3.png") as one, Image.open(made / "boat-3-2.png") as other:
+        assert (np.asarray(one) == np.asarray(other)).all()
+    (same,) = model.outpaint(boat, left=16, seed=3)
+    with Image.open(made / "boat-3.png") as found:
+        assert (np.asarray(found) == pixels(same)).all()
+    assert main(["outpaint", path, *asked]) == 2
+    assert "no side to go on at: give --left, --top, --right or --bottom" in capsys.readouterr().err
+    with pytest.raises(InvalidRequest, match="no side to go on at"):
+        model.outpaint(boat)
 
 
 # Against diffusers: the latent after five steps, in float32

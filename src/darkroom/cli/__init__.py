@@ -29,6 +29,7 @@ INTERRUPTED = 130
 _COMMANDS = {
     "generate": "generate",
     "edit": "edit",
+    "outpaint": "edit",
     "interpolate": "interpolate",
     "again": "again",
     "attention": "attention",

@@ -22,7 +22,7 @@ from darkroom.files import as_text, expanded
 from darkroom.generation.checks import called
 from darkroom.generation.latents import read_latents
 from darkroom.generation.request import Request, flattened
-from darkroom.generation.starting import Edit, Inpaint
+from darkroom.generation.starting import Edit, Extend, Inpaint
 from darkroom.loading import LOADING, Loading
 
 
@@ -137,7 +137,9 @@ def one_request(args: argparse.Namespace, settings: dict[str, Any], usual: str |
     prompt = prompt_of(args)
     if (prompt := usual if prompt is None else prompt) is None:
         raise InvalidRequest("no prompt: say what the picture should show")
-    of_one = {called(each) for part in (Edit, Inpaint) for each in dataclasses.fields(part)} - {"image"}
+    of_one = {called(each) for part in (Edit, Inpaint, Extend) for each in dataclasses.fields(part)} - {
+        "image"
+    }
     if settings.get("image") is None and (alone := given(args, of_one)):
         raise InvalidRequest(
             f"`{next(iter(alone))}=` is of a picture to begin with: give `image=`, or leave it out"

@@ -1,18 +1,20 @@
-"""`darkroom edit`: pictures made of pictures."""
+"""`darkroom edit` and `darkroom outpaint`: pictures made of pictures."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from darkroom.cli.arguments import USUAL_NAME_OF_EDITS, Saving, a_path, add_prompt
+from darkroom.cli.arguments import USUAL_NAME_OF_EDITS, Saving, a_path, a_whole, add_prompt
 from darkroom.cli.asked import Asked, each, layered, one_request, prompt_of
 from darkroom.cli.generate import add_file_options, add_loading_options, add_picture_options, made
 from darkroom.cli.like import own_recipe, recipe_of
 from darkroom.cli.parser import Parser
 from darkroom.errors import InvalidRequest
 from darkroom.generation.edits import taken_over
+from darkroom.generation.request import SETTINGS
 from darkroom.generation.sources import several
 from darkroom.loading import Loading
 
@@ -20,7 +22,14 @@ _EXAMPLES = """\
 examples:
   darkroom edit boat.png "a red boat on a calm sea at night" --strength 0.6
   darkroom edit photos/ "a watercolour of a harbour" --strength 0.4 -o painted/
+  darkroom edit boat.png "a house by a calm sea" --mask-box 8,52,68,72
 """
+_EXTENDING = """\
+examples:
+  darkroom outpaint boat.png --left 64 --right 64
+  darkroom outpaint photo.jpg "a harbour below mountains" --top 200
+"""
+_SIDES = ("left", "top", "right", "bottom")
 
 
 def add(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -33,8 +42,32 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_options(command, "what the picture is to become (default: the prompt of a picture by Darkroom)")
+    command = commands.add_parser(
+        "outpaint",
+        help="make pictures larger by what is beyond their edges",
+        description="Go on with a picture, or each in a folder, beyond its edges; what is there stays as it is, to the "
+        "byte. A picture by Darkroom starts from its own recipe: its model, its prompt where none is given, and its "
+        "settings but for the seed.",
+        epilog=_EXTENDING,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sides = command.add_argument_group("the sides")
+    for side in _SIDES:
+        name = f"extend_{side}"
+        sides.add_argument(
+            f"--{side}", dest=name, type=a_whole, metavar="N", help=SETTINGS[name].metadata["help"]
+        )
+    _add_options(
+        command,
+        "what the picture shows when it is larger (default: the prompt of a picture by Darkroom)",
+        [f"extend_{side}" for side in _SIDES],
+    )
+
+
+def _add_options(command: Parser, prompt: str, but: Sequence[str] = ()) -> None:
     command.add_argument("picture", type=a_path, help="a picture's file, or a folder of pictures")
-    add_prompt(command, "what the picture is to become (default: the prompt of a picture by Darkroom)")
+    add_prompt(command, prompt)
     recipe = command.add_mutually_exclusive_group()
     recipe.add_argument(
         "--like",
@@ -49,13 +82,15 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         const=False,
         help="start from no recipe, not even from the picture's own",
     )
-    add_picture_options(command, but=("image",))
+    add_picture_options(command, but=("image", *but))
     add_loading_options(command)
     add_file_options(command)
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, outpaints=bool(but))
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.outpaints and not any(getattr(args, f"extend_{side}") for side in _SIDES):
+        raise InvalidRequest("no side to go on at: give --left, --top, --right or --bottom, in pixels")
     layers = layered(args)
     like = recipe_of(args.like, args.model) if args.like else None
 

@@ -114,9 +114,8 @@ class Files:
 
     def _known(self, request: Request, index: int, model: str) -> dict[str, Any]:
         known = request.flat() | {"index": index, "model": _plain(model), "prompt": slug(request.prompt)}
-        known["image"] = _plain(
-            Path("" if (source := request.edit.image) is None else source.path or "").stem
-        )
+        began = request.edit.image
+        known["image"] = _plain(Path((began and began.path) or "").stem)
         return known | {"date": time.strftime("%Y-%m-%d"), "time": time.strftime("%H%M%S")}
 
     def _write(self, picture: Picture, name: str, metadata: bool) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -44,15 +44,32 @@ def subject_of(request: Request) -> tuple[Request, Subject | None]:
     InvalidRequest where they are not there, or do not go together."""
     edit, inpaint = request.edit, request.inpaint
     if edit.image is None:
-        if inpaint.asked:
-            raise InvalidRequest("there is a mask, but no picture: give the one that it is of as `image=`")
+        if request.in_part:
+            what = "a mask" if inpaint.masked else "an edge to go on from"
+            raise InvalidRequest(f"there is {what}, but no picture: give the one that it is of as `image=`")
         return request, None
     source, photo = edit.image.found("image", edit.frame)
-    if not inpaint.asked:
-        return request.replace(image=source), Subject(photo)
-    mask = inpaint.mask.found("mask")[0] if isinstance(inpaint.mask, Source) else inpaint.mask
-    request = request.replace(image=source, mask=mask)
-    return request, Subject(photo, _share(source, edit.frame, request.inpaint))
+    request, subject = request.replace(image=source), Subject(photo)
+    if inpaint.masked:
+        mask = inpaint.mask.found("mask")[0] if isinstance(inpaint.mask, Source) else inpaint.mask
+        request = request.replace(mask=mask)
+        subject = Subject(photo, _share(source, edit.frame, request.inpaint))
+    return request, _extended(subject, request) if request.extend.asked else subject
+
+
+def _extended(subject: Subject, request: Request) -> Subject:
+    """A picture that goes on beyond its edges, which are drawn out or as in a mirror; all of that is painted anew."""
+    photo, share, extend = subject.photo, subject.share, request.extend
+    by = (extend.top, extend.bottom), (extend.left, extend.right)
+    mirrored = request.inpaint.fill == "mirror"
+
+    def goes_on(values: Pixels) -> Pixels:
+        around = by if values.ndim == 2 else (*by, (0, 0))
+        return np.pad(values, around, "symmetric") if mirrored else np.pad(values, around, "edge")
+
+    alpha = None if photo.alpha is None else goes_on(photo.alpha)
+    share = np.zeros(photo.pixels.shape[:2], np.float32) if share is None else share
+    return Subject(Photo(goes_on(photo.pixels), alpha, photo.notes), np.pad(share, by, constant_values=1))
 
 
 @lru_cache(maxsize=4)
@@ -90,12 +107,21 @@ def begun(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
         raise InvalidRequest(
             f"last_strength is {edit.last_strength:g}, of the last loop: say how many as `loops=`"
         )
-    usual = STRENGTH_IN_MASKS if inpaint.asked else STRENGTH
+    usual = STRENGTH_IN_MASKS if inpaint.masked and not request.extend.asked else STRENGTH
+    if inpaint.fill == "mirror" and not request.extend.asked:
+        raise InvalidRequest(
+            "fill is mirror, which is for what is beyond the edges of a picture: choose another one"
+        )
     strength = usual if edit.strength is None else edit.strength
+    size, only = None if inpaint.only_masked else _size(request, subject, family), inpaint.only_masked
+    if only is None and request.extend.asked and not (request.canvas.width or request.canvas.height):
+        # A picture that is too large to be drawn at its size keeps it: what is new of it is drawn.
+        only = size is not None and size["fit"] != "own"
+    if only:
+        inpaint = replace(inpaint, only_masked=True, padding=_padding(request, family))
+        size = _size_around(request.replace(inpaint=inpaint), subject, family)
     found = {
-        **(
-            _size_around(request, subject, family) if inpaint.only_masked else _size(request, subject, family)
-        ),
+        **(size or {}),
         "strength": strength,
         "strength_as": "share",
         "noise_multiplier": 1.0,
@@ -103,16 +129,16 @@ def begun(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
         "last_strength": strength if (edit.loops or 1) > 1 else None,
         "match_colors": False,
     }
-    if inpaint.asked:
+    if request.in_part:
         found |= {
             "mask_invert": False,
             "mask_grow": 0,
             "mask_blur": 0.0,
             "mask_resize": False,
-            "only_masked": False,
+            "only_masked": bool(only),
         }
         found["fill"] = "neighbors" if inpaint.mask == ALPHA and not inpaint.invert else "original"
-        found["mask_padding"] = _PADDING if inpaint.only_masked else None
+        found["mask_padding"] = inpaint.padding if only else None
     return found
 
 
@@ -133,25 +159,36 @@ def _size(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
     if canvas.width or canvas.height:
         scale = canvas.width / width if canvas.width else (canvas.height or 0) / height
     else:
-        most = max(_LARGEST_AREA * family.native**2, _MEGAPIXEL)
-        scale = min(1.0, math.sqrt(most / (width * height)), longest / max(own))
+        scale = min(1.0, math.sqrt(_most(family) / (width * height)), longest / max(own))
     keeps = edit.fit == "own" or (scale == 1 and not (canvas.width or canvas.height))
     size = own if keeps else (near(width * scale, unit), near(height * scale, unit))
     return {"width": size[0], "height": size[1], "fit": "own" if keeps else "crop"}
+
+
+def _most(family: Family) -> int:
+    """Of how many pixels a picture keeps its size."""
+    return max(_LARGEST_AREA * family.native**2, _MEGAPIXEL)
+
+
+def _padding(request: Request, family: Family) -> int:
+    """How much is seen around what is drawn alone: of a picture that goes on, half of what its model draws."""
+    if request.inpaint.padding is not None:
+        return request.inpaint.padding
+    return family.native // 2 if request.extend.asked else _PADDING
 
 
 def _size_around(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
     canvas, edit, inpaint = request.canvas, request.edit, request.inpaint
     if edit.fit not in (None, "stretch"):
         raise InvalidRequest(f"fit is {edit.fit}, but what is around the mask is drawn alone: leave fit out")
-    assert subject.share is not None
-    padding = _PADDING if inpaint.padding is None else inpaint.padding
+    assert subject.share is not None and inpaint.padding is not None
     ratio = canvas.width / canvas.height if canvas.width and canvas.height else None
-    box = around_mask(subject.share, padding, ratio)
+    box = around_mask(subject.share, inpaint.padding, ratio)
     if canvas.width or canvas.height:
         scale = canvas.width / box.width if canvas.width else (canvas.height or 0) / box.height
     else:
-        scale = max(family.native / math.sqrt(box.width * box.height), 1.0)
+        area = box.width * box.height
+        scale = math.sqrt(min(max(family.native**2 / area, 1.0), _most(family) / area))
     longest = min(family.largest or MAX_SIDE, MAX_SIDE)
     scale = min(scale, longest / max(box.width, box.height))
     size = near(box.width * scale, family.unit), near(box.height * scale, family.unit)
@@ -160,7 +197,13 @@ def _size_around(request: Request, subject: Subject, family: Family) -> dict[str
 
 _OF_ITSELF = {
     *("seed", "count", "variation_seed", "variation_strength", "seed_resize_width", "seed_resize_height"),
-    *("latents", *within(PARTS["canvas"]), *within(PARTS["edit"]), *within(PARTS["inpaint"])),
+    *(
+        "latents",
+        *within(PARTS["canvas"]),
+        *within(PARTS["edit"]),
+        *within(PARTS["inpaint"]),
+        *within(PARTS["extend"]),
+    ),
 }
 """The settings of a picture that mean nothing to one that is made of it."""
 
@@ -232,7 +275,7 @@ def left_by_mask(request: Request, subject: Subject | None, width: int, height: 
     range, mid-grey where it is painted anew, and where that is, (height, width) of 0 and 1; all of it where there is no
     mask."""
     size = request.canvas.width, request.canvas.height
-    if not request.inpaint.asked or (width, height) != size:
+    if not request.in_part or (width, height) != size:
         return np.full((height, width, 3), _GREY, np.float32), np.ones((height, width), np.float32)
     painted = brought_share(request, subject) >= 0.5
     left = np.where(painted[..., None], _GREY, brought(request, subject)).astype(np.float32)

@@ -65,7 +65,7 @@ def _edited(edit: Edit) -> dict[str, object]:
 
 def _inpainted(inpaint: Inpaint) -> dict[str, object]:
     """What is said of a mask."""
-    if not inpaint.asked:
+    if inpaint.blur is None:
         return {}
     fill = {"neighbors": "fill", "noise": "latent noise", "nothing": "latent nothing"}
     found: dict[str, object] = {"Mask blur": f"{inpaint.blur:g}"}

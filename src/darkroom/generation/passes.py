@@ -67,7 +67,7 @@ def passes(request: Request, family: Family, subject: Subject | None = None) -> 
     """The passes that a settled request takes; `subject`: what it begins with, where that is to be seen."""
     canvas, edit = request.canvas, request.edit
     whole = edit.strength == 1 and edit.strength_as == "share" and edit.loops == 1
-    if edit.image is not None and (request.inpaint.asked or not whole):
+    if edit.image is not None and (request.in_part or not whole):
         return _drawing_over(request, family, subject)
     assert canvas.width and canvas.height
     own = canvas.width, canvas.height
@@ -131,7 +131,7 @@ def _drawing_over(request: Request, family: Family, subject: Subject | None) -> 
         points = _left_by(strength, str(edit.strength_as), sampling, family)
         full, fresh = request.noise.full and strength == 1, strength == 1 and edit.strength_as == "share"
         own = Canvas(*size, full=full)
-        if request.inpaint.asked and not family.sees_masks:
+        if request.in_part and not family.sees_masks:
             own = Masked(
                 *size,
                 begun,

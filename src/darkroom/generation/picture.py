@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from darkroom.errors import DarkroomError, InvalidRequest, nearest
 from darkroom.files import as_json, expanded, write_bytes
+from darkroom.generation.edits import taken_over
 from darkroom.generation.request import Request
 from darkroom.photos import without_limit
 
@@ -185,6 +186,25 @@ def made_by(given: object) -> Request | None:
     except InvalidRequest:
         return None
     return None if metadata is None else Request.from_dict(metadata["request"]).checked()
+
+
+def edit_of(image: object, prompt: str | None, like: object, refined: bool) -> Request:
+    """What an edit of a picture is to be, but for the picture: of the recipe in the one that it is to be `like`, or of
+    such a request, and of a prompt. `refined`: the model has a refiner. Raises InvalidRequest where there is no recipe
+    in a picture other than `image`, and where there is no prompt."""
+    recipe = like if isinstance(like, Request) else made_by(like)
+    if recipe is None and not (like is image or like is False):
+        raise InvalidRequest(
+            "like is a picture that does not say how it was made: give another, or a request"
+        )
+    if recipe is not None and not refined:
+        recipe = recipe.replace(refiner_switch=None)
+    given = {} if recipe is None else taken_over(recipe)
+    if prompt is not None:
+        given["prompt"] = prompt
+    if "prompt" not in given:
+        raise InvalidRequest("no prompt: say what the picture is to become, no file says how it was made")
+    return Request(**given)
 
 
 def _metadata_within(given: object) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ from darkroom.generation.checks import (
 from darkroom.generation.latents import nth
 from darkroom.generation.parts import MAX_SEED, XL, Canvas, Guidance, Noise, Part, Sampling, Text
 from darkroom.generation.sources import Source
-from darkroom.generation.starting import Edit, Inpaint
+from darkroom.generation.starting import Edit, Extend, Inpaint
 from darkroom.language.tags import parse_tag
 
 MAX_COUNT = 10_000
@@ -79,6 +79,12 @@ class Settings(TypedDict, total=False):
     fill: str | None
     only_masked: bool | None
     mask_padding: Whole | None
+
+    extend: Extend
+    extend_left: Whole
+    extend_top: Whole
+    extend_right: Whole
+    extend_bottom: Whole
 
     sampling: Sampling
     sampler: str | None
@@ -167,6 +173,7 @@ class Request:
     canvas: Canvas = field(default=Canvas())
     edit: Edit = field(default=Edit())
     inpaint: Inpaint = field(default=Inpaint())
+    extend: Extend = field(default=Extend())
     sampling: Sampling = field(default=Sampling())
     guidance: Guidance = field(default=Guidance())
     noise: Noise = field(default=Noise())
@@ -231,6 +238,11 @@ class Request:
         else:
             own["seed"] = self.seed + index
         return self.replace(**own)
+
+    @property
+    def in_part(self) -> bool:
+        """Whether what is drawn is a part of a picture: what a mask covers, or what is beyond its edges."""
+        return self.inpaint.masked or self.extend.asked
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its name, those of all parts side by side."""

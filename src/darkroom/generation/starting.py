@@ -19,7 +19,8 @@ from darkroom.photos import LONGEST_SIDE
 
 STRENGTHS = ("share", "diffusers", "a1111", "comfy")
 FITS = ("own", "crop", "stretch", "pad")
-FILLS = ("original", "neighbors", "noise", "nothing")
+FILLS = ("original", "mirror", "neighbors", "noise", "nothing")
+MAX_EXTENSION = 4096
 MAX_LOOPS = 100
 
 
@@ -152,8 +153,9 @@ class Inpaint(Part):
     fill: str | None = setting(
         None,
         _a_fill,
-        "what is in the mask to begin with: original, neighbors (what is around it), noise, nothing, or a colour: "
-        "#87ceeb (default: original; of what is transparent neighbors)",
+        "what is in the mask to begin with: original (beyond the picture's edges these, drawn out), mirror (beyond "
+        "them its mirror image), neighbors (what is around), noise, nothing, or a colour: #87ceeb (default: original; "
+        "of what is transparent neighbors)",
         sign="WHAT",
     )
     only_masked: bool | None = setting(
@@ -173,6 +175,30 @@ class Inpaint(Part):
             object.__setattr__(self, "mask", _a_mask("mask", self.mask))
 
     @property
-    def asked(self) -> bool:
+    def masked(self) -> bool:
         """Whether there is a mask."""
         return self.mask is not None or self.box is not None
+
+
+def _extending(side: str) -> Any:
+    name = f"extend_{side}"
+    return setting(
+        0, a_whole(0, MAX_EXTENSION), f"how many pixels the picture goes on by at its {side}", name=name
+    )
+
+
+@dataclass(frozen=True)
+class Extend(Part):
+    """How far a picture goes on beyond its edges."""
+
+    title: ClassVar[str] = "outpainting"
+
+    left: int = _extending("left")
+    top: int = _extending("top")
+    right: int = _extending("right")
+    bottom: int = _extending("bottom")
+
+    @property
+    def asked(self) -> bool:
+        """Whether it does."""
+        return any((self.left, self.top, self.right, self.bottom))
