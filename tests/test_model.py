@@ -301,7 +301,7 @@ def test_options_of_another_type(toy_folder, options, words):
 
 
 def test_too_little_memory_is_said_in_its_unit(toy_folder):
-    with pytest.raises(InvalidRequest, match=r"^1\.0 MB of memory .* takes \d+\.\d MB"):
+    with pytest.raises(InvalidRequest, match=r"^1\.0 MB of memory .* takes \d+\.\d [MG]B"):
         darkroom.load(toy_folder, device="cpu", memory="1MB")
 
 

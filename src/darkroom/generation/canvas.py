@@ -70,23 +70,23 @@ class Masked(FromPicture):
 
     What is to be drawn over in part is so from a later step on, and is the picture with its noise until then
     (differential diffusion: Levin and Fried 2023, https://arxiv.org/abs/2306.00950, algorithm 1). known: what makes the
-    picture, (height, width, 3) uint8; share: what makes the share of each latent pixel, (h, w) in [0, 1]. begun: with
+    picture, (height, width, 3) uint8; share: what makes the share of each latent pixel, (h, w) in [0, 1]. fill: with
     what it begins there, as `FILLS` says, or "fresh", which is noise alone.
     """
 
     known: Callable[[], Pixels] = field(repr=False, compare=False)
     share: Callable[[], NDArray[np.float32]] = field(repr=False, compare=False)
     steps: int = 0
-    begun: str = "original"
+    fill: str = "original"
 
     def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
         picture, drawn = self.known(), self.brought(before)
         known = latent = yield Prepare(picture)
-        if self.begun == "fresh":
+        if self.fill == "fresh":
             latent = None
-        elif self.begun == "noise":
+        elif self.fill == "noise":
             latent = source(0)
-        elif self.begun == "nothing":
+        elif self.fill == "nothing":
             latent = torch.zeros_like(known)
         elif not np.array_equal(picture, drawn):
             latent = yield Prepare(drawn)

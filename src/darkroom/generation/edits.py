@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -72,7 +72,7 @@ def _extended(subject: Subject, request: Request) -> Subject:
     return Subject(Photo(goes_on(photo.pixels), alpha, photo.notes), np.pad(share, by, constant_values=1))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _share(source: Source, frame: int | None, inpaint: Inpaint) -> Share:
     _, photo = source.found("image", frame)
     mask: Photo | str | None = None
@@ -107,21 +107,23 @@ def begun(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
         raise InvalidRequest(
             f"last_strength is {edit.last_strength:g}, of the last loop: say how many as `loops=`"
         )
-    usual = STRENGTH_IN_MASKS if inpaint.masked and not request.extend.asked else STRENGTH
     if inpaint.fill == "mirror" and not request.extend.asked:
         raise InvalidRequest(
             "fill is mirror, which is for what is beyond the edges of a picture: choose another one"
         )
+    usual = STRENGTH_IN_MASKS if inpaint.masked and not request.extend.asked else STRENGTH
     strength = usual if edit.strength is None else edit.strength
-    size, only = None if inpaint.only_masked else _size(request, subject, family), inpaint.only_masked
+    only = inpaint.only_masked
     if only is None and request.extend.asked and not (request.canvas.width or request.canvas.height):
         # A picture that is too large to be drawn at its size keeps it: what is new of it is drawn.
-        only = size is not None and size["fit"] != "own"
-    if only:
-        inpaint = replace(inpaint, only_masked=True, padding=_padding(request, family))
-        size = _size_around(request.replace(inpaint=inpaint), subject, family)
+        only = _size(request, subject, family)["fit"] != "own"
+    padding = _padding(request, family) if only else None
     found = {
-        **(size or {}),
+        **(
+            _size(request, subject, family)
+            if padding is None
+            else _size_around(request, subject, family, padding)
+        ),
         "strength": strength,
         "strength_as": "share",
         "noise_multiplier": 1.0,
@@ -138,7 +140,7 @@ def begun(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
             "only_masked": bool(only),
         }
         found["fill"] = "neighbors" if inpaint.mask == ALPHA and not inpaint.invert else "original"
-        found["mask_padding"] = inpaint.padding if only else None
+        found["mask_padding"] = padding
     return found
 
 
@@ -177,13 +179,13 @@ def _padding(request: Request, family: Family) -> int:
     return family.native // 2 if request.extend.asked else _PADDING
 
 
-def _size_around(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
-    canvas, edit, inpaint = request.canvas, request.edit, request.inpaint
+def _size_around(request: Request, subject: Subject, family: Family, padding: int) -> dict[str, Any]:
+    canvas, edit = request.canvas, request.edit
     if edit.fit not in (None, "stretch"):
         raise InvalidRequest(f"fit is {edit.fit}, but what is around the mask is drawn alone: leave fit out")
-    assert subject.share is not None and inpaint.padding is not None
+    assert subject.share is not None
     ratio = canvas.width / canvas.height if canvas.width and canvas.height else None
-    box = around_mask(subject.share, inpaint.padding, ratio)
+    box = around_mask(subject.share, padding, ratio)
     if canvas.width or canvas.height:
         scale = canvas.width / box.width if canvas.width else (canvas.height or 0) / box.height
     else:
@@ -197,13 +199,7 @@ def _size_around(request: Request, subject: Subject, family: Family) -> dict[str
 
 _OF_ITSELF = {
     *("seed", "count", "variation_seed", "variation_strength", "seed_resize_width", "seed_resize_height"),
-    *(
-        "latents",
-        *within(PARTS["canvas"]),
-        *within(PARTS["edit"]),
-        *within(PARTS["inpaint"]),
-        *within(PARTS["extend"]),
-    ),
+    *("latents", *(name for part in ("canvas", "edit", "inpaint", "extend") for name in within(PARTS[part]))),
 }
 """The settings of a picture that mean nothing to one that is made of it."""
 

@@ -124,12 +124,12 @@ def _drawing_over(request: Request, family: Family, subject: Subject | None) -> 
     """Each takes the last steps of the way: on a picture that there is, then on what the one before made of it."""
     edit, sampling, canvas = request.edit, request.sampling, request.canvas
     assert sampling.steps and edit.noise_multiplier is not None and canvas.width and canvas.height
-
     size, begun = (canvas.width, canvas.height), partial(_begun, request, subject)
     found = []
     for loop, strength in enumerate(strengths(edit)):
         points = _left_by(strength, str(edit.strength_as), sampling, family)
         full, fresh = request.noise.full and strength == 1, strength == 1 and edit.strength_as == "share"
+        fill = "fresh" if fresh else "original" if loop else str(request.inpaint.fill)
         own = Canvas(*size, full=full)
         if request.in_part and not family.sees_masks:
             own = Masked(
@@ -138,7 +138,7 @@ def _drawing_over(request: Request, family: Family, subject: Subject | None) -> 
                 partial(brought, request, subject),
                 partial(_share, request, subject, family),
                 len(points) - 1,
-                "fresh" if fresh else str(request.inpaint.fill) if not loop else "original",
+                fill,
                 full=full,
                 noise=edit.noise_multiplier,
             )

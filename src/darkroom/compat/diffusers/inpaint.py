@@ -33,24 +33,18 @@ class FromMask(FromImage):
             check_drawable(self._family, self.path.name)
 
     def _sized(self, call: Arguments) -> tuple[Arguments, int, int]:
-        mask, native, given = call["mask_image"], self._family.native, cast(dict[str, Any], call)
+        image, mask, processor = call["image"], call["mask_image"], self.image_processor
         if mask is None:
             raise InvalidRequest("mask_image is None: give the mask of what is painted anew")
-        size = {"height": call["height"] or native, "width": call["width"] or native}
-        changed = {}
+        height, width = (call[side] or self._family.native for side in ("height", "width"))
         if call["padding_mask_crop"] is not None:
-            box = self._box(call, size["height"], size["width"])
-            changed["image"] = self.image_processor.filled(
-                call["image"].crop(box), size["width"], size["height"]
+            box = self._box(call, height, width)
+            image, mask = (
+                processor.filled(each.crop(box), width, height) for each in (image, mask.convert("L"))
             )
-            mask = self.image_processor.filled(mask.convert("L").crop(box), size["width"], size["height"])
-        sized, height, width = super()._sized(cast(Arguments, {**given, **size, **changed}))
-        masks = self.image_processor.masks(mask, height, width)
-        return (
-            cast(Arguments, {**sized, "mask_image": masks, "original": (call["image"], call["mask_image"])}),
-            height,
-            width,
-        )
+        sized, height, width = super()._sized({**call, "image": image, "height": height, "width": width})
+        masks = processor.masks(mask, height, width)
+        return {**sized, "mask_image": masks}, height, width
 
     def _box(self, call: Arguments, height: int, width: int) -> tuple[int, int, int, int]:
         image, mask = call["image"], call["mask_image"]
