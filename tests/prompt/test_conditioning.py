@@ -166,6 +166,13 @@ def test_comfy(pair: tuple[TextConditioner, Any], text: str) -> None:
     close(ours.context, comfy(text, conditioner.clips[0].tokenizer, peer))
 
 
+@pytest.fixture(scope="module")
+def peer_tokenizer(pair: tuple[TextConditioner, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    pair[0].clips[0].tokenizer.save(folder)
+    return transformers.CLIPTokenizer.from_pretrained(folder)
+
+
 @pytest.mark.peer
 @pytest.mark.parametrize(
     "text",
@@ -179,14 +186,12 @@ def test_comfy(pair: tuple[TextConditioner, Any], text: str) -> None:
         "((a b)0.5 c)0.9 d",
     ],
 )
-def test_compel(pair: tuple[TextConditioner, Any], text: str, tmp_path_factory: Any) -> None:
+def test_compel(pair: tuple[TextConditioner, Any], text: str, peer_tokenizer: Any) -> None:
     from compel import Compel, ReturnedEmbeddingsType
 
     conditioner, peer = pair
-    folder = tmp_path_factory.mktemp("tokenizer")
-    conditioner.clips[0].tokenizer.save(folder)
     compel = Compel(
-        transformers.CLIPTokenizer.from_pretrained(folder),
+        peer_tokenizer,
         peer,
         truncate_long_prompts=False,
         returned_embeddings_type=ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED,

@@ -238,7 +238,23 @@ def added(tmp_path_factory):
     return folder, theirs
 
 
-@pytest.mark.parametrize("layout", ["tokenizer.json", "added_tokens.json", "added_tokens_decoder", "dict"])
+@pytest.fixture(
+    scope="module", params=["tokenizer.json", "added_tokens.json", "added_tokens_decoder", "dict"]
+)
+def ours_with_added(request, added, tmp_path_factory):
+    ours = Tokenizer.load(added[0])
+    if request.param == "dict":
+        return Tokenizer.from_dict(json.loads(json.dumps(ours.to_dict())))
+    if request.param == "tokenizer.json":
+        return ours
+    # As our own files are, and as releases before 5 wrote them.
+    folder = tmp_path_factory.mktemp("ours")
+    ours.save(folder)
+    if request.param == "added_tokens_decoder":
+        (folder / "added_tokens.json").unlink()
+    return Tokenizer.load(folder)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -250,17 +266,8 @@ def added(tmp_path_factory):
         f"{END} <cat-toy>!",
     ],
 )
-def test_added_tokens_are_tokens(added, tmp_path, layout, text):
-    folder, theirs = added
-    ours = Tokenizer.load(folder)
-    if layout == "dict":
-        ours = Tokenizer.from_dict(json.loads(json.dumps(ours.to_dict())))
-    elif layout != "tokenizer.json":
-        # As our own files are, and as releases before 5 wrote them.
-        ours.save(tmp_path)
-        if layout == "added_tokens_decoder":
-            (tmp_path / "added_tokens.json").unlink()
-        ours = Tokenizer.load(tmp_path)
+def test_added_tokens_are_tokens(added, ours_with_added, text):
+    ours, theirs = ours_with_added, added[1]
     assert [ours.start, *ours.encode(text), ours.end] == theirs(text)["input_ids"]
 
 
