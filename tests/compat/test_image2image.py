@@ -57,7 +57,7 @@ def compare(folder, name, change=lambda pipe, library: None, seeds=(42,), output
     """What the same call gives of both, which is equal to single precision."""
     path, kind, made = folder(name), KINDS[name], []
     sizes = {"width": 48, "height": 64} if name == "sd3" else {}
-    settings = {"prompt": PROMPT, "image": PICTURES[0], "num_inference_steps": 5, **sizes, **settings}
+    settings = {"prompt": PROMPT, "image": PICTURES[0], "num_inference_steps": 3, **sizes, **settings}
     for pipe, library in ((theirs(path, kind), diffusers), (ours(path), compat)):
         assert type(pipe).__name__ == kind
         pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
@@ -111,7 +111,7 @@ def scheduled(name, **settings):
 def test_schedulers(folder, name):
     model = "sd3" if name.startswith("FlowMatch") else "sd1"
     own = {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
-    compare(folder, model, scheduled(name, **own), strength=0.7, num_inference_steps=6)
+    compare(folder, model, scheduled(name, **own), strength=0.7, num_inference_steps=4)
 
 
 def test_an_ensemble_of_experts(folder):

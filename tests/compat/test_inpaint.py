@@ -66,7 +66,7 @@ def compare(places, name, change=lambda pipe, library: None, seeds=(42,), output
         "width": 48,
         "height": 64,
         "strength": 0.7,
-        "num_inference_steps": 5,
+        "num_inference_steps": 3,
         **settings,
     }
     for pipe, library in ((theirs(path, kind), diffusers), (ours(path), compat)):
@@ -118,9 +118,7 @@ TWO_CALLS |= {"FlowMatchHeunDiscreteScheduler", "PNDMScheduler"}
 @pytest.mark.parametrize("name", sorted(set(CLASSES) - TWO_CALLS))
 def test_schedulers(places, name):
     model = "sd3" if name.startswith("FlowMatch") else "sd1"
-    compare(places, model, scheduled(name), num_inference_steps=6)
-    if model == "sd1":
-        compare(places, "nine", scheduled(name), num_inference_steps=6, strength=1.0)
+    compare(places, model, scheduled(name), num_inference_steps=4)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +126,7 @@ def test_schedulers(places, name):
 )
 def test_schedulers_of_two_calls_a_step(places, name):
     own = {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
-    compare(places, "nine", scheduled(name, **own), num_inference_steps=6)
+    compare(places, "nine", scheduled(name, **own), num_inference_steps=4, strength=1.0)
 
 
 def test_what_else_a_call_takes(places):
