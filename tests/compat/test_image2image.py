@@ -9,19 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.compat.test_pipelines import OTHER, PROMPT, TOLERANCE, pytestmark, scheduled, seeded  # noqa: F401
 from tests.families import absent, peer, relative_error
 
 from darkroom.compat import diffusers as compat
 from darkroom.compat.diffusers.schedulers import CLASSES
 from darkroom.errors import InvalidRequest, ModelError
 
-pytestmark = [
-    pytest.mark.peer,
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning"),  # diffusers', of numpy
-]
-
-PROMPT, OTHER = "a red boat on a calm sea", "two grey houses at night"
 KINDS = {
     "sd1": "StableDiffusionImg2ImgPipeline",
     "sd2": "StableDiffusionImg2ImgPipeline",
@@ -47,30 +41,40 @@ def theirs(path, kind):
 
 
 @cache
-def ours(path):
-    pipe = compat.AutoPipelineForImage2Image.from_pretrained(path, local_files_only=True, **absent(path))
+def ours(path, kind="AutoPipelineForImage2Image"):
+    pipe = getattr(compat, kind).from_pretrained(path, local_files_only=True, **absent(path))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def compare(folder, name, change=lambda pipe, library: None, seeds=(42,), output_type="latent", **settings):
-    """What the same call gives of both, which is equal to single precision."""
-    path, kind, made = folder(name), KINDS[name], []
-    sizes = {"width": 48, "height": 64} if name == "sd3" else {}
-    settings = {"prompt": PROMPT, "image": PICTURES[0], "num_inference_steps": 3, **sizes, **settings}
-    for pipe, library in ((theirs(path, kind), diffusers), (ours(path), compat)):
-        assert type(pipe).__name__ == kind
-        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+def both(pipes, change, seeds, **settings):
+    """What the same call gives of diffusers' pipeline and of ours, each with a scheduler of its own."""
+    made = []
+    for pipe, library in zip(pipes, (diffusers, compat), strict=True):
         kept = pipe.scheduler
+        pipe.scheduler = type(kept).from_config(kept.config)
         change(pipe, library)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        generator = generators[0] if len(generators) == 1 else generators
-        made.append(pipe(generator=generator, output_type=output_type, **settings).images)
+        made.append(pipe(generator=seeded(*seeds), **settings).images)
         pipe.scheduler = kept
+    return made
+
+
+def equal(made):
+    """Ours, which is theirs to single precision."""
     expected, found = (torch.as_tensor(np.asarray(each)) for each in made)
     assert found.shape == expected.shape
-    assert relative_error(found, expected) <= 1e-4
+    assert relative_error(found, expected) <= TOLERANCE
     return found
+
+
+def compare(folder, name, change=lambda pipe, library: None, seeds=(42,), output_type="latent", **settings):
+    """What the same call gives of both, which is equal to single precision."""
+    path, kind = folder(name), KINDS[name]
+    sizes = {"width": 48, "height": 64} if name == "sd3" else {}
+    settings = {"prompt": PROMPT, "image": PICTURES[0], "num_inference_steps": 3, **sizes, **settings}
+    pipes = theirs(path, kind), ours(path)
+    assert all(type(pipe).__name__ == kind for pipe in pipes)
+    return equal(both(pipes, change, seeds, output_type=output_type, **settings))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -96,13 +100,6 @@ def test_pictures_in_every_form(folder):
         folder, "sd3", image=torch.rand(2, 3, 40, 40, generator=torch.manual_seed(1)), prompt=[PROMPT, OTHER]
     )
     compare(folder, "sd1", output_type="np")
-
-
-def scheduled(name, **settings):
-    def change(pipe, library):
-        pipe.scheduler = getattr(library, name).from_config(pipe.scheduler.config, **settings)
-
-    return change
 
 
 @pytest.mark.parametrize(

@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-import diffusers
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from tests.families import absent, peer, relative_error, write_sd1
+from tests.compat.test_image2image import PICTURES, both, equal, ours, theirs
+from tests.compat.test_pipelines import OTHER, PROMPT, pytestmark, scheduled  # noqa: F401
+from tests.families import write_sd1
 
 from darkroom.compat import diffusers as compat
 from darkroom.compat.diffusers.schedulers import CLASSES
 from darkroom.errors import InvalidRequest, ModelError
 
-pytestmark = [
-    pytest.mark.peer,
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning"),  # diffusers', of numpy
-]
-
-PROMPT, OTHER = "a red boat on a calm sea", "two grey houses at night"
 KINDS = {
     "sd1": "StableDiffusionInpaintPipeline",
     "sdxl": "StableDiffusionXLInpaintPipeline",
     "sd3": "StableDiffusion3InpaintPipeline",
     "nine": "StableDiffusionInpaintPipeline",
 }
-PICTURES = [
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (70, 51, 3), np.uint8)) for seed in range(4)
-]
 MASKS = [Image.new("L", (51, 70)) for _ in PICTURES]
 for number, mask in enumerate(MASKS):
     ImageDraw.Draw(mask).ellipse((5 + number, 9, 40, 50 - 3 * number), fill=255)
-
-
-@cache
-def theirs(path, kind):
-    pipe = getattr(diffusers, kind)(**peer(path).components)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-@cache
-def ours(path):
-    pipe = compat.AutoPipelineForInpainting.from_pretrained(path, local_files_only=True, **absent(path))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +33,7 @@ def places(folder, tmp_path_factory):
 
 def compare(places, name, change=lambda pipe, library: None, seeds=(42,), output_type="latent", **settings):
     """What the same call gives of both, which is equal to single precision."""
-    path, kind, made = places(name), KINDS[name], []
+    path, kind = places(name), KINDS[name]
     settings = {
         "prompt": PROMPT,
         "image": PICTURES[0],
@@ -69,21 +44,12 @@ def compare(places, name, change=lambda pipe, library: None, seeds=(42,), output
         "num_inference_steps": 3,
         **settings,
     }
-    for pipe, library in ((theirs(path, kind), diffusers), (ours(path), compat)):
-        assert type(pipe).__name__ == kind
-        kept = pipe.scheduler
-        pipe.scheduler = type(kept).from_config(kept.config)
-        change(pipe, library)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        generator = generators[0] if len(generators) == 1 else generators
-        made.append(pipe(generator=generator, output_type=output_type, **settings).images)
-        pipe.scheduler = kept
+    pipes = theirs(path, kind), ours(path, "AutoPipelineForInpainting")
+    assert all(type(pipe).__name__ == kind for pipe in pipes)
+    made = both(pipes, change, seeds, output_type=output_type, **settings)
     if output_type == "pil":
         return [[np.asarray(each) for each in images] for images in made]
-    expected, found = (torch.as_tensor(np.asarray(each)) for each in made)
-    assert found.shape == expected.shape
-    assert relative_error(found, expected) <= 1e-4
-    return found
+    return equal(made)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -99,13 +65,6 @@ def test_strengths_pictures_and_prompts(places, name):
     compare(places, name, **two)
     if name != "sd3":  # diffusers' draws of the masked picture fail there.
         compare(places, name, **{**two, "image": PICTURES, "mask_image": MASKS}, seeds=(1, 2, 3, 4))
-
-
-def scheduled(name, **settings):
-    def change(pipe, library):
-        pipe.scheduler = getattr(library, name).from_config(pipe.scheduler.config, **settings)
-
-    return change
 
 
 # Of two calls a step: what is put back between them is put back after the step here.
@@ -184,4 +143,4 @@ def test_pipes_of_pipes(places):
 def test_mistakes(places, given, said):
     asked = {"prompt": PROMPT, "image": PICTURES[0], "mask_image": MASKS[0], "num_inference_steps": 5}
     with pytest.raises(InvalidRequest, match=said):
-        ours(places("sd1"))(**{**asked, "width": 48, "height": 64, **given})
+        ours(places("sd1"), "AutoPipelineForInpainting")(**{**asked, "width": 48, "height": 64, **given})

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from tests.families import peer, relative_error, write_sd1, write_sdxl
+from tests.families import write_sd1, write_sdxl
+from tests.generation.test_edits import apart_from_diffusers
 
 import darkroom
 from darkroom.checkpoint.families import SD1
@@ -439,46 +440,9 @@ PEERS = {
 @pytest.mark.parametrize("name", PEERS)
 @pytest.mark.parametrize(("size", "strength"), [((64, 48), 0.8), ((48, 80), 0.5)])
 def test_against_diffusers(folder, nine, name, size, strength, monkeypatch):
-    import diffusers
-    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-
-    # What the autoencoder sees is drawn from there; here it is what it sees most likely.
-    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
-    kind, sampler, schedule = PEERS[name]
-    path, (width, height) = nine.get(name) or folder(name), size
-    model = darkroom.load(path, device="cpu", precision="float32")
-    image = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
-    mask = a_mask(16, 16, 24, 16, size=size)
-    loaded = peer(path)
-    theirs = getattr(diffusers, kind)(**loaded.components)
-    theirs.set_progress_bar_config(disable=True)
-    expected = theirs(
-        "a red boat on a calm sea",
-        image=Image.fromarray(image),
-        mask_image=mask,
-        strength=strength,
-        negative_prompt="night",
-        guidance_scale=4.0,
-        num_inference_steps=5,
-        generator=torch.Generator().manual_seed(9),
-        output_type="latent",
-        width=width,
-        height=height,
-    ).images
-    (found,) = model.generate(
-        "a red boat on a calm sea",
-        negative="night",
-        image=image,
-        mask=mask,
-        strength=strength,
-        strength_as="diffusers",
-        seed=9,
-        steps=5,
-        guidance=4.0,
-        sampler=sampler,
-        schedule=schedule,
-    )
-    assert relative_error(found.latents, expected) <= 1e-4
+    path, (width, height), mask = nine.get(name) or folder(name), size, a_mask(16, 16, 24, 16, size=size)
+    asked = {"mask": mask, "width": width, "height": height}
+    assert apart_from_diffusers(path, *PEERS[name], size, strength, monkeypatch, **asked) <= 1e-4
 
 
 def test_inpainting_models_paint_all_where_there_is_no_mask(nine):

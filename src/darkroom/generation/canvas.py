@@ -80,7 +80,7 @@ class Masked(FromPicture):
     fill: str = "original"
 
     def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
-        picture, drawn = self.known(), self.brought(before)
+        picture = self.known()
         known = latent = yield Prepare(picture)
         if self.fill == "fresh":
             latent = None
@@ -88,7 +88,7 @@ class Masked(FromPicture):
             latent = source(0)
         elif self.fill == "nothing":
             latent = torch.zeros_like(known)
-        elif not np.array_equal(picture, drawn):
+        elif not np.array_equal(picture, drawn := self.brought(before)):
             latent = yield Prepare(drawn)
         share = torch.from_numpy(self.share())[None, None]
         run, kept = self._at(source, point, latent), self._at(source, point, known)

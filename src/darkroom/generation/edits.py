@@ -18,7 +18,7 @@ from darkroom.generation.masks import ALPHA, Box, Share, around_mask, fill_by, p
 from darkroom.generation.parts import MAX_SIDE
 from darkroom.generation.request import PARTS, Request, within
 from darkroom.generation.sources import Source
-from darkroom.generation.starting import FILLS, Edit, Inpaint
+from darkroom.generation.starting import FILLS, Edit, Extend, Inpaint
 from darkroom.photos import Photo
 from darkroom.pixels import Pixels
 
@@ -48,20 +48,23 @@ def subject_of(request: Request) -> tuple[Request, Subject | None]:
             what = "a mask" if inpaint.masked else "an edge to go on from"
             raise InvalidRequest(f"there is {what}, but no picture: give the one that it is of as `image=`")
         return request, None
-    source, photo = edit.image.found("image", edit.frame)
-    request, subject = request.replace(image=source), Subject(photo)
-    if inpaint.masked:
-        mask = inpaint.mask.found("mask")[0] if isinstance(inpaint.mask, Source) else inpaint.mask
-        request = request.replace(mask=mask)
-        subject = Subject(photo, _share(source, edit.frame, request.inpaint))
-    return request, _extended(subject, request) if request.extend.asked else subject
+    source = edit.image.found("image", edit.frame)[0]
+    mask = inpaint.mask.found("mask")[0] if isinstance(inpaint.mask, Source) else inpaint.mask
+    request = request.replace(image=source, mask=mask)
+    return request, _subject(source, edit.frame, request.inpaint, request.extend)
 
 
-def _extended(subject: Subject, request: Request) -> Subject:
+@lru_cache(maxsize=2)
+def _subject(source: Source, frame: int | None, inpaint: Inpaint, extend: Extend) -> Subject:
+    photo = source.found("image", frame)[1]
+    subject = Subject(photo, _share(photo, inpaint) if inpaint.masked else None)
+    return _extended(subject, extend, inpaint.fill == "mirror") if extend.asked else subject
+
+
+def _extended(subject: Subject, extend: Extend, mirrored: bool) -> Subject:
     """A picture that goes on beyond its edges, which are drawn out or as in a mirror; all of that is painted anew."""
-    photo, share, extend = subject.photo, subject.share, request.extend
+    photo, share = subject.photo, subject.share
     by = (extend.top, extend.bottom), (extend.left, extend.right)
-    mirrored = request.inpaint.fill == "mirror"
 
     def goes_on(values: Pixels) -> Pixels:
         around = by if values.ndim == 2 else (*by, (0, 0))
@@ -72,9 +75,7 @@ def _extended(subject: Subject, request: Request) -> Subject:
     return Subject(Photo(goes_on(photo.pixels), alpha, photo.notes), np.pad(share, by, constant_values=1))
 
 
-@lru_cache(maxsize=2)
-def _share(source: Source, frame: int | None, inpaint: Inpaint) -> Share:
-    _, photo = source.found("image", frame)
+def _share(photo: Photo, inpaint: Inpaint) -> Share:
     mask: Photo | str | None = None
     if isinstance(inpaint.mask, Source):
         _, mask = inpaint.mask.found("mask")
@@ -260,10 +261,10 @@ def _box(request: Request, subject: Subject) -> Box | None:
 def filled(request: Request, subject: Subject | None) -> Pixels:
     """What is drawn over: the picture with what its mask is to be filled with."""
     pixels, fill = brought(request, subject), request.inpaint.fill
-    if fill is None:
+    if fill is None or (fill in FILLS and fill != "neighbors"):
         return pixels
-    color = None if fill in FILLS else bytes.fromhex(fill[1:])
-    return fill_by(pixels, brought_share(request, subject), fill, color)
+    color = None if fill == "neighbors" else bytes.fromhex(fill[1:])
+    return fill_by(pixels, brought_share(request, subject), color)
 
 
 def left_by_mask(request: Request, subject: Subject | None, width: int, height: int) -> tuple[Any, Share]:

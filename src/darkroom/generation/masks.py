@@ -192,10 +192,8 @@ def _doubled(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return values
 
 
-def fill_by(pixels: Pixels, share: Share, fill: str, color: Sequence[int] | None) -> Pixels:
-    """A picture with something else where the mask is: what goes on from around it ("neighbors"), or a colour."""
-    if color is None and fill != "neighbors":
-        return pixels
+def fill_by(pixels: Pixels, share: Share, color: Sequence[int] | None) -> Pixels:
+    """A picture with something else where the mask is: a colour, or what goes on from around it."""
     known = (share == 0).astype(np.float32)
     put = filled_in(pixels.astype(np.float32), known) if color is None else np.array([*color], np.float32)
     seen = share[..., None]

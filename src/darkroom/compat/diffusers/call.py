@@ -152,13 +152,29 @@ def count_calls(way: Way, denoising_end: float | None, count: int, first: int = 
     times = way.times[first:]
     if denoising_end in (None, 0, 1):
         return len(times)
-    if not 0 < denoising_end < 1:
-        raise InvalidRequest(f"denoising_end is {denoising_end!r}: give a number from 0 to 1")
-    cut = round(count - denoising_end * count)
+    cut = _cut("denoising_end", denoising_end, count)
     made = sum(time >= cut for time in times)
     if not made:
         raise InvalidRequest(f"denoising_end {denoising_end} leaves no step: give more, or more steps")
     return made
+
+
+def first_call(way: Way, denoising_start: float, count: int, order: int) -> int:
+    """The number of the first network call below the share `denoising_start` of the way, which no step is torn by."""
+    cut = _cut("denoising_start", denoising_start, count)
+    left = sum(time < cut for time in way.times)
+    if not left:
+        raise InvalidRequest(f"denoising_start {denoising_start} leaves no step: give less, or more steps")
+    if order == 2 and left % 2 == 0:
+        left += 1
+    return len(way.times) - left
+
+
+def _cut(name: str, share: float, count: int) -> int:
+    """The time where a share of the way of so many training steps ends."""
+    if not 0 <= share < 1:
+        raise InvalidRequest(f"{name} is {share!r}: give a number from 0 to 1")
+    return round(count - share * count)
 
 
 def checked_latents(latents: Tensor, shape: tuple[int, ...]) -> Tensor:

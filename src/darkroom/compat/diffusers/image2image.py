@@ -8,20 +8,18 @@ import torch
 from torch import Tensor
 
 from darkroom.compat.diffusers.arguments import Arguments
-from darkroom.compat.diffusers.call import checked_latents
+from darkroom.compat.diffusers.call import checked_latents, first_call
 from darkroom.compat.diffusers.job import Beginning
-from darkroom.compat.diffusers.noise import Drawing
+from darkroom.compat.diffusers.noise import Drawing, drawing, each_of
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline
 from darkroom.compat.diffusers.schedulers.way import Way
+from darkroom.diffusion.spacing import steps_taken
 from darkroom.errors import InvalidRequest
 from darkroom.networks import TinyVAE
 
 
 class FromImage(DiffusionPipeline):
     """A pipeline whose calls take `image`, and how much of it is drawn anew: `strength`."""
-
-    rounds_up = False
-    """Whether a step that strength leaves in part is taken."""
 
     @classmethod
     def _kinds(cls) -> list[Any]:
@@ -37,51 +35,50 @@ class FromImage(DiffusionPipeline):
         height, width = (side * factor for side in image.shape[2:])
         return {**call, "image": image}, height, width
 
+    def _natively_sized(self, call: Arguments) -> Arguments:
+        """A call whose pictures are of the model's native size unless it says another one."""
+        native = self._family.native
+        return {**call, "height": call["height"] or native, "width": call["width"] or native}
+
     def _first(self, call: Arguments, way: Way) -> int:
         start, scheduler = call["denoising_start"], self.scheduler
         if start is not None:
-            return _first_below(start, way, scheduler.config.num_train_timesteps, scheduler.order)
+            return first_call(way, start, scheduler.config.num_train_timesteps, scheduler.order)
         steps, strength = len(way.points) - 1, call["strength"]
-        kept = steps * strength
-        first: int = int(steps - kept) if self.rounds_up else steps - int(kept)
-        if first >= steps:
+        taken = steps_taken(way.points, strength)
+        if not taken:
             raise InvalidRequest(f"strength {strength:g} of {steps} steps leaves none: give more of either")
-        return first * int(scheduler.order)
+        return (steps - taken) * int(scheduler.order)
 
     def _beginning(self, call: Arguments, draw: Drawing, shape: tuple[int, ...], first: int) -> Beginning:
-        given = call["latents"]
+        image, count, given = cast(Tensor, call["image"]), shape[0], call["latents"]
         if given is not None:
             latents = checked_latents(given, shape)
         else:
-            latents = self._encoded_image(call, shape[0])
+            # Each of several generators draws for a picture of its own.
+            several = len(each_of(call["generator"])) > 1
+            latents = self._seen(call, repeated(image, count, "image") if several else image, count)
             if call["denoising_start"] is None:
                 moment = self.scheduler.timesteps[first : first + 1]
                 latents = self.scheduler.add_noise(latents, draw(self.dtype), moment)
         return Beginning(latents, self.scheduler.begun(first, latents))
 
-    def _encoded_image(self, call: Arguments, count: int) -> Tensor:
-        """The latents of a call's pictures, (count, C, h, w) float32 on the CPU: drawn from what the autoencoder sees
-        in them, with the call's generator. Raises InvalidRequest where there is another number of them."""
-        image, generator = cast(Tensor, call["image"]), call["generator"]
-        if count % len(image):
-            raise InvalidRequest(f"image is {len(image)} pictures, for {count}: give one, or one for each")
+    def _seen(self, call: Arguments, image: Tensor, count: int) -> Tensor:
+        """The latents of pictures, drawn from what the autoencoder sees in them, or latents as they are, for each of so
+        many: (count, C, h, w) float32 on the CPU."""
         if image.shape[1] != self._family.latent_channels:
-            several = isinstance(generator, list | tuple) and len(generator) > 1
-            image = image.repeat(count // len(image), 1, 1, 1) if several else image
-            parts = torch.split(image, 1) if several else [image]
-            generators: Any = generator if several else [generator]
-            image = torch.cat([self._sampled(part, own) for part, own in zip(parts, generators, strict=True)])
-        return image.repeat(count // len(image), 1, 1, 1).to("cpu", torch.float32)
+            vae: Any = self.vae
+            found = vae.encode(image.to(vae.dtype))
+            z, seen = found.latents, found.latent_dist
+            if not isinstance(self._networks().vae, TinyVAE):
+                z = seen.mean + seen.std * self._drawn(call, tuple(seen.mean.shape)).to(seen.mean)
+            shift, scale = float(vae.config.shift_factor or 0), float(vae.config.scaling_factor)
+            image = (z.to(self.dtype) - shift) * scale
+        return repeated(image, count, "image").to("cpu", torch.float32)
 
-    def _sampled(self, image: Tensor, generator: Any) -> Tensor:
-        [generator] = generator if isinstance(generator, list | tuple) else [generator]
-        vae = self.vae
-        found = vae.encode(image.to(vae.dtype))
-        tiny = isinstance(self._networks().vae, TinyVAE)
-        z: Tensor = found.latents if tiny else found.latent_dist.sample(generator)
-        config: Any = vae.config
-        shift, scale = float(config.shift_factor or 0), float(config.scaling_factor)
-        return (z.to(self.dtype) - shift) * scale
+    def _drawn(self, call: Arguments, shape: tuple[int, ...]) -> Tensor:
+        """What the call's generator draws of latents that are seen, which are of that shape."""
+        return drawing(each_of(call["generator"])[: shape[0]], shape, self.vae.device)(self.vae.dtype)
 
     def _time_ids(self, call: Arguments, height: int, width: int, count: int, guided: bool) -> Tensor:
         original, crop = call["original_size"] or (height, width), call["crops_coords_top_left"]
@@ -97,14 +94,8 @@ class FromImage(DiffusionPipeline):
         return torch.tensor([negative] * count * guided + [told] * count, dtype=torch.float32)
 
 
-def _first_below(start: float, way: Way, trained: int, order: int) -> int:
-    """The number of the first network call below the share `denoising_start` of the way, which no step is torn by."""
-    if not 0 <= start < 1:
-        raise InvalidRequest(f"denoising_start is {start!r}: give a number from 0 to 1")
-    cut = round(trained - start * trained)
-    left = sum(time < cut for time in way.times)
-    if not left:
-        raise InvalidRequest(f"denoising_start {start:g} leaves no step: give less, or more steps")
-    if order == 2 and left % 2 == 0:
-        left += 1
-    return len(way.times) - left
+def repeated(values: Tensor, count: int, name: str) -> Tensor:
+    """What there is of some pictures, again and again for so many. Raises InvalidRequest where that leaves a rest."""
+    if count % len(values):
+        raise InvalidRequest(f"{name} is {len(values)} pictures, for {count}: give one, or one for each")
+    return values.repeat(count // len(values), 1, 1, 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from darkroom.compat.diffusers.arguments import Arguments
 from darkroom.compat.diffusers.call import checked_latents
-from darkroom.compat.diffusers.image2image import FromImage
+from darkroom.compat.diffusers.image2image import FromImage, repeated
 from darkroom.compat.diffusers.job import Beginning
 from darkroom.compat.diffusers.noise import Drawing
 from darkroom.errors import InvalidRequest
@@ -36,13 +36,14 @@ class FromMask(FromImage):
         image, mask, processor = call["image"], call["mask_image"], self.image_processor
         if mask is None:
             raise InvalidRequest("mask_image is None: give the mask of what is painted anew")
-        height, width = (call[side] or self._family.native for side in ("height", "width"))
+        call = self._natively_sized(call)
+        height, width = call["height"] or 0, call["width"] or 0
         if call["padding_mask_crop"] is not None:
             box = self._box(call, height, width)
             image, mask = (
                 processor.filled(each.crop(box), width, height) for each in (image, mask.convert("L"))
             )
-        sized, height, width = super()._sized({**call, "image": image, "height": height, "width": width})
+        sized, height, width = super()._sized({**call, "image": image})
         masks = processor.masks(mask, height, width)
         return {**sized, "mask_image": masks}, height, width
 
@@ -69,7 +70,9 @@ class FromMask(FromImage):
             call["strength"] == 1,
             call["denoising_start"] is not None,
         )
-        known = None if shows and whole and not midway else self._seen(call, call["image"], count)
+        known = (
+            None if shows and whole and not midway else self._seen(call, cast(Tensor, call["image"]), count)
+        )
         noise = draw(self.dtype) if given is None or midway else checked_latents(given, shape)
         moment = scheduler.timesteps[first : first + 1]
         if midway:
@@ -80,7 +83,7 @@ class FromMask(FromImage):
         else:
             latents = scheduler.add_noise(known, noise, moment)
         mask = torch.nn.functional.interpolate(cast(Tensor, call["mask_image"]), shape[2:])
-        mask, left = self._repeated(mask, count, "mask_image"), self._left(call, count, shows)
+        mask, left = repeated(mask, count, "mask_image"), self._left(call, count, shows)
         begun = scheduler.begun(first, latents)
         if left is not None:
             return Beginning(latents, begun, beside=torch.cat([mask, left], dim=1))
@@ -95,50 +98,22 @@ class FromMask(FromImage):
 
         return Beginning(latents, begun, kept)
 
-    def _seen(self, call: Arguments, image: Tensor, count: int) -> Tensor:
-        """The latents of pictures, or latents as they are, for each of so many."""
-        if image.shape[1] != self._family.latent_channels:
-            own = call["generator"]
-            generators: Any = own if isinstance(own, list | tuple) and len(own) > 1 else None
-            if generators is None:
-                image = self._sampled(image, own)
-            else:
-                each = zip(torch.split(image, 1), generators, strict=False)
-                image = torch.cat([self._sampled(part, generator) for part, generator in each])
-        return self._repeated(image, count, "image").to("cpu", torch.float32)
-
     def _left(self, call: Arguments, count: int, shows: bool) -> Tensor | None:
-        """The latents of what is left of the picture, where a network is to be shown them. Drawn from the generator in
-        any case, as diffusers does."""
-        given, image = call["masked_image_latents"], call["image"]
-        latents = image.shape[1] == self._family.latent_channels
-        if given is None and latents and shows:
+        """The latents of what is left of the picture, where a network is to be shown them. They are drawn for from the
+        generator in any case, as in diffusers."""
+        left, image, factor = call["masked_image_latents"], cast(Tensor, call["image"]), self._family.factor
+        if left is None and image.shape[1] != self._family.latent_channels:
+            left = image * (call["mask_image"] < 0.5)
+            if not shows:
+                sides = (side // factor for side in left.shape[2:])
+                self._drawn(call, (len(left), self._family.latent_channels, *sides))
+        if not shows:
+            return None
+        if left is None:
             raise InvalidRequest(
                 "image is latents, of which no part can be shown: give masked_image_latents, or pixels"
             )
-        if given is None and not latents:
-            masked = image * (call["mask_image"] < 0.5)
-            if shows:
-                return self._seen(call, masked, count)
-            self._passed_over(call, masked)
-        return None if not shows else self._seen(call, cast(Tensor, given), count)
-
-    def _passed_over(self, call: Arguments, image: Tensor) -> None:
-        """Draw what `_seen` of a picture would."""
-        factor, own = self._family.factor, call["generator"]
-        several = isinstance(own, list | tuple) and len(own) > 1
-        generators: Any = own if several else [own[0] if isinstance(own, list | tuple) else own]
-        shape = self._family.latent_channels, image.shape[2] // factor, image.shape[3] // factor
-        for generator in generators[: len(image)]:
-            where = generator.device if generator is not None else self.vae.device
-            torch.randn(
-                1 if several else len(image), *shape, generator=generator, device=where, dtype=self.vae.dtype
-            )
-
-    def _repeated(self, values: Tensor, count: int, name: str) -> Tensor:
-        if count % len(values):
-            raise InvalidRequest(f"{name} is {len(values)} pictures, for {count}: give one, or one for each")
-        return values.repeat(count // len(values), 1, 1, 1)
+        return self._seen(call, left, count)
 
     def _laid_over(self, call: Arguments, images: Any) -> Any:
         if call["padding_mask_crop"] is None:

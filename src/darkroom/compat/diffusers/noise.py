@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,13 +15,18 @@ Drawing: TypeAlias = Callable[[torch.dtype], Tensor]
 """Draws noise in a type, and hands it on as float32 on the CPU."""
 
 
+def each_of(generator: Generators) -> list[Any]:
+    """The generators that are given, one or several."""
+    return [*generator] if isinstance(generator, list | tuple) else [generator]
+
+
 def drawing(generator: Generators, shape: tuple[int, ...], device: torch.device) -> Drawing:
     """What draws noise of a shape on a device, in the type that it is told, and hands it on as float32 on the CPU: all
     pictures' in one from a single generator, or each from its own.
 
     Raises InvalidRequest for what is no generator, and for another number of them.
     """
-    each: list[object] = list(generator) if isinstance(generator, list | tuple) else [generator]
+    each: list[object] = each_of(generator)
     given = [own for own in each if own is None or isinstance(own, torch.Generator)]
     if len(each) not in (1, shape[0]) or len(given) != len(each):
         raise InvalidRequest(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from darkroom.checkpoint.family import Family
 from darkroom.compat.diffusers.arguments import Arguments, taking
@@ -109,6 +109,20 @@ class StableDiffusion3Pipeline(DiffusionPipeline):
     )(DiffusionPipeline.encode_prompt)
 
 
+_OF_A_MASK = (
+    "image mask_image masked_image_latents height width padding_mask_crop strength num_inference_steps"
+)
+_OF_XL_FROM_IMAGES = (
+    "timesteps sigmas denoising_start denoising_end guidance_scale negative_prompt negative_prompt_2 "
+    "num_images_per_prompt eta generator latents prompt_embeds negative_prompt_embeds pooled_prompt_embeds "
+    "negative_pooled_prompt_embeds ip_adapter_image ip_adapter_image_embeds output_type return_dict "
+    "cross_attention_kwargs guidance_rescale original_size crops_coords_top_left target_size negative_original_size "
+    "negative_crops_coords_top_left negative_target_size aesthetic_score negative_aesthetic_score clip_skip "
+    "callback_on_step_end callback_on_step_end_tensor_inputs * callback callback_steps"
+)
+"""Arguments that follow one another in several calls."""
+
+
 class StableDiffusionImg2ImgPipeline(FromImage, StableDiffusionPipeline):
     """Stable Diffusion 1 and 2, from a picture."""
 
@@ -125,13 +139,7 @@ class StableDiffusionXLImg2ImgPipeline(FromImage, StableDiffusionXLPipeline):
     """Stable Diffusion XL and its refiner, from a picture."""
 
     __call__ = taking(
-        "prompt prompt_2 image strength num_inference_steps timesteps sigmas denoising_start denoising_end "
-        "guidance_scale negative_prompt negative_prompt_2 num_images_per_prompt eta generator latents prompt_embeds "
-        "negative_prompt_embeds pooled_prompt_embeds negative_pooled_prompt_embeds ip_adapter_image "
-        "ip_adapter_image_embeds output_type return_dict cross_attention_kwargs guidance_rescale original_size "
-        "crops_coords_top_left target_size negative_original_size negative_crops_coords_top_left "
-        "negative_target_size aesthetic_score negative_aesthetic_score clip_skip callback_on_step_end "
-        "callback_on_step_end_tensor_inputs * callback callback_steps",
+        f"prompt prompt_2 image strength num_inference_steps {_OF_XL_FROM_IMAGES}",
         strength=0.3,
         guidance_scale=5.0,
     )(DiffusionPipeline.__call__)
@@ -139,8 +147,6 @@ class StableDiffusionXLImg2ImgPipeline(FromImage, StableDiffusionXLPipeline):
 
 class StableDiffusion3Img2ImgPipeline(FromImage, StableDiffusion3Pipeline):
     """Stable Diffusion 3 and 3.5, from a picture, which is brought to the size of the call."""
-
-    rounds_up = True
 
     __call__ = taking(
         "prompt prompt_2 prompt_3 height width image strength num_inference_steps sigmas guidance_scale "
@@ -153,14 +159,7 @@ class StableDiffusion3Img2ImgPipeline(FromImage, StableDiffusion3Pipeline):
     )(DiffusionPipeline.__call__)
 
     def _sized(self, call: Arguments) -> tuple[Arguments, int, int]:
-        native = self._family.native
-        sized = {**call, "height": call["height"] or native, "width": call["width"] or native}
-        return super()._sized(cast(Arguments, sized))
-
-
-_OF_A_MASK = (
-    "image mask_image masked_image_latents height width padding_mask_crop strength num_inference_steps"
-)
+        return super()._sized(self._natively_sized(call))
 
 
 class StableDiffusionInpaintPipeline(FromMask, StableDiffusionPipeline):
@@ -178,21 +177,13 @@ class StableDiffusionXLInpaintPipeline(FromMask, StableDiffusionXLPipeline):
     """Stable Diffusion XL, its refiner and its inpainting models, a part of a picture anew."""
 
     __call__ = taking(
-        f"prompt prompt_2 {_OF_A_MASK} timesteps sigmas denoising_start denoising_end "
-        "guidance_scale negative_prompt negative_prompt_2 num_images_per_prompt eta generator latents prompt_embeds "
-        "negative_prompt_embeds pooled_prompt_embeds negative_pooled_prompt_embeds ip_adapter_image "
-        "ip_adapter_image_embeds output_type return_dict cross_attention_kwargs guidance_rescale original_size "
-        "crops_coords_top_left target_size negative_original_size negative_crops_coords_top_left "
-        "negative_target_size aesthetic_score negative_aesthetic_score clip_skip callback_on_step_end "
-        "callback_on_step_end_tensor_inputs * callback callback_steps",
+        f"prompt prompt_2 {_OF_A_MASK} {_OF_XL_FROM_IMAGES}",
         strength=0.9999,
     )(DiffusionPipeline.__call__)
 
 
 class StableDiffusion3InpaintPipeline(FromMask, StableDiffusion3Pipeline):
     """Stable Diffusion 3 and 3.5, a part of a picture anew."""
-
-    rounds_up = True
 
     __call__ = taking(
         f"prompt prompt_2 prompt_3 {_OF_A_MASK} sigmas guidance_scale "
