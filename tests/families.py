@@ -17,6 +17,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DDPMScheduler,
     DiffusionPipeline,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
@@ -24,7 +25,10 @@ from diffusers import (
     LCMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    StableDiffusionDepth2ImgPipeline,
+    StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
+    StableDiffusionUpscalePipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -81,11 +85,11 @@ def unet(seed: int, text: int, **changes: Any) -> UNet2DConditionModel:
     return randomise(UNet2DConditionModel(**settings | changes), seed)
 
 
-def vae(seed: int, channels: int = 4, **settings: Any) -> AutoencoderKL:
+def vae(seed: int, channels: int = 4, levels: int = 4, **settings: Any) -> AutoencoderKL:
     network = AutoencoderKL(
-        block_out_channels=(32, 32, 32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         latent_channels=channels,
         sample_size=64,
         **settings,
@@ -121,6 +125,61 @@ def write_sd2(folder: Path, seed: int = 10, layers: int = 3) -> Path:
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def write_pix2pix(folder: Path, seed: int = 60) -> Path:
+    """InstructPix2Pix, of Stable Diffusion 1."""
+    StableDiffusionInstructPix2PixPipeline(
+        vae=vae(seed),
+        text_encoder=clip(seed + 1),
+        tokenizer=tokenizer(folder / "tokenizer", "<|endoftext|>"),
+        unet=unet(seed + 2, WIDTH, in_channels=8),
+        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def write_depth(folder: Path, seed: int = 64) -> Path:
+    """Stable Diffusion 2 that is shown depth, without what measures it."""
+    StableDiffusionDepth2ImgPipeline(
+        vae=vae(seed),
+        text_encoder=clip(seed + 1, open_clip=True),
+        tokenizer=tokenizer(folder / "tokenizer", "!"),
+        unet=unet(seed + 2, WIDTH, in_channels=5, use_linear_projection=True, attention_head_dim=(1, 2)),
+        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
+        depth_estimator=None,
+        feature_extractor=None,
+    ).save_pretrained(folder)
+    return folder
+
+
+def write_upscaler(folder: Path, seed: int = 68, most: int = 350, **low_res: Any) -> Path:
+    """Stable Diffusion's x4 upscaler."""
+    noise = {"beta_schedule": "scaled_linear", "beta_start": 0.0001, "beta_end": 0.02}
+    StableDiffusionUpscalePipeline(
+        vae=vae(seed, levels=3, scaling_factor=0.08333),
+        text_encoder=clip(seed + 1, open_clip=True),
+        tokenizer=tokenizer(folder / "tokenizer", "!"),
+        unet=unet(
+            seed + 2,
+            WIDTH,
+            in_channels=7,
+            num_class_embeds=1000,
+            use_linear_projection=True,
+            attention_head_dim=(1, 2),
+            only_cross_attention=(True, False),
+        ),
+        low_res_scheduler=DDPMScheduler(**noise | low_res),
+        scheduler=DDIMScheduler(
+            **noise, clip_sample=False, set_alpha_to_one=False, prediction_type="v_prediction"
+        ),
+        safety_checker=None,
+        max_noise_level=most,
     ).save_pretrained(folder)
     return folder
 
@@ -234,6 +293,9 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "sd3-clips": lambda folder: write_sd3(folder, 42, t5=False, shift=1.0),
     "sd35-medium": lambda folder: write_sd3(folder, 44, qk_norm="rms_norm", dual_attention_layers=(0, 1)),
     "sd35-large": lambda folder: write_sd3(folder, 46, qk_norm="rms_norm"),
+    "pix2pix": write_pix2pix,
+    "depth": write_depth,
+    "upscaler": write_upscaler,
     "lcm": lambda folder: write_sd1(folder, 50, LCMScheduler(**NOISE), time_cond_proj_dim=16),
     "turbo": lambda folder: write_sdxl(
         folder,
@@ -246,7 +308,8 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
 def absent(path: Path) -> dict[str, None]:
     """The parts a folder says it lacks, as both libraries' `from_pretrained` want to be told."""
     index = json.loads((path / "model_index.json").read_text())
-    return {name: None for name in ("text_encoder_3", "tokenizer_3") if index.get(name) == [None, None]}
+    names = "text_encoder_3", "tokenizer_3", "depth_estimator", "feature_extractor"
+    return {name: None for name in names if index.get(name) == [None, None]}
 
 
 def peer(path: Path, own: bool = False) -> Any:

@@ -49,11 +49,11 @@ ORDER = {
     """,
     "compat.diffusers": """
         config images outputs faces texts vae signatures arguments noise denoisers schedulers prompts job call calls
-        adapters placed autoencoders parts prompted saving pipeline image2image inpaint pipelines
+        adapters placed autoencoders parts prompted saving pipeline image2image inpaint seen pipelines
     """,
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """
-        latents checks sources masks parts starting request between work colors frames edits wording settle canvas
+        latents checks sources masks parts starting request between work colors frames edits shown wording settle canvas
         passes templates ensemble path attention picture infotext saved job explain
     """,
     "cli": """

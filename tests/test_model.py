@@ -142,6 +142,7 @@ def test_metadata_says_everything(model, toy_folder):
         "latents",
         *("image", "frame", "strength", "strength_as", "fit", "noise_multiplier"),
         *("loops", "last_strength", "match_colors", "fill", "only_masked"),
+        *("depth", "noise_level", "image_guidance"),
         *("mask", "mask_box", "mask_invert", "mask_grow", "mask_blur", "mask_resize", "mask_padding"),
         "towards",
         *(f"{prompt}_{number}" for prompt in ("prompt", "negative") for number in (2, 3)),

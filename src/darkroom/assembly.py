@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
+import numpy as np
+
+from darkroom.checkpoint.family import DEPTH
 from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.source import Source, noted
 from darkroom.errors import ModelError
@@ -33,6 +36,15 @@ class Opened:
     def settle(self, request: Request) -> Request:
         """A request settled for it (`darkroom.generation.settle`)."""
         return settle(request, self.source.family, self.name, self.refiner is not None)
+
+    def usual(self) -> Request:
+        """A request of a picture of the native size, begun with a grey one where the model needs that."""
+        family, prompt = self.source.family, Request(prompt="")
+        if not family.sees_pictures:
+            return prompt
+        side = family.native // family.enlarges
+        grey = np.full((side, side, 3), 128, np.uint8)
+        return prompt.replace(image=grey, depth=grey if family.needs == DEPTH else None)
 
 
 @contextmanager

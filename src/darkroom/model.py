@@ -431,7 +431,7 @@ def load(
         if (limit := parse_size(loading.memory)) is None:
             mode = memory_mode(loading.memory)
         else:
-            wanted = opened.settle(expecting or Request(prompt=""))
+            wanted = opened.settle(expecting or opened.usual())
             mode = memory_mode(Forecaster(opened, placement, wanted).fitting(limit).mode)
         members = [each for each, _ in opened.members]
         networks = networks_of(opened.source, placement, opened.refiner, mode, progress, members)

@@ -7,11 +7,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from darkroom.checkpoint.components import AUTOENCODER, CLIP_TEXT, T5
+from darkroom.checkpoint.components import CLIP_TEXT, T5
 from darkroom.checkpoint.encoders import is_openclip, seated, seats_of
 from darkroom.checkpoint.folder import component_holding, folder_holding
 from darkroom.checkpoint.settings import read_json
-from darkroom.checkpoint.single_file import Holding, assembled, file_holding, scaled
+from darkroom.checkpoint.single_file import Holding, assembled, file_holding, scaled, with_autoencoder
 from darkroom.checkpoint.source import Part, Source, denoiser_of
 from darkroom.errors import ModelError
 from darkroom.networks.roles import Role
@@ -138,11 +138,11 @@ def _with_part(source: Source, part: Part, role: Role, given: Holding) -> Source
                 f"{given.path} makes latents of {part.config.latent_channels} channels, {family.name} needs "
                 f"{family.latent_channels}"
             )
-        part, family = scaled(part, family), replace(family, factor=part.config.factor)
-        if part.component is AUTOENCODER and part.config.scaling_factor != family.scaling:
-            scale = part.config.scaling_factor
+        part, usual = scaled(part, family), family.scaling
+        family = with_autoencoder(family, part)
+        if family.scaling != usual:
             notes.append(
-                f"{given.path.name} scales latents by {scale:g}, {family.name} by {family.scaling:g}"
+                f"{given.path.name} scales latents by {family.scaling:g}, {family.name} by {usual:g}"
             )
     elif role in source.parts:
         notes.append(f"its {role} is that of {given.path.name}, in place of its own: as asked for")

@@ -22,7 +22,7 @@ from darkroom.checkpoint.components import HUGGING_FACE, T5
 from darkroom.checkpoint.components.component import Place
 from darkroom.checkpoint.families import SD2
 from darkroom.checkpoint.rules import Rule
-from darkroom.checkpoint.settings import scheduler_json
+from darkroom.checkpoint.settings import AUGMENTATION, scheduler_json
 from darkroom.checkpoint.single_file import DARKROOM
 from darkroom.checkpoint.source import Part, Source, leftovers
 from darkroom.diffusion import Discrete
@@ -175,6 +175,8 @@ def _stated(source: Source) -> dict[str, Any]:
     stated["text"] = {"layers": layers, "zero_empty": source.family.zero_empty}
     stated["scheduler"] = scheduler_json(source)
     stated["extra"] = _extra(source)
+    if (augmentation := source.family.augmentation) is not None:
+        stated[AUGMENTATION] = {"config": augmentation.config, "most": augmentation.most}
     stated["tokenizers"] = {
         role: tokenizer.to_dict()
         for role, use in source.family.text.items()
@@ -348,6 +350,16 @@ def _unplaced(
     return rest
 
 
+_CHECKED = ("safety_checker", "feature_extractor")
+_LACKING = {
+    **dict.fromkeys(("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"), _CHECKED),
+    "StableDiffusionInstructPix2PixPipeline": _CHECKED,
+    "StableDiffusionUpscalePipeline": (*_CHECKED, "watermarker"),
+    "StableDiffusionDepth2ImgPipeline": ("depth_estimator", "feature_extractor"),
+}
+"""What diffusers' pipelines look for in a folder that is not part of a model here."""
+
+
 def _write_settings(source: Source, out: Path) -> None:
     """model_index.json, the scheduler's settings and the tokenizers."""
     family = source.family
@@ -369,10 +381,15 @@ def _write_settings(source: Source, out: Path) -> None:
             index[t5] = [None, None]
     if family.sizes:
         index["force_zeros_for_empty_prompt"] = family.zero_empty
+    if (augmentation := family.augmentation) is not None:
+        write_json(out / AUGMENTATION / "scheduler_config.json", augmentation.config)
+        index[AUGMENTATION] = ["diffusers", augmentation.config.get("_class_name", "DDPMScheduler")]
+        index["max_noise_level"] = augmentation.most
     if family.sizes == "refiner":
         index["requires_aesthetics_score"] = True
-    if family.pipeline in ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"):
-        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
-        index["requires_safety_checker"] = False
+    if (lacking := _LACKING.get(family.pipeline)) is not None:
+        index |= {name: [None, None] for name in lacking}
+        if "safety_checker" in lacking and family.pipeline != "StableDiffusionUpscalePipeline":
+            index["requires_safety_checker"] = False
     write_json(out / "model_index.json", index)
     write_json(out / "darkroom.json", _extra(source))

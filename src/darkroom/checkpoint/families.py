@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from darkroom.checkpoint.components.component import HUGGING_FACE, ORIGINAL, Place
-from darkroom.checkpoint.family import MASKS, Family, Shapes, Variant
+from darkroom.checkpoint.family import (
+    DEPTH,
+    MASKS,
+    PICTURE,
+    SMALL,
+    VARIED,
+    Augmentation,
+    Family,
+    Shapes,
+    Variant,
+)
 from darkroom.checkpoint.preferences import Preferences
-from darkroom.diffusion import Discrete, FlowSchedule, process
+from darkroom.diffusion import Discrete, FlowSchedule, betas, process
 from darkroom.networks.configs import MMDiTConfig, UNetConfig
 from darkroom.networks.roles import Role
 from darkroom.prompt.use import PAD_OPENCLIP, TextUse
@@ -56,6 +66,21 @@ def _is_sd35_medium(shapes: Shapes) -> bool:
 # The records
 
 
+_WIDE = {"beta_schedule": "scaled_linear", "beta_start": 0.0001, "beta_end": 0.02}
+_UPSCALER = {
+    "process": process("v_prediction"),
+    "schedule": Discrete(betas("scaled_linear", 0.0001, 0.02)),
+    "scheduler": "DDIMScheduler",
+    "scaling": 0.08333,
+    "factor": 4,
+    "augmentation": Augmentation(
+        Discrete(betas("scaled_linear", 0.0001, 0.02)),
+        usual=20,
+        most=350,
+        config={"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, **_WIDE},
+    ),
+}
+
 SD1 = Family(
     id="sd1",
     name="Stable Diffusion 1",
@@ -65,7 +90,7 @@ SD1 = Family(
     recognised=_is_sd1,
     variants={
         9: Variant("inpainting", "inpainting", MASKS, "StableDiffusionInpaintPipeline"),
-        8: Variant("pix2pix", "InstructPix2Pix", "a picture", "StableDiffusionInstructPix2PixPipeline"),
+        8: Variant("pix2pix", "InstructPix2Pix", PICTURE, "StableDiffusionInstructPix2PixPipeline"),
     },
 )
 SD2 = replace(
@@ -78,8 +103,8 @@ SD2 = replace(
     recognised=_is_sd2,
     variants={
         9: Variant("inpainting", "inpainting", MASKS, "StableDiffusionInpaintPipeline"),
-        5: Variant("depth", "depth", "a picture and its depth", "StableDiffusionDepth2ImgPipeline"),
-        7: Variant("upscaler", "x4 upscaler", "a picture", "StableDiffusionUpscalePipeline"),
+        5: Variant("depth", "depth", DEPTH, "StableDiffusionDepth2ImgPipeline"),
+        7: Variant("upscaler", "x4 upscaler", SMALL, "StableDiffusionUpscalePipeline", _UPSCALER),
     },
 )
 UNCLIP = replace(
@@ -87,7 +112,7 @@ UNCLIP = replace(
     id="sd2-unclip",
     name="Stable Diffusion 2 unCLIP",
     native=768,
-    needs="a picture to vary",
+    needs=VARIED,
     looks=True,
     recognised=_is_unclip,
     variants={},
@@ -115,7 +140,7 @@ SDXL = replace(
     recognised=_is_sdxl,
     variants={
         9: Variant("inpainting", "inpainting", MASKS, "StableDiffusionXLInpaintPipeline"),
-        8: Variant("pix2pix", "InstructPix2Pix", "a picture", "StableDiffusionXLInstructPix2PixPipeline"),
+        8: Variant("pix2pix", "InstructPix2Pix", PICTURE, "StableDiffusionXLInstructPix2PixPipeline"),
     },
 )
 REFINER = replace(

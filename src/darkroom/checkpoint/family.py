@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from darkroom.checkpoint.components.component import Place
 from darkroom.checkpoint.preferences import Preferences
-from darkroom.diffusion import NoiseSchedule, Process
+from darkroom.diffusion import Discrete, NoiseSchedule, Process
 from darkroom.networks.configs import MMDiTConfig, UNetConfig
 from darkroom.networks.roles import Role
 from darkroom.prompt.use import TextUse
@@ -24,33 +25,52 @@ class Shapes:
 
 
 MASKS = "a picture and a mask"
-"""What inpainting models need."""
+PICTURE = "a picture"
+DEPTH = "a picture and its depth"
+SMALL = "a picture to enlarge"
+VARIED = "a picture to vary"
+"""What models need besides text: those for inpainting, InstructPix2Pix, for depth, upscalers, unCLIP."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The noise that is laid over what a network is shown of a picture, as much as it is told (Ho et al. 2021,
+    https://arxiv.org/abs/2106.15282): `usual` a level, `most` of them, which are times of a schedule; `config` is the
+    scheduler_config.json that says so."""
+
+    schedule: Discrete
+    usual: int
+    most: int
+    config: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Variant:
     """A family's networks with more channels in, for something else than text to image: what is added to the family's
-    id and name, what it needs in words, and the class of its pipeline."""
+    id and name, what it needs in words, and the class of its pipeline; `others`: what else of the family's record is
+    otherwise."""
 
     id: str
     name: str
     needs: str
     pipeline: str
+    others: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Family:
     """How a model's networks are to be used.
 
-    `name` is for people, `id` for programs. `latent_channels` and `factor` are those of its autoencoder, `scaling` and
-    `shift` how its latents are scaled where no config.json says it; `native` is the side in pixels of the square
-    pictures it was trained on. `preview` holds, where it is known, the rows of the affine map from a latent's channels
-    (and 1) to RGB in [-1, 1]: a picture of an unfinished latent for next to nothing. `text` says how each CLIP encoder
-    is used. `sizes` says which numbers it is told beside the text: "" none, "base" original size, crop and target size
-    (SDXL), "refiner" original size, crop and an aesthetic score. `zero_empty`: an empty negative prompt is a row of
-    zeros. `embeds_guidance`: the network is told the guidance scale and runs no negative row. `patch`: the sides of
-    latents are multiples of it, of `most_patches` at most where there is a limit. `needs`: what it cannot be without
-    besides text, in words ("" nothing); `looks`: whether an encoder of pictures is part of its models.
+    `name` is for people, `id` for programs. `latent_channels` and `factor` are those of its autoencoder, `scaling`
+    and `shift` how that one's are scaled; `native` is the side in pixels of the square pictures it was trained on.
+    `preview` holds, where it is known, the rows of the affine map from a latent's channels (and 1) to RGB in [-1,
+    1]: a picture of an unfinished latent for next to nothing. `text` says how each CLIP encoder is used. `sizes`
+    says which numbers it is told beside the text: "" none, "base" original size, crop and target size (SDXL),
+    "refiner" original size, crop and an aesthetic score. `zero_empty`: an empty negative prompt is a row of zeros.
+    `embeds_guidance`: the network is told the guidance scale and runs no negative row. `patch`: the sides of
+    latents are multiples of it, of `most_patches` at most where there is a limit. `needs`: what it cannot be
+    without besides text, in words ("" nothing); `augmentation`: what is done to what it is shown then; `looks`:
+    whether an encoder of pictures is part of its models.
 
     How others write it: `places`, where single files keep each CLIP encoder; `pipeline` and `scheduler`, diffusers'
     classes; `encoders`, the text encoders that this pipeline knows, present or not.
@@ -75,6 +95,7 @@ class Family:
     patch: int = 1
     most_patches: int | None = None
     needs: str = ""
+    augmentation: Augmentation | None = None
     looks: bool = False
     places: Mapping[Role, Place] = field(default_factory=dict)
     pipeline: str = "StableDiffusionPipeline"
@@ -87,6 +108,16 @@ class Family:
     def sees_masks(self) -> bool:
         """Whether its network is shown, beside the latent, a mask and what of a picture the mask leaves."""
         return self.needs == MASKS
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether its network is shown, beside the latent, the picture that it draws over."""
+        return self.needs not in ("", MASKS)
+
+    @property
+    def enlarges(self) -> int:
+        """How many times as wide and high as the picture that it is shown it draws."""
+        return self.factor if self.needs == SMALL else 1
 
     @property
     def unit(self) -> int:
@@ -113,4 +144,5 @@ class Family:
             name=f"{self.name} {variant.name}",
             needs=variant.needs,
             pipeline=variant.pipeline,
+            **variant.others,
         )

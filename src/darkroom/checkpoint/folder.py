@@ -16,8 +16,14 @@ from darkroom.checkpoint.family import Family, Shapes
 from darkroom.checkpoint.foreign import UNKNOWN
 from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.infer import networks_in
-from darkroom.checkpoint.settings import read_json, scheduled, with_extra
-from darkroom.checkpoint.single_file import Holding, file_holding, sparing, without_pictures
+from darkroom.checkpoint.settings import AUGMENTATION, augmented, read_json, scheduled, with_extra
+from darkroom.checkpoint.single_file import (
+    Holding,
+    file_holding,
+    sparing,
+    with_autoencoder,
+    without_pictures,
+)
 from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
 from darkroom.errors import DarkroomError, ModelError, UnsupportedModel
 from darkroom.networks.configs import CLIPTextConfig
@@ -189,21 +195,22 @@ def _folder_family(
         if role in parts:
             parts[role], text[role] = seated(parts[role], role, use)
     try:
-        vae = parts[Role.VAE].config if Role.VAE in parts else None
-        native = denoiser.config.sample_size * (vae.factor if vae else family.factor)
+        if (vae := parts.get(Role.VAE)) is not None:
+            family = with_autoencoder(family, vae)
         family = replace(
             family,
             text=text,
-            native=native,
+            native=denoiser.config.sample_size * family.factor,
             zero_empty=bool(index.get("force_zeros_for_empty_prompt", family.zero_empty)),
-            latent_channels=vae.latent_channels if vae else family.latent_channels,
-            factor=vae.factor if vae else family.factor,
         )
         if scheduler:
             family, notes = scheduled(family, scheduler), []
         family, fast = with_speed(family, [*names_of(folder), Path(str(index.get("_name_or_path", ""))).name])
         notes += [] if "preferences" in extra else fast
         family = with_extra(family, extra)
+        noise = folder / AUGMENTATION / "scheduler_config.json"
+        config = read_json(noise) if noise.exists() else {}
+        family = augmented(family, config, index.get("max_noise_level"))
     except UnsupportedModel as error:
         raise UnsupportedModel(f"{folder} {error}") from None
     except (TypeError, ValueError, ArithmeticError, DarkroomError) as error:

@@ -72,7 +72,9 @@ def _with_prediction(family: Family, evidence: Evidence) -> tuple[Family, list[s
     if found is None and _zero_snr(evidence):
         found, why = "v_prediction", "assumed, as it learned from pure noise, of which epsilon says nothing"
     if found is None:
-        notes.append(f"predicts epsilon, as {family.name} does (assumed: nothing in the file says so)")
+        notes.append(
+            f"predicts {family.process.name}, as {family.name} does (assumed: nothing in the file says so)"
+        )
         return family, notes
     notes.append(f"predicts {found}: {why}")
     family = replace(family, process=process(found))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darkroom.checkpoint.family import Family
+from darkroom.checkpoint.family import Augmentation, Family
 from darkroom.checkpoint.foreign import OTHER_NOISE
 from darkroom.checkpoint.preferences import COMPOSE, GUIDANCE, SECOND_STRENGTH, STEPS
 from darkroom.checkpoint.source import Source
@@ -125,6 +125,26 @@ def noise_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
     return Discrete(levels, zero_terminal_snr=zero_snr)
 
 
+AUGMENTATION = "low_res_scheduler"
+"""The component of a folder that says what noise is laid over a picture to enlarge."""
+
+
+def augmented(family: Family, config: Mapping[str, Any], most: object) -> Family:
+    """The family with what a folder says of the noise that is laid over what its network is shown: by a
+    scheduler_config.json, at so many levels. Raises ModelError for what is no such noise."""
+    if (usual := family.augmentation) is None:
+        return family
+    schedule = noise_schedule(config) if config else usual.schedule
+    levels = usual.most if most is None else integer(most)
+    if not isinstance(schedule, Discrete) or levels is None or not 0 <= levels <= schedule.last:
+        raise ModelError(
+            f"max_noise_level is {most!r}, of a {config.get('_class_name')}: it must be a whole number, a time of a "
+            "schedule that is not a flow's"
+        )
+    own = Augmentation(schedule, min(usual.usual, levels), levels, config or usual.config)
+    return replace(family, augmentation=own)
+
+
 def scheduler_json(source: Source) -> dict[str, Any]:
     """The scheduler_config.json that the model came with, else its family's usual one."""
     family, schedule = source.family, source.family.schedule
@@ -142,19 +162,20 @@ def scheduler_json(source: Source) -> dict[str, Any]:
             "num_train_timesteps": schedule.count,
             "shift": schedule.shift,
         }
+    assert isinstance(schedule, Discrete)
     common = {
         "_class_name": family.scheduler,
         "beta_schedule": "scaled_linear",
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
+        "beta_start": round(schedule.betas[0], 12),
+        "beta_end": round(schedule.betas[-1], 12),
         "num_train_timesteps": 1000,
         "prediction_type": family.process.name,
         "steps_offset": 1,
-        "rescale_betas_zero_snr": isinstance(schedule, Discrete) and schedule.zero_terminal_snr,
+        "rescale_betas_zero_snr": schedule.zero_terminal_snr,
     }
     if family.sizes:
         return {**common, "timestep_spacing": "leading"}
-    if common["rescale_betas_zero_snr"]:  # PNDM, the usual one, has no such setting.
+    if common["rescale_betas_zero_snr"] or family.scheduler == "DDIMScheduler":  # PNDM has no such setting.
         return {**common, "_class_name": "DDIMScheduler", "set_alpha_to_one": False, "clip_sample": False}
     del common["rescale_betas_zero_snr"]
     return {**common, "skip_prk_steps": True, "set_alpha_to_one": False}

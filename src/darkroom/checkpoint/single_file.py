@@ -20,7 +20,7 @@ from darkroom.checkpoint.family import Family, Shapes
 from darkroom.checkpoint.foreign import BESIDE_SETTINGS, a_kind, kind_beside
 from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.infer import Found, networks_in
-from darkroom.checkpoint.settings import scheduled, with_extra
+from darkroom.checkpoint.settings import AUGMENTATION, augmented, scheduled, with_extra
 from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
 from darkroom.errors import DarkroomError, ModelError, UnsupportedModel
 from darkroom.networks.roles import Role
@@ -132,7 +132,7 @@ def assembled(own: Holding, beside: Sequence[Holding]) -> Source:
     parts = without_pictures(parts, family)
     if vae := parts.get(Role.VAE):
         parts[Role.VAE] = vae = scaled(vae, family)
-        family = replace(family, latent_channels=vae.config.latent_channels, factor=vae.config.factor)
+        family = with_autoencoder(family, vae)
     if family.largest is not None:
         family = replace(family, native=min(family.native, family.largest))
     usual, (family, fast) = family, with_speed(family, _called(own.path, denoiser))
@@ -160,6 +160,8 @@ def _as_said(family: Family, notes: list[str], said: Mapping[str, Any]) -> tuple
         family, notes = scheduled(family, said["scheduler"]), []
     if "extra" in said:
         family = with_extra(family, said["extra"])
+    shown = said.get(AUGMENTATION, {})
+    family = augmented(family, shown.get("config", {}), shown.get("most"))
     told = said.get("text", {})
     text = {
         role: replace(use, layer=layer) if (layer := told.get("layers", {}).get(role)) in (-1, -2) else use
@@ -179,6 +181,15 @@ def scaled(vae: Part, family: Family) -> Part:
         return vae
     facts = {"scaling_factor": family.scaling, "shift_factor": family.shift, "sample_size": family.native}
     return replace(vae, config=replace(vae.config, **facts))
+
+
+def with_autoencoder(family: Family, vae: Part) -> Family:
+    """The family with the latents of an autoencoder; a tiny one makes them scaled, by whatever."""
+    config = vae.config
+    family = replace(family, latent_channels=config.latent_channels, factor=config.factor)
+    if vae.component is not AUTOENCODER:
+        return family
+    return replace(family, scaling=config.scaling_factor, shift=config.shift_factor)
 
 
 # Configurations that lie beside a file and are called like it: A1111's, ComfyUI's and kohya's, Civitai's and those of

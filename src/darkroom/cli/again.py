@@ -83,13 +83,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _found(request: Request, args: argparse.Namespace) -> Request:
-    """The request with the picture that it begins with, and its mask, as they are now: where `args` say, where they
-    were, or in the folder of the picture that was made of them."""
+    """The request with the picture that it begins with, its mask and its depth as they are now: where `args` say, where
+    they were, or in the folder of the picture that was made of them."""
     image = _beside(request.edit.image, "image", args.image, args, request.edit.frame)
     mask = request.inpaint.mask
     if isinstance(mask, Source) or args.mask is not None:
         mask = _beside(mask if isinstance(mask, Source) else None, "mask", args.mask, args)
-    return request.replace(image=image, mask=mask)
+    depth = _beside(request.seen.depth, "depth", args.depth, args)
+    return request.replace(image=image, mask=mask, depth=depth)
 
 
 def _beside(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from darkroom.checkpoint.family import Family
+from darkroom.checkpoint.family import DEPTH, PICTURE, Family
 from darkroom.errors import InvalidRequest
 from darkroom.generation.colors import matched
 from darkroom.generation.frames import Resized, around, fitted, near, padded, stretched
@@ -18,11 +18,12 @@ from darkroom.generation.masks import ALPHA, Box, Share, around_mask, fill_by, p
 from darkroom.generation.parts import MAX_SIDE
 from darkroom.generation.request import PARTS, Request, within
 from darkroom.generation.sources import Source
-from darkroom.generation.starting import FILLS, Edit, Extend, Inpaint
+from darkroom.generation.starting import FILLS, Edit, Extend, Inpaint, Seen
 from darkroom.photos import Photo
 from darkroom.pixels import Pixels
 
-STRENGTH, STRENGTH_IN_MASKS = 0.75, 1.0
+STRENGTH, STRENGTH_IN_MASKS, STRENGTH_SEEN = 0.75, 1.0, 1.0
+IMAGE_GUIDANCE = 1.5
 _PADDING = 32
 _GREY = 127.5
 """The middle of what a byte may be: 0 to a network."""
@@ -32,32 +33,37 @@ _LARGEST_AREA, _MEGAPIXEL = 4, 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The picture that a request begins with, and the share of each of its pixels that is painted anew, (height, width)
-    in [0, 1]; None where that is all of it."""
+    """The picture that a request begins with, the share of each of its pixels that is painted anew, (height, width) in
+    [0, 1], None where that is all of it, and its depth, (height, width, 3) uint8, where it is given."""
 
     photo: Photo
     share: Share | None = None
+    depth: Pixels | None = None
 
 
 def subject_of(request: Request) -> tuple[Request, Subject | None]:
     """The request with its pictures as they are found, and what it begins with, if that is a picture. Raises
     InvalidRequest where they are not there, or do not go together."""
-    edit, inpaint = request.edit, request.inpaint
+    edit, inpaint, depth = request.edit, request.inpaint, request.seen.depth
     if edit.image is None:
-        if request.in_part:
-            what = "a mask" if inpaint.masked else "an edge to go on from"
+        if request.in_part or depth is not None:
+            what = "a mask" if inpaint.masked else "a depth" if depth is not None else "an edge to go on from"
             raise InvalidRequest(f"there is {what}, but no picture: give the one that it is of as `image=`")
         return request, None
     source = edit.image.found("image", edit.frame)[0]
     mask = inpaint.mask.found("mask")[0] if isinstance(inpaint.mask, Source) else inpaint.mask
-    request = request.replace(image=source, mask=mask)
-    return request, _subject(source, edit.frame, request.inpaint, request.extend)
+    depth = None if depth is None else depth.found("depth")[0]
+    request = request.replace(image=source, mask=mask, depth=depth)
+    return request, _subject(source, edit.frame, request.inpaint, request.extend, request.seen)
 
 
 @lru_cache(maxsize=2)
-def _subject(source: Source, frame: int | None, inpaint: Inpaint, extend: Extend) -> Subject:
+def _subject(source: Source, frame: int | None, inpaint: Inpaint, extend: Extend, seen: Seen) -> Subject:
     photo = source.found("image", frame)[1]
-    subject = Subject(photo, _share(photo, inpaint) if inpaint.masked else None)
+    share = _share(photo, inpaint) if inpaint.masked else None
+    # Whoever measures depth does so at a size of its own.
+    depth = None if seen.depth is None else stretched(seen.depth.found("depth")[1].over(0), *photo.size)
+    subject = Subject(photo, share, depth)
     return _extended(subject, extend, inpaint.fill == "mirror") if extend.asked else subject
 
 
@@ -72,7 +78,10 @@ def _extended(subject: Subject, extend: Extend, mirrored: bool) -> Subject:
 
     alpha = None if photo.alpha is None else goes_on(photo.alpha)
     share = np.zeros(photo.pixels.shape[:2], np.float32) if share is None else share
-    return Subject(Photo(goes_on(photo.pixels), alpha, photo.notes), np.pad(share, by, constant_values=1))
+    depth = None if subject.depth is None else goes_on(subject.depth)
+    return Subject(
+        Photo(goes_on(photo.pixels), alpha, photo.notes), np.pad(share, by, constant_values=1), depth
+    )
 
 
 def _share(photo: Photo, inpaint: Inpaint) -> Share:
@@ -113,6 +122,8 @@ def begun(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
             "fill is mirror, which is for what is beyond the edges of a picture: choose another one"
         )
     usual = STRENGTH_IN_MASKS if inpaint.masked and not request.extend.asked else STRENGTH
+    if family.sees_pictures and family.needs != DEPTH:  # What is drawn keeps to the picture that is seen.
+        usual = STRENGTH_SEEN
     strength = usual if edit.strength is None else edit.strength
     only = inpaint.only_masked
     if only is None and request.extend.asked and not (request.canvas.width or request.canvas.height):
@@ -131,6 +142,8 @@ def begun(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
         "loops": 1,
         "last_strength": strength if (edit.loops or 1) > 1 else None,
         "match_colors": False,
+        "noise_level": family.augmentation and family.augmentation.usual,
+        "image_guidance": IMAGE_GUIDANCE if family.needs == PICTURE else None,
     }
     if request.in_part:
         found |= {
@@ -146,8 +159,10 @@ def begun(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
 
 
 def _size(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
-    width, height = subject.photo.size
     canvas, edit, unit = request.canvas, request.edit, family.unit
+    if family.enlarges > 1:
+        return _enlarged_size(request, subject, family)
+    width, height = subject.photo.size
     own = around(width, unit), around(height, unit)
     longest = min(family.largest or MAX_SIDE, MAX_SIDE)
     if edit.fit == "own" and (canvas.width or own[0], canvas.height or own[1]) != own:
@@ -166,6 +181,20 @@ def _size(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
     keeps = edit.fit == "own" or (scale == 1 and not (canvas.width or canvas.height))
     size = own if keeps else (near(width * scale, unit), near(height * scale, unit))
     return {"width": size[0], "height": size[1], "fit": "own" if keeps else "crop"}
+
+
+def _enlarged_size(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
+    """Of a picture that its model draws larger: as much larger as it does, unless another size is said."""
+    canvas, fit = request.canvas, request.edit.fit
+    if fit == "own":
+        raise InvalidRequest(f"fit is own, but {family.name} draws larger pictures: leave fit out")
+    width, height = (side * family.enlarges for side in subject.photo.size)
+    if canvas.width or canvas.height:
+        scale = canvas.width / width if canvas.width else (canvas.height or 0) / height
+    else:
+        scale = min(1.0, MAX_SIDE / max(width, height))
+    size = near(width * scale, family.unit), near(height * scale, family.unit)
+    return {"width": size[0], "height": size[1], "fit": "crop"}
 
 
 def _most(family: Family) -> int:
@@ -200,7 +229,8 @@ def _size_around(request: Request, subject: Subject, family: Family, padding: in
 
 _OF_ITSELF = {
     *("seed", "count", "variation_seed", "variation_strength", "seed_resize_width", "seed_resize_height"),
-    *("latents", *(name for part in ("canvas", "edit", "inpaint", "extend") for name in within(PARTS[part]))),
+    "latents",
+    *(name for part in ("canvas", "edit", "seen", "inpaint", "extend") for name in within(PARTS[part])),
 }
 """The settings of a picture that mean nothing to one that is made of it."""
 
@@ -219,12 +249,20 @@ def strengths(edit: Edit) -> list[float]:
     return [float(each) for each in np.linspace(edit.strength, edit.last_strength, edit.loops)]
 
 
-def brought(request: Request, subject: Subject | None) -> Pixels:
-    """The picture that a settled request begins with, at the size of its canvas: (height, width, 3). None stands for
-    one that is not there, as where work is foretold."""
+def brought(request: Request, subject: Subject | None, smaller: int = 1) -> Pixels:
+    """The picture that a settled request begins with, at the size of its canvas, or so many times `smaller`: (height,
+    width, 3). None stands for one that is not there, as where work is foretold."""
     if subject is None:
-        return np.zeros((request.canvas.height or 0, request.canvas.width or 0, 3), np.uint8)
-    return _on_canvas(subject.photo.over(), request, subject)
+        width, height = request.canvas.width or 0, request.canvas.height or 0
+        return np.zeros((height // smaller, width // smaller, 3), np.uint8)
+    return _on_canvas(subject.photo.over(), request, subject, smaller=smaller)
+
+
+def brought_depth(request: Request, subject: Subject | None) -> Pixels:
+    """The depth of that picture, likewise."""
+    if subject is None or subject.depth is None:
+        return brought(request, None)
+    return _on_canvas(subject.depth, request, subject)
 
 
 def brought_share(request: Request, subject: Subject | None) -> Share:
@@ -237,9 +275,13 @@ def brought_share(request: Request, subject: Subject | None) -> Share:
 
 
 def _on_canvas(
-    pixels: Pixels, request: Request, subject: Subject, by: Image.Resampling = Image.Resampling.LANCZOS
+    pixels: Pixels,
+    request: Request,
+    subject: Subject,
+    by: Image.Resampling = Image.Resampling.LANCZOS,
+    smaller: int = 1,
 ) -> Pixels:
-    width, height = request.canvas.width or 0, request.canvas.height or 0
+    width, height = (request.canvas.width or 0) // smaller, (request.canvas.height or 0) // smaller
     if (box := _box(request, subject)) is not None:
         return stretched(pixels[box.slices], width, height, by)
     if request.edit.fit == "own":

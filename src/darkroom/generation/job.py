@@ -45,7 +45,7 @@ from darkroom.diffusion import (
 from darkroom.errors import InvalidRequest
 from darkroom.generation.attention import Observer
 from darkroom.generation.canvas import Canvas
-from darkroom.generation.edits import finished, left_by_mask
+from darkroom.generation.edits import finished
 from darkroom.generation.ensemble import Member, shares
 from darkroom.generation.frames import fitted
 from darkroom.generation.latents import latents_array
@@ -53,8 +53,9 @@ from darkroom.generation.passes import Pass, passes
 from darkroom.generation.path import Turn, path
 from darkroom.generation.request import Request
 from darkroom.generation.saved import Saved, mark_of
+from darkroom.generation.shown import View, shown
 from darkroom.generation.wording import Extras, Wording
-from darkroom.generation.work import Encode, Prepare, Row, Work
+from darkroom.generation.work import Encode, Row, Work
 from darkroom.language import Moment
 from darkroom.networks import Conditioning
 from darkroom.networks.freeu import FreeU
@@ -200,19 +201,16 @@ class Job:
             run = Run.restore(saved.run, source)
         else:
             run = yield from canvas.begin(source, each.points[0], before)
-            if any(expert.sees_masks for expert in self.experts):
-                run.memory["beside"] = {"mask": (yield from self._beside(each))}
+            if beside := (yield from shown(self._view(each, before))):
+                run.memory["beside"] = beside
         if sampler_info(str(self.request.sampling.sampler)).brownian and each.steps:
             run.path = source.path(each.points)
         return run
 
-    def _beside(self, each: Pass) -> Generator[Work, Any, Tensor]:
-        """What inpainting models see beside a latent (1, C, h, w): the mask, then what it leaves of the picture,
-        (1, 1 + C, h, w)."""
-        width, height, factor = each.canvas.width, each.canvas.height, self.family.factor
-        left, painted = left_by_mask(self.request, self.wording.extras.subject, width, height)
-        latent = yield Prepare(left)
-        return torch.cat([torch.from_numpy(painted[::factor, ::factor].copy())[None, None], latent], dim=1)
+    def _view(self, each: Pass, before: Pixels | None) -> View:
+        """For what the networks of a pass are shown something: those of an ensemble see the same."""
+        seed, canvas, subject = (self.request.seed or 0) + each.seed, each.canvas, self.wording.extras.subject
+        return View(self.request, subject, self.family, canvas.width, canvas.height, before, seed)
 
     def shares(self, each: Pass, step: int) -> tuple[tuple[int, float], ...]:
         """The experts that make a step, and the share of each."""
@@ -258,8 +256,11 @@ class Job:
         time: float,
     ) -> list[Row]:
         family, scale = self.experts[number], self.request.guidance.scale
-        x = torch.cat([x, beside["mask"]], dim=1) if family.sees_masks else x
         assert scale is not None
+        without, channels = ask.without, beside.get("channels")
+        if without is not None and without.what == "picture":
+            without, channels = None, None if channels is None else torch.zeros_like(channels)
+        x = x if channels is None else torch.cat([x, channels], dim=1)
         ends = self._told(ask.prompt, number, moment)
         text = told[ends[0][0]]
         for other, share in ends[1:]:
@@ -268,6 +269,7 @@ class Job:
         conditioning = replace(
             text,
             sizes=torch.tensor([numbers], dtype=torch.float32) if numbers else None,
+            labels=beside.get("labels"),
             guidance=torch.tensor([float(scale) - 1]) if family.embeds_guidance else None,
         )
         # Of two ends the one that there is more of says which token is which word.
@@ -275,7 +277,7 @@ class Job:
         if self.watch and prompt and number == 0 and ask.prompt != "negative" and ask.without is None:
             conditioning = replace(conditioning, attention=self.watch(prompt, x, conditioning))
         doses = () if number == self._refiner else self.wording.doses(moment)
-        return [Row(x, time, conditioning, number, ask.without, self.freeu, doses)]
+        return [Row(x, time, conditioning, number, without, self.freeu, doses)]
 
     def _answered(self, run: Run, canvas: Canvas, answer: Estimate) -> Estimate:
         answer = canvas.answered(run, answer)
@@ -304,7 +306,8 @@ def guidance_of(request: Request, family: Family, weights: tuple[float, ...] = (
     scale = 1.0 if family.embeds_guidance else asked.scale
     if scale != 1:
         scale *= sampler_info(str(request.sampling.sampler)).guidance_share
-    return guidance_from(scale, asked.rescale, weights, parse_guides(asked.guides))
+    picture = 1.0 if request.seen.image_guidance is None else request.seen.image_guidance
+    return guidance_from(scale, asked.rescale, weights, parse_guides(asked.guides), picture)
 
 
 def sizes(name: str, request: Request, family: Family, each: Pass) -> tuple[float, ...]:

@@ -67,7 +67,7 @@ def passes(request: Request, family: Family, subject: Subject | None = None) -> 
     """The passes that a settled request takes; `subject`: what it begins with, where that is to be seen."""
     canvas, edit = request.canvas, request.edit
     whole = edit.strength == 1 and edit.strength_as == "share" and edit.loops == 1
-    if edit.image is not None and (request.in_part or not whole):
+    if edit.image is not None and (request.in_part or family.sees_pictures or not whole):
         return _drawing_over(request, family, subject)
     assert canvas.width and canvas.height
     own = canvas.width, canvas.height

@@ -26,7 +26,7 @@ from darkroom.generation.checks import (
 from darkroom.generation.latents import nth
 from darkroom.generation.parts import MAX_SEED, XL, Canvas, Guidance, Noise, Part, Sampling, Text
 from darkroom.generation.sources import Source
-from darkroom.generation.starting import Edit, Extend, Inpaint
+from darkroom.generation.starting import Edit, Extend, Inpaint, Seen
 from darkroom.language.tags import parse_tag
 
 MAX_COUNT = 10_000
@@ -68,6 +68,11 @@ class Settings(TypedDict, total=False):
     loops: Whole | None
     last_strength: Number | None
     match_colors: bool | None
+
+    seen: Seen
+    depth: Any
+    noise_level: Whole | None
+    image_guidance: Number | None
 
     inpaint: Inpaint
     mask: Any
@@ -172,6 +177,7 @@ class Request:
     count: int = setting(1, a_whole(1, MAX_COUNT), "how many pictures")
     canvas: Canvas = field(default=Canvas())
     edit: Edit = field(default=Edit())
+    seen: Seen = field(default=Seen())
     inpaint: Inpaint = field(default=Inpaint())
     extend: Extend = field(default=Extend())
     sampling: Sampling = field(default=Sampling())
@@ -378,6 +384,9 @@ _ELSEWHERE_CALLED = {
     "initial_noise_multiplier": "noise_multiplier",
     "final_denoising_strength": "last_strength",
     "color_correction": "match_colors",
+    "depth_map": "depth",
+    "image_cfg_scale": "image_guidance",
+    "image_guidance_scale": "image_guidance",
     "mask_image": "mask",
     "inpainting_fill": "fill",
     "inpainting_mask_invert": "mask_invert",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from darkroom.checkpoint.family import Family
+from darkroom.checkpoint.family import DEPTH, PICTURE, Family
 from darkroom.diffusion import sampler_info, schedule_for
 from darkroom.errors import InvalidRequest
 from darkroom.generation.edits import begun, subject_of
 from darkroom.generation.latents import latents_array
 from darkroom.generation.request import Request
+from darkroom.generation.shown import KINDS
 
 # Where a refiner takes over, as the makers of Stable Diffusion XL advise.
 REFINER_SWITCH = 0.8
@@ -20,8 +21,9 @@ def settle(request: Request, family: Family, name: str, refined: bool = False) -
     InvalidRequest for what the model cannot do.
     """
     request = request.checked()
-    if not family.sees_masks:  # One that does draws all of a picture where there is no mask.
+    if family.needs not in KINDS:
         check_drawable(family, name)
+    _check_seen(request, family, name)
     if (switch := request.xl.refiner_switch) is not None and not refined:
         raise InvalidRequest(
             f"refiner_switch is {switch}, but {name} was loaded without a refiner: give one (`refiner=`)"
@@ -58,6 +60,28 @@ def check_drawable(family: Family, name: str) -> None:
         raise InvalidRequest(
             f"{name} ({family.name}) needs {family.needs}: it does not paint from text alone"
         )
+
+
+def _check_seen(request: Request, family: Family, name: str) -> None:
+    """Raises InvalidRequest for a request that does not give a model what it is to see, or gives it what it does
+    not."""
+    seen, noise = request.seen, family.augmentation
+    if family.sees_pictures and request.edit.image is None:
+        raise InvalidRequest(f"{name} ({family.name}) needs {family.needs}: give it as `image=`")
+    usable = {
+        "depth": family.needs == DEPTH,
+        "noise_level": noise is not None,
+        "image_guidance": family.needs == PICTURE,
+    }
+    for setting, usable_here in usable.items():
+        if not usable_here and getattr(seen, setting) is not None:
+            raise InvalidRequest(f"{setting} means nothing to {name} ({family.name}): leave it out")
+    if usable["depth"] and seen.depth is None:
+        raise InvalidRequest(
+            f"{name} ({family.name}) needs {family.needs}: give it as `depth=`, a picture, the lighter the nearer"
+        )
+    if noise is not None and seen.noise_level is not None and seen.noise_level > noise.most:
+        raise InvalidRequest(f"noise_level is {seen.noise_level}: {name} was trained on 0 to {noise.most}")
 
 
 def check_size(request: Request, family: Family) -> None:

@@ -78,6 +78,35 @@ class Edit(Part):
             object.__setattr__(self, "image", a_source("image", self.image))
 
 
+@dataclass(frozen=True)
+class Seen(Part):
+    """What models that are shown the picture they draw over see of it: InstructPix2Pix, depth, upscalers."""
+
+    title: ClassVar[str] = "models that see a picture"
+
+    depth: Source | None = setting(
+        None,
+        a_source,
+        "the depth of the picture, for models that see it: as a picture, the lighter the nearer",
+        sign="FILE",
+    )
+    noise_level: int | None = setting(
+        None,
+        a_whole(0, 1000),
+        "how much noise is laid over the picture that an upscaler sees: the more, the more it makes up (default: 20)",
+    )
+    image_guidance: float | None = setting(
+        None,
+        a_number(Within(0, 30)),
+        "how much the picture counts to a model that is told how to change it (InstructPix2Pix), as guidance is how "
+        "much the prompt does (default: 1.5)",
+    )
+
+    def __post_init__(self) -> None:
+        if self.depth is not None:
+            object.__setattr__(self, "depth", a_source("depth", self.depth))
+
+
 def _a_mask(name: str, given: object) -> Source | str:
     """Checks a mask: a picture, or the word that stands for what is transparent in the picture itself."""
     return ALPHA if given == ALPHA else a_source(name, given)

@@ -44,6 +44,8 @@ class Arguments(TypedDict, total=False):
     mask_image: Any
     masked_image_latents: Tensor | None
     padding_mask_crop: int | None
+    depth_map: Tensor | None
+    noise_level: int
     strength: float
     height: int | None
     width: int | None
@@ -68,6 +70,7 @@ class Arguments(TypedDict, total=False):
     denoising_end: float | None
     guidance_scale: float
     guidance_rescale: float
+    image_guidance_scale: float
     skip_guidance_layers: None
     skip_layer_guidance_scale: float
     skip_layer_guidance_stop: float
@@ -96,6 +99,8 @@ _DEFAULTS = Arguments(
     eta=0.0,
     guidance_scale=7.5,
     guidance_rescale=0.0,
+    image_guidance_scale=1.0,
+    noise_level=20,
     skip_layer_guidance_scale=2.8,
     skip_layer_guidance_stop=0.2,
     skip_layer_guidance_start=0.01,
@@ -170,9 +175,10 @@ def _a_count(most: int | None = None, least: int = 1) -> Callable[[str, object],
 
 _CHECKS: Mapping[str, Callable[[str, object], float]] = {
     **dict.fromkeys(("guidance_scale", "guidance_rescale", "eta", "lora_scale", "strength"), a_number),
-    **dict.fromkeys(("denoising_start", "denoising_end"), a_number),
+    **dict.fromkeys(("denoising_start", "denoising_end", "image_guidance_scale"), a_number),
     **dict.fromkeys(("aesthetic_score", "negative_aesthetic_score"), a_number),
     **dict.fromkeys(("num_images_per_prompt", "callback_steps"), _a_count()),
     "padding_mask_crop": _a_count(least=0),
+    "noise_level": _a_count(least=0),
     "max_sequence_length": _a_count(512),
 }

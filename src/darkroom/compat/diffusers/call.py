@@ -122,6 +122,7 @@ class Stepped:
             "negative_pooled_prompt_embeds": embeds.negative_pooled,
             "add_time_ids": told.time_ids,
             "negative_add_time_ids": told.time_ids,
+            "image_latents": told.beside,
         }
         asked = {name: values[name] for name in self.call["callback_on_step_end_tensor_inputs"]}
         back = callback(self.pipe, number, moment, asked) or {}
@@ -132,7 +133,9 @@ class Stepped:
         told.prompt_embeds = back.get("prompt_embeds", told.prompt_embeds)
         told.pooled = back.get("add_text_embeds", back.get("pooled_prompt_embeds", told.pooled))
         told.time_ids = back.get("add_time_ids", told.time_ids)
+        told.beside = back.get("image_latents", told.beside)
         told.scale, told.rescale = self.pipe.guidance_scale, self.pipe.guidance_rescale
+        told.picture = self.pipe.image_guidance_scale
         changed = back.get("latents", latents)
         if not isinstance(changed, Tensor) or changed.shape != latents.shape:
             given = tuple(changed.shape) if isinstance(changed, Tensor) else changed

@@ -18,6 +18,7 @@ class Running:
 
     _guidance_scale: float = 1.0
     _guidance_rescale: float = 0.0
+    _image_guidance_scale: float = 1.0
     _clip_skip: int | None = None
     _num_timesteps: int = 0
     _interrupt: bool = False
@@ -51,6 +52,7 @@ class Calls:
 
     _guidance_scale = _Own()
     _guidance_rescale = _Own()
+    _image_guidance_scale = _Own()
     _clip_skip = _Own()
     _num_timesteps = _Own()
     _interrupt = _Interrupt()
@@ -98,6 +100,10 @@ class Calls:
     @property
     def guidance_rescale(self) -> float:
         return float(self._guidance_rescale)
+
+    @property
+    def image_guidance_scale(self) -> float:
+        return float(self._image_guidance_scale)
 
     @property
     def clip_skip(self) -> int | None:

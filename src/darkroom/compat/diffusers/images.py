@@ -18,10 +18,11 @@ from darkroom.errors import InvalidRequest
 @dataclass(frozen=True)
 class ImageProcessor:
     """diffusers' VaeImageProcessor, as far as callbacks and preparations use it. `unit`: of what sides are multiples;
-    `latent_channels`: which tensors are latents."""
+    `latent_channels`: which tensors are latents; `resample`: what is between pixels of another size."""
 
     unit: int = 8
     latent_channels: int = 4
+    resample: Image.Resampling = Image.Resampling.LANCZOS
 
     def postprocess(
         self, image: Tensor, output_type: str = "pil", do_denormalize: Sequence[bool] | None = None
@@ -72,7 +73,7 @@ class ImageProcessor:
     def _part(self, image: Any, size: tuple[int, int]) -> Tensor:
         """One picture, or a batch of them in one array or tensor, at a height and width."""
         if isinstance(image, Image.Image):
-            resized = image.convert("RGB").resize(size[::-1], Image.Resampling.LANCZOS)
+            resized = image.convert("RGB").resize(size[::-1], self.resample)
             image = np.asarray(resized, np.float32) / 255
         elif isinstance(image, np.ndarray) and image.dtype == np.uint8:
             image = image.astype(np.float32) / 255  # As everybody else means it.

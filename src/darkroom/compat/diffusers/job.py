@@ -28,7 +28,8 @@ class Told:
 
     Tensors of one row a picture; with guidance, the rows of the negative prompt come before those of the prompt.
     `scale` 1 and below is without guidance; `embedded` is the scale for networks that are told it; `doses` are LoRAs;
-    `beside` is what networks of more channels see beside the latents, (n, c, h, w).
+    `beside` is what networks of more channels see beside the latents, (n, c, h, w), `picture` how much that counts
+    where it is a picture to be changed, `labels` (1,) what they are told of it.
     """
 
     prompt_embeds: Tensor
@@ -39,18 +40,21 @@ class Told:
     embedded: float | None = None
     doses: tuple[Dose, ...] = ()
     beside: Tensor | None = None
+    picture: float = 1.0
+    labels: Tensor | None = None
 
     @property
     def guided(self) -> bool:
-        return self.scale > 1 and self.embedded is None
+        return self.scale > 1 and self.embedded is None and self.picture >= 1
 
     def rows(self, ask: Ask, x: Tensor, time: float) -> list[Row]:
         """The rows of the prompt, or of the negative one, for pictures x (n, C, h, w).
 
         Counted from the end, so that tensors which still have the negative prompt's rows may do so unguided.
         """
-        first = -(1 + (ask == NEGATIVE)) * len(x)
-        x = x if self.beside is None else torch.cat([x, self.beside], dim=1)
+        first = -(1 + (ask.prompt == NEGATIVE.prompt)) * len(x)
+        if (beside := self.beside) is not None:
+            x = torch.cat([x, beside if ask.without is None else torch.zeros_like(beside)], dim=1)
         return [self._row(number, each, time) for number, each in enumerate(torch.split(x, 1), first)]
 
     def _row(self, number: int, x: Tensor, time: float) -> Row:
@@ -58,6 +62,7 @@ class Told:
             self.prompt_embeds[number][None],
             None if self.pooled is None else self.pooled[number][None],
             None if self.time_ids is None else self.time_ids[number][None].to("cpu", torch.float32),
+            labels=self.labels,
             guidance=None if self.embedded is None else torch.tensor([self.embedded - 1]),
         )
         return Row(x, time, conditioning, doses=self.doses)
@@ -71,12 +76,13 @@ class Raised(Exception):
 class Beginning:
     """What a call begins with: latents (n, C, h, w), in diffusers' convention, and where on the way that is, if it is
     midway. `kept` is told latents and how many calls of how many are behind them, and puts back what of them stays as
-    it was; `beside` is as in `Told`."""
+    it was; `beside` and `labels` are as in `Told`."""
 
     latents: Tensor
     begun: Snapshot | None = None
     kept: Callable[[Tensor, int, int], Tensor] | None = None
     beside: Tensor | None = None
+    labels: Tensor | None = None
 
 
 class Batch:
@@ -133,7 +139,10 @@ class Batch:
         if self._stopped:
             return []
         self._untold, self._time = True, point.time
-        guidance = guidance_from(told.scale if told.guided else 1.0, told.rescale)
+        if told.guided:
+            guidance = guidance_from(told.scale, told.rescale, picture=told.picture)
+        else:
+            guidance = guidance_from(1.0, told.rescale)
         return [Turn(way.process, guidance, told.rows)]
 
     def _limited(self, answer: Estimate) -> Estimate:

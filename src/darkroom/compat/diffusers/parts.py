@@ -35,6 +35,7 @@ class Parts:
     path: Path
     scheduler: Any
     guidance_scale: Any
+    image_guidance_scale: Any
     device: torch.device
     _family: Family
     _options: dict[str, Any]
@@ -124,7 +125,8 @@ class Parts:
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        return self.guidance_scale > 1 and not self._family.embeds_guidance
+        """Whether a negative prompt counts."""
+        return self.guidance_scale > 1 and self.image_guidance_scale >= 1 and not self._family.embeds_guidance
 
     def prepare_latents(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, Unpack
+from typing import Any, ClassVar, TypeVar, Unpack
 
 import torch
 from torch import Tensor
@@ -71,6 +71,9 @@ class DiffusionPipeline(Calls, Prompted, Saved):
     Use `from_pretrained` or `from_single_file`. Raises ModelError for what is no model or another family's, and
     InvalidRequest for arguments that cannot be honoured.
     """
+
+    needs: ClassVar[str] = ""
+    """What models need besides text that this pipeline is for, as `Family.needs` says it."""
 
     def __init__(
         self,
@@ -181,6 +184,10 @@ class DiffusionPipeline(Calls, Prompted, Saved):
     def _for(cls: type[Own], family: Family) -> type[Own]:
         """This class, or the one of the family. Raises ModelError where this class is another family's."""
         kind: type[Own] = next(each for each in cls._kinds() if each.draws(family))
+        if family.sees_pictures:
+            kind = next((each for each in kind.__subclasses__() if each.needs == family.needs), kind)
+        if cls.needs not in ("", family.needs):
+            raise ModelError(f"the model is {family.name}, none that needs {cls.needs}: use {kind.__name__}")
         if issubclass(cls, kind):
             return cls
         if issubclass(kind, cls):
@@ -252,6 +259,7 @@ class DiffusionPipeline(Calls, Prompted, Saved):
         first = self._first(call, way)
         calls = count_calls(way, call["denoising_end"], config.num_train_timesteps, first)
         state._guidance_scale, state._guidance_rescale = call["guidance_scale"], call["guidance_rescale"]
+        state._image_guidance_scale = call["image_guidance_scale"]
         state._clip_skip, state._num_timesteps = call["clip_skip"], calls
         embeds = self._encoded(call, guided=self.do_classifier_free_guidance)
         assert embeds.prompt is not None
@@ -269,6 +277,8 @@ class DiffusionPipeline(Calls, Prompted, Saved):
             call["guidance_scale"] if family.embeds_guidance else None,
             self._doses(self._expert.role, lora_scale(call)),
             beginning.beside,
+            call["image_guidance_scale"],
+            beginning.labels,
         )
         noise_dtype = torch.float32 if way.float32_noise else self.dtype
         steps = len(way.points) - 1 - (beginning.begun.step if beginning.begun else 0)
@@ -294,7 +304,8 @@ class DiffusionPipeline(Calls, Prompted, Saved):
 
     def _check_drawable(self) -> None:
         """Raises InvalidRequest for a model that this pipeline is not for."""
-        check_drawable(self._family, self.path.name)
+        if self._family.needs != self.needs:
+            check_drawable(self._family, self.path.name)
 
     def _laid_over(self, call: Arguments, images: Any) -> Any:
         """What comes of the pictures at the end."""

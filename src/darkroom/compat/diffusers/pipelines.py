@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from darkroom.checkpoint.family import Family
+from darkroom.checkpoint.family import DEPTH, PICTURE, SMALL, Family
 from darkroom.compat.diffusers.arguments import Arguments, taking
 from darkroom.compat.diffusers.image2image import FromImage
 from darkroom.compat.diffusers.inpaint import FromMask
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline
+from darkroom.compat.diffusers.seen import Enlarges, SeesDepth, SeesImage
 from darkroom.compat.diffusers.texts import text_encoder
 
 
@@ -193,6 +194,49 @@ class StableDiffusion3InpaintPipeline(FromMask, StableDiffusion3Pipeline):
         "callback_on_step_end_tensor_inputs max_sequence_length mu",
         strength=0.6,
         guidance_scale=7.0,
+    )(DiffusionPipeline.__call__)
+
+
+class StableDiffusionInstructPix2PixPipeline(SeesImage, StableDiffusionPipeline):
+    """InstructPix2Pix: a picture changed as the prompt says."""
+
+    needs = PICTURE
+    tensor_inputs = ("latents", "prompt_embeds", "image_latents")
+
+    __call__ = taking(
+        "prompt image num_inference_steps guidance_scale image_guidance_scale negative_prompt num_images_per_prompt "
+        "eta generator latents prompt_embeds negative_prompt_embeds ip_adapter_image ip_adapter_image_embeds "
+        "output_type return_dict callback_on_step_end callback_on_step_end_tensor_inputs cross_attention_kwargs "
+        "* callback callback_steps",
+        num_inference_steps=100,
+        image_guidance_scale=1.5,
+    )(DiffusionPipeline.__call__)
+
+
+class StableDiffusionDepth2ImgPipeline(SeesDepth, StableDiffusionPipeline):
+    """Stable Diffusion 2 that is shown depth, from a picture."""
+
+    needs = DEPTH
+
+    __call__ = taking(
+        "prompt image depth_map strength num_inference_steps guidance_scale negative_prompt num_images_per_prompt "
+        "eta generator prompt_embeds negative_prompt_embeds output_type return_dict cross_attention_kwargs clip_skip "
+        "callback_on_step_end callback_on_step_end_tensor_inputs * callback callback_steps",
+        strength=0.8,
+    )(DiffusionPipeline.__call__)
+
+
+class StableDiffusionUpscalePipeline(Enlarges, StableDiffusionPipeline):
+    """Stable Diffusion's x4 upscaler."""
+
+    needs = SMALL
+
+    __call__ = taking(
+        "prompt image num_inference_steps guidance_scale noise_level negative_prompt num_images_per_prompt eta "
+        "generator latents prompt_embeds negative_prompt_embeds output_type return_dict callback callback_steps "
+        "cross_attention_kwargs clip_skip",
+        num_inference_steps=75,
+        guidance_scale=9.0,
     )(DiffusionPipeline.__call__)
 
 

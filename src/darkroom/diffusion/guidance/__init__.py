@@ -11,6 +11,7 @@ run for a question, `guided` makes one output of theirs. Most wrap another one, 
 
 from darkroom.diffusion.guidance.classifier_free import ClassifierFree
 from darkroom.diffusion.guidance.interval import Interval, OffSteps
+from darkroom.diffusion.guidance.pictured import TowardsPicture
 from darkroom.diffusion.guidance.projected import Projected
 from darkroom.diffusion.guidance.question import (
     NEGATIVE,
@@ -48,6 +49,7 @@ __all__ = [
     "Question",
     "Rescaled",
     "Thresholded",
+    "TowardsPicture",
     "Without",
     "estimate",
     "guidance_from",

@@ -45,10 +45,11 @@ class Question:
 
 class Without(NamedTuple):
     """A network that is made to do worse: `attention` lets every token of the picture see itself alone in the layers
-    named, `blocks` leaves the blocks of those numbers out."""
+    named, `blocks` leaves the blocks of those numbers out, `picture` does not show it the picture that it draws
+    over."""
 
-    what: Literal["attention", "blocks"]
-    where: tuple[str, ...] | tuple[int, ...]
+    what: Literal["attention", "blocks", "picture"]
+    where: tuple[str, ...] | tuple[int, ...] = ()
 
 
 class Ask(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from darkroom.diffusion.guidance.classifier_free import ClassifierFree
 from darkroom.diffusion.guidance.interval import Interval, OffSteps
+from darkroom.diffusion.guidance.pictured import TowardsPicture
 from darkroom.diffusion.guidance.projected import Projected
 from darkroom.diffusion.guidance.question import Guidance, Without
 from darkroom.diffusion.guidance.rescaled import Rescaled
@@ -122,15 +123,18 @@ def guidance_from(
     rescale: float = 0.0,
     weights: tuple[float, ...] = (1.0,),
     guides: Iterable[Guide] = (),
+    picture: float = 1.0,
 ) -> Guidance:
     """All that a request asks of guidance, one inside the other: classifier-free or projected, thresholded, off on some
-    steps, away from what is worse, rescaled."""
+    steps, away from what is worse, towards the `picture` that the network sees, rescaled."""
     asked = {guide.name: guide.options for guide in guides}
     plain, outside = ClassifierFree(scale, weights), ClassifierFree(1.0, weights)
     guidance: Guidance = Projected(scale, weights, **asked["apg"]) if "apg" in asked else plain
     for name, around in _AROUND.items():
         if name in asked:
             guidance = around(guidance, outside, asked[name])
+    if picture != 1:
+        guidance = TowardsPicture(guidance, picture)
     return Rescaled(guidance, rescale) if rescale else guidance
 
 
