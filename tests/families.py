@@ -31,15 +31,20 @@ from diffusers import (
     StableDiffusionUpscalePipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
+    StableUnCLIPImg2ImgPipeline,
     UNet2DConditionModel,
 )
+from diffusers.pipelines.stable_diffusion import StableUnCLIPImageNormalizer
 from tests.networks.conftest import randomise
 from tests.prompt.test_t5_tokenizer import trained as train_t5
 from transformers import (
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -184,6 +189,42 @@ def write_upscaler(folder: Path, seed: int = 68, most: int = 350, **low_res: Any
     return folder
 
 
+def write_unclip(folder: Path, seed: int = 74) -> Path:
+    """Stable Diffusion 2 unCLIP, which varies pictures."""
+    vision = CLIPVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=1,
+        image_size=32,
+        patch_size=8,
+        hidden_act="gelu",
+        projection_dim=WIDTH,
+    )
+    normalizer = StableUnCLIPImageNormalizer(embedding_dim=WIDTH)
+    torch.manual_seed(seed)
+    normalizer.mean.data, normalizer.std.data = torch.randn(1, WIDTH), torch.rand(1, WIDTH) + 0.5
+    StableUnCLIPImg2ImgPipeline(
+        vae=vae(seed),
+        text_encoder=clip(seed + 1, open_clip=True),
+        tokenizer=tokenizer(folder / "tokenizer", "!"),
+        unet=unet(
+            seed + 2,
+            WIDTH,
+            use_linear_projection=True,
+            attention_head_dim=(1, 2),
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=2 * WIDTH,
+        ),
+        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
+        image_encoder=randomise(CLIPVisionModelWithProjection(vision), seed + 3),
+        feature_extractor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32),
+        image_normalizer=normalizer,
+        image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+    ).save_pretrained(folder)
+    return folder
+
+
 def write_sdxl(
     folder: Path, seed: int = 20, zeros: bool = True, scheduler: Any = None, **changes: Any
 ) -> Path:
@@ -296,6 +337,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "pix2pix": write_pix2pix,
     "depth": write_depth,
     "upscaler": write_upscaler,
+    "unclip": write_unclip,
     "lcm": lambda folder: write_sd1(folder, 50, LCMScheduler(**NOISE), time_cond_proj_dim=16),
     "turbo": lambda folder: write_sdxl(
         folder,

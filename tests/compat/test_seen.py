@@ -19,6 +19,7 @@ KINDS = {
     "pix2pix": "StableDiffusionInstructPix2PixPipeline",
     "depth": "StableDiffusionDepth2ImgPipeline",
     "upscaler": "StableDiffusionUpscalePipeline",
+    "unclip": "StableUnCLIPImg2ImgPipeline",
 }
 PICTURES = [
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (49, 34, 3), np.uint8)) for seed in range(4)
@@ -32,8 +33,8 @@ def compare(folder):
         """What the same call gives of both, which is equal to single precision."""
         pipes = peer(folder(name)), ours(folder(name), "DiffusionPipeline")
         assert all(type(pipe).__name__ == KINDS[name] for pipe in pipes)
-        depth = {"depth_map": DEPTHS[:1]} if name == "depth" else {}
-        settings = {"prompt": PROMPT, "image": PICTURES[0], "num_inference_steps": 3, **depth, **settings}
+        own = {"depth": {"depth_map": DEPTHS[:1]}, "unclip": {"width": 48, "height": 40}}.get(name, {})
+        settings = {"prompt": PROMPT, "image": PICTURES[0], "num_inference_steps": 3, **own, **settings}
         return equal(both(pipes, change, seeds, output_type=output_type, **settings))
 
     return run
@@ -51,7 +52,7 @@ def test_prompts_pictures_and_numbers_of_them(compare, name):
     compare(name, guidance_scale=1.0, num_images_per_prompt=2, seeds=(1, 2))
     two = {"prompt": [PROMPT, OTHER], "image": PICTURES[:2], "negative_prompt": [OTHER, ""]}
     compare(name, **two, num_images_per_prompt=2 if name != "pix2pix" else 1)
-    compare(name, image=tensors(1)[:, :, :48, :32], output_type="pt")
+    compare(name, image=tensors(1)[:, :, :32, :32], output_type="pt")
 
 
 def test_how_much_the_picture_counts(compare):
@@ -94,6 +95,16 @@ def test_how_much_noise_is_over_it(compare):
     compare("upscaler", latents=torch.randn(1, 4, 48, 32))
 
 
+def test_what_is_varied(compare, folder):
+    compare("unclip", prompt=None, noise_level=700)
+    compare("unclip", prompt=None, image=PICTURES[:2], num_images_per_prompt=2, seeds=(1, 2, 3, 4))
+    embeds = torch.randn(1, 64, generator=torch.Generator().manual_seed(2))
+    compare("unclip", image=None, image_embeds=embeds, num_images_per_prompt=2)
+    found = ours(folder("unclip"), KINDS["unclip"]).noise_image_embeddings(embeds, 5, noise=embeds)
+    expected = peer(folder("unclip")).noise_image_embeddings(embeds, 5, noise=embeds)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"])
 @pytest.mark.parametrize("model", KINDS)
 def test_schedulers(compare, model, name):
@@ -110,7 +121,8 @@ def test_what_callbacks_change(compare):
 
 
 def test_mistakes(folder):
-    pix2pix, depth, upscaler = (partial(ours(folder(name), KINDS[name]), PROMPT) for name in KINDS)
+    pix2pix, depth, upscaler, unclip = (partial(ours(folder(name), kind)) for name, kind in KINDS.items())
+    pix2pix, depth, upscaler = (partial(each, PROMPT) for each in (pix2pix, depth, upscaler))
     for call, named in (
         (partial(pix2pix, None), "image is None: give the picture that is changed"),
         (partial(depth, PICTURES[0]), "depth_map is None"),
@@ -120,6 +132,9 @@ def test_mistakes(folder):
         (partial(upscaler, PICTURES[0], noise_level=-1), "noise_level is -1"),
         (partial(pix2pix, PICTURES[0], image_guidance_scale="x"), "image_guidance_scale is 'x'"),
         (partial(pix2pix, PICTURES[:2]), "image is 2 pictures, for 1"),
+        (partial(unclip), "give either image or image_embeds"),
+        (partial(unclip, PICTURES[0], noise_level=1000), "noise_level is 1000: give 999 at most"),
+        (partial(unclip, PICTURES[:2], ""), "image is 2 pictures, for 1"),
     ):
         with pytest.raises(InvalidRequest, match=named):
             call(num_inference_steps=1)

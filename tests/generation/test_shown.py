@@ -90,6 +90,25 @@ def test_depth(folder, model, size, strength, monkeypatch):
 
 
 @pytest.mark.peer
+@pytest.mark.parametrize(("size", "level", "guidance"), [((64, 48), 0, 4.0), ((40, 56), 300, 1.0)])
+def test_unclip(folder, model, size, level, guidance):
+    image = picture_of(*size)
+    expected = theirs(
+        folder("unclip"),
+        image=Image.fromarray(image),
+        noise_level=level,
+        guidance_scale=guidance,
+        width=size[0],
+        height=size[1],
+        latents=torch.randn(1, 4, size[1] // 8, size[0] // 8, generator=seeded()),
+        generator=seeded(9 + _APART),
+    )
+    asked = {**SETTINGS, "guidance": guidance, "noise_level": level}
+    (found,) = model("unclip").edit(image, PROMPT, **asked)
+    assert relative_error(found.latents, expected) <= 1e-4
+
+
+@pytest.mark.peer
 @pytest.mark.parametrize(("size", "level"), [((16, 12), 20), ((8, 20), 0), ((12, 16), 350)])
 def test_upscaler(folder, model, size, level):
     image = picture_of(*size)

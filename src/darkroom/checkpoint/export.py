@@ -21,13 +21,15 @@ from torch import Tensor, nn
 from darkroom.checkpoint.components import HUGGING_FACE, T5
 from darkroom.checkpoint.components.component import Place
 from darkroom.checkpoint.families import SD2
+from darkroom.checkpoint.family import SMALL
 from darkroom.checkpoint.rules import Rule
-from darkroom.checkpoint.settings import AUGMENTATION, scheduler_json
-from darkroom.checkpoint.single_file import DARKROOM
+from darkroom.checkpoint.settings import scheduler_json
+from darkroom.checkpoint.single_file import AUGMENTATION, DARKROOM
 from darkroom.checkpoint.source import Part, Source, leftovers
 from darkroom.diffusion import Discrete
 from darkroom.errors import InvalidRequest
 from darkroom.files import replacing, write_json
+from darkroom.networks.configs import CLIP_MEAN, CLIP_STD
 from darkroom.networks.roles import Role
 from darkroom.prompt.t5_tokenizer import TEXT, T5Tokenizer
 from darkroom.prompt.tokenizer import Tokenizer
@@ -350,6 +352,23 @@ def _unplaced(
     return rest
 
 
+def _looking(source: Source) -> dict[str, Any]:
+    """The preprocessor_config.json of a model's image encoder: how CLIP's are shown pictures."""
+    part = source.parts.get(Role.IMAGE_ENCODER)
+    side = 224 if part is None else part.config.image_size
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": side},
+        "crop_size": {"height": side, "width": side},
+        "resample": 3,
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
+        **dict.fromkeys(
+            ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"), True
+        ),
+    }
+
+
 _CHECKED = ("safety_checker", "feature_extractor")
 _LACKING = {
     **dict.fromkeys(("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"), _CHECKED),
@@ -366,7 +385,7 @@ def _write_settings(source: Source, out: Path) -> None:
     index: dict[str, Any] = {"_class_name": family.pipeline}
     index |= {name: [None, None] for role in family.encoders for name in (role, role.tokenizer)}
     for role, part in source.parts.items():
-        index[role] = [part.component.library, part.component.class_for(part.config)]
+        index[role] = [part.component.module or part.component.library, part.component.class_for(part.config)]
     index["scheduler"] = ["diffusers", scheduler_json(source)["_class_name"]]
     write_json(out / "scheduler/scheduler_config.json", scheduler_json(source))
     for role in family.text:
@@ -382,9 +401,13 @@ def _write_settings(source: Source, out: Path) -> None:
     if family.sizes:
         index["force_zeros_for_empty_prompt"] = family.zero_empty
     if (augmentation := family.augmentation) is not None:
-        write_json(out / AUGMENTATION / "scheduler_config.json", augmentation.config)
-        index[AUGMENTATION] = ["diffusers", augmentation.config.get("_class_name", "DDPMScheduler")]
-        index["max_noise_level"] = augmentation.most
+        write_json(out / augmentation.component / "scheduler_config.json", augmentation.config)
+        index[augmentation.component] = ["diffusers", augmentation.config.get("_class_name", "DDPMScheduler")]
+        if family.needs == SMALL:
+            index["max_noise_level"] = augmentation.most
+    if family.looks:
+        write_json(out / "feature_extractor/preprocessor_config.json", _looking(source))
+        index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
     if family.sizes == "refiner":
         index["requires_aesthetics_score"] = True
     if (lacking := _LACKING.get(family.pipeline)) is not None:

@@ -74,6 +74,7 @@ _UPSCALER = {
     "scaling": 0.08333,
     "factor": 4,
     "augmentation": Augmentation(
+        "low_res_scheduler",
         Discrete(betas("scaled_linear", 0.0001, 0.02)),
         usual=20,
         most=350,
@@ -113,7 +114,15 @@ UNCLIP = replace(
     name="Stable Diffusion 2 unCLIP",
     native=768,
     needs=VARIED,
+    augmentation=Augmentation(
+        "image_noising_scheduler",
+        Discrete(betas("squaredcos_cap_v2")),
+        usual=0,
+        most=999,
+        config={"_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2"},
+    ),
     looks=True,
+    pipeline="StableUnCLIPImg2ImgPipeline",
     recognised=_is_unclip,
     variants={},
 )

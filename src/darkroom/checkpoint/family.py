@@ -36,8 +36,9 @@ VARIED = "a picture to vary"
 class Augmentation:
     """The noise that is laid over what a network is shown of a picture, as much as it is told (Ho et al. 2021,
     https://arxiv.org/abs/2106.15282): `usual` a level, `most` of them, which are times of a schedule; `config` is the
-    scheduler_config.json that says so."""
+    scheduler_config.json that says so, `component` its folder."""
 
+    component: str
     schedule: Discrete
     usual: int
     most: int

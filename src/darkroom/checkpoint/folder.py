@@ -16,7 +16,7 @@ from darkroom.checkpoint.family import Family, Shapes
 from darkroom.checkpoint.foreign import UNKNOWN
 from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.infer import networks_in
-from darkroom.checkpoint.settings import AUGMENTATION, augmented, read_json, scheduled, with_extra
+from darkroom.checkpoint.settings import augmented, read_json, scheduled, with_extra
 from darkroom.checkpoint.single_file import (
     Holding,
     file_holding,
@@ -208,9 +208,10 @@ def _folder_family(
         family, fast = with_speed(family, [*names_of(folder), Path(str(index.get("_name_or_path", ""))).name])
         notes += [] if "preferences" in extra else fast
         family = with_extra(family, extra)
-        noise = folder / AUGMENTATION / "scheduler_config.json"
-        config = read_json(noise) if noise.exists() else {}
-        family = augmented(family, config, index.get("max_noise_level"))
+        if family.augmentation is not None:
+            noise = folder / family.augmentation.component / "scheduler_config.json"
+            config = read_json(noise) if noise.exists() else {}
+            family = augmented(family, config, index.get("max_noise_level"))
     except UnsupportedModel as error:
         raise UnsupportedModel(f"{folder} {error}") from None
     except (TypeError, ValueError, ArithmeticError, DarkroomError) as error:

@@ -51,7 +51,10 @@ def networks_in(shapes: Mapping[str, Shape]) -> list[Found]:
                 if not name.endswith(mark):
                     continue
                 prefix = name.removesuffix(mark)
-                if (prefix and not prefix.endswith(".")) or prefix in found or _another(prefix, shapes):
+                elsewhere = component.place is None or prefix != component.place.prefix
+                if (prefix and not prefix.endswith(".")) or prefix in found:
+                    continue
+                if elsewhere and _another(prefix, shapes):
                     continue
                 names = Names(within(shapes, prefix))
                 if component.certain(names):

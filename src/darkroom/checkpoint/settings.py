@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darkroom.checkpoint.family import Augmentation, Family
+from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.foreign import OTHER_NOISE
 from darkroom.checkpoint.preferences import COMPOSE, GUIDANCE, SECOND_STRENGTH, STEPS
 from darkroom.checkpoint.source import Source
@@ -125,23 +125,21 @@ def noise_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
     return Discrete(levels, zero_terminal_snr=zero_snr)
 
 
-AUGMENTATION = "low_res_scheduler"
-"""The component of a folder that says what noise is laid over a picture to enlarge."""
-
-
 def augmented(family: Family, config: Mapping[str, Any], most: object) -> Family:
     """The family with what a folder says of the noise that is laid over what its network is shown: by a
     scheduler_config.json, at so many levels. Raises ModelError for what is no such noise."""
     if (usual := family.augmentation) is None:
         return family
     schedule = noise_schedule(config) if config else usual.schedule
-    levels = usual.most if most is None else integer(most)
+    levels = min(usual.most, schedule.last) if most is None else integer(most)
     if not isinstance(schedule, Discrete) or levels is None or not 0 <= levels <= schedule.last:
         raise ModelError(
             f"max_noise_level is {most!r}, of a {config.get('_class_name')}: it must be a whole number, a time of a "
             "schedule that is not a flow's"
         )
-    own = Augmentation(schedule, min(usual.usual, levels), levels, config or usual.config)
+    own = replace(
+        usual, schedule=schedule, usual=min(usual.usual, levels), most=levels, config=config or usual.config
+    )
     return replace(family, augmentation=own)
 
 

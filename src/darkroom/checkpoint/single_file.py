@@ -20,7 +20,7 @@ from darkroom.checkpoint.family import Family, Shapes
 from darkroom.checkpoint.foreign import BESIDE_SETTINGS, a_kind, kind_beside
 from darkroom.checkpoint.identify import Evidence, family_of
 from darkroom.checkpoint.infer import Found, networks_in
-from darkroom.checkpoint.settings import AUGMENTATION, augmented, scheduled, with_extra
+from darkroom.checkpoint.settings import augmented, scheduled, with_extra
 from darkroom.checkpoint.source import Part, Source, denoiser_of, part_of
 from darkroom.errors import DarkroomError, ModelError, UnsupportedModel
 from darkroom.networks.roles import Role
@@ -31,6 +31,10 @@ from darkroom.weights.mapped import WeightsFile
 DARKROOM = "darkroom"
 """The key of a single file's metadata under which `convert` keeps what such files have no place for: each component's
 config.json, the scheduler's, darkroom.json's, how text is used, and vocabularies that are not CLIP's, as JSON."""
+
+
+AUGMENTATION = "augmentation"
+"""What it says there of the noise over what a network is shown."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +175,8 @@ def _as_said(family: Family, notes: list[str], said: Mapping[str, Any]) -> tuple
 
 
 def without_pictures(parts: Mapping[Role, Part], family: Family) -> dict[Role, Part]:
-    """A model's networks without one that looks at pictures, such as a safety checker's, where its family has none."""
-    return {role: part for role, part in parts.items() if role != Role.IMAGE_ENCODER or family.looks}
+    """A model's networks without those that look at pictures, such as a safety checker's, where its family has none."""
+    return {role: part for role, part in parts.items() if not role.looks or family.looks}
 
 
 def scaled(vae: Part, family: Family) -> Part:

@@ -19,7 +19,7 @@ from darkroom.checkpoint.family import Family
 from darkroom.checkpoint.infer import Found, networks_in, within
 from darkroom.checkpoint.rules import Rule
 from darkroom.errors import ModelError
-from darkroom.networks.roles import DENOISERS, Role
+from darkroom.networks.roles import DENOISERS, LOOKERS, Role
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.weights.mapped import WeightsFile
 
@@ -146,6 +146,11 @@ class Source:
         """The networks that make latents: all that is needed of a refiner."""
         t5 = [role for role in (Role.TEXT_ENCODER_3,) if role in self.parts and role in self.tokenizers]
         return [self.denoiser.role, *self.family.text, *t5]
+
+    @property
+    def roles(self) -> list[Role]:
+        """The networks that make pictures."""
+        return [*self.expert_roles, Role.VAE, *(LOOKERS if self.family.looks else ())]
 
     def build(self) -> dict[Role, nn.Module]:
         """Its networks by their roles, on the meta device (see `Part.build`)."""

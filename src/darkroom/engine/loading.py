@@ -11,11 +11,12 @@ import torch
 from darkroom.checkpoint.load import Progress, readers
 from darkroom.checkpoint.source import Source
 from darkroom.engine.devices import Placement, keep_freed_memory, return_freed_memory
+from darkroom.engine.looking import Looker
 from darkroom.engine.memory import MODES, Memory, Room, seated
 from darkroom.engine.networks import Expert, LatentDiffusion
 from darkroom.errors import ModelError
 from darkroom.networks import CLIPText, T5Encoder
-from darkroom.networks.roles import Role
+from darkroom.networks.roles import LOOKERS, Role
 from darkroom.prompt import ClipText, T5Text, T5Tokenizer, TextConditioner, Tokenizer
 
 
@@ -39,12 +40,13 @@ def networks_of(
     def seat(source: Source, roles: Sequence[Role]) -> dict[Role, Any]:
         return dict(seated(readers(source, placement.device, placement.dtype, roles), memory, room, progress))
 
-    networks = seat(source, [*source.expert_roles, Role.VAE])
+    networks = seat(source, source.roles)
     experts = [_expert(source, networks, placement)]
     experts += [_expert(each, seat(each, each.expert_roles), placement) for each in members]
     if refiner is not None:
         experts.append(_expert(refiner, seat(refiner, refiner.expert_roles), placement))
-    return LatentDiffusion(tuple(experts), networks[Role.VAE], placement, memory)
+    looker = Looker(*(networks[role] for role in LOOKERS)) if source.family.looks else None
+    return LatentDiffusion(tuple(experts), networks[Role.VAE], placement, memory, looker)
 
 
 def _expert(source: Source, networks: Mapping[Role, Any], placement: Placement) -> Expert:

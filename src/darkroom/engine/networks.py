@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from darkroom.adapters.applied import applied
 from darkroom.diffusion import parse_guides
 from darkroom.engine.devices import Placement, give_back_memory, out_of_memory
+from darkroom.engine.looking import Looker
 from darkroom.engine.memory import MODES, Memory
 from darkroom.errors import GenerationError, InvalidRequest
 from darkroom.generation.request import Request
-from darkroom.generation.work import Note, Row, no_picture, unheard
+from darkroom.generation.work import Looked, Note, Row, no_picture, unheard
 from darkroom.networks import VAE, Conditioning, Denoiser, TinyVAE
 from darkroom.networks.altered import altered, attention_layers, blocks
 from darkroom.networks.conditioning import together
@@ -80,12 +81,14 @@ class LatentDiffusion:
     vae: VAE | TinyVAE
     placement: Placement
     memory: Memory = MODES["full"]
+    looker: Looker | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def modules(self) -> list[nn.Module]:
         """All its networks."""
         texts = [encoder for expert in self.experts for encoder in expert.text.encoders]
-        return [*texts, *(expert.denoiser for expert in self.experts), self.vae]
+        looking = [] if self.looker is None else [self.looker.encoder, self.looker.normalizer]
+        return [*texts, *(expert.denoiser for expert in self.experts), self.vae, *looking]
 
     def encode(self, prompts: Sequence[Prompt | None], expert: int = 0) -> list[Conditioning]:
         with self.lock:
@@ -99,6 +102,11 @@ class LatentDiffusion:
     def prepare(self, pixels: Pixels | NDArray[np.float32], note: Note = unheard) -> Tensor:
         image = to_images(pixels[None]).to(self.placement.device)
         return self._autoencoded(lambda: self.vae.to_latent(image, self.memory.tiled), "read", note)
+
+    def look(self, pixels: Pixels) -> Looked:
+        assert self.looker is not None
+        with self.lock:
+            return self.looker(pixels, self.placement.device)
 
     def decode(self, latent: Tensor, note: Note = unheard) -> Pixels:
         pixels: Pixels = to_pixels(self.render(latent, note))[0]

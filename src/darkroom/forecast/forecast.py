@@ -70,9 +70,7 @@ class Forecaster:
         others = [(member.name, other) for other, member in members]
         others += [] if refiner is None else [("refiner", refiner)]
         experts = [
-            Blank(
-                name, each.family, self._unfilled(each, [*each.expert_roles, *([] if name else [Role.VAE])])
-            )
+            Blank(name, each.family, self._unfilled(each, each.expert_roles if name else each.roles))
             for name, each in [("", source), *others]
         ]
         self._networks = {

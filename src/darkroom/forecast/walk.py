@@ -23,7 +23,7 @@ from darkroom.generation.job import Job
 from darkroom.generation.request import Request
 from darkroom.generation.templates import completed, pictures
 from darkroom.generation.wording import Extras
-from darkroom.generation.work import Note, Row, alone, unheard
+from darkroom.generation.work import Looked, Note, Row, alone, unheard
 from darkroom.networks import Conditioning, Denoiser, T5Encoder
 from darkroom.networks.roles import Role
 from darkroom.pixels import Pixels
@@ -127,6 +127,13 @@ class _Walked:
         family = self.experts[0].family
         return torch.zeros(1, family.latent_channels, height // family.factor, width // family.factor)
 
+    def look(self, pixels: Pixels) -> Looked:
+        encoder = self.experts[0].networks[Role.IMAGE_ENCODER]
+        side, width = encoder.config.image_size, encoder.config.projection_dim
+        run = partial(_look, encoder, (1, encoder.config.num_channels, side, side))
+        self._add("look", Seat(Role.IMAGE_ENCODER), f"{side}x{side}", run)
+        return Looked(torch.zeros(1, width), torch.zeros(1, width), torch.ones(1, width))
+
     def decode(self, latent: Tensor, note: Note = unheard) -> Pixels:
         for tiled in (False, True):
             run = partial(_decode, self._vae, tuple(latent.shape[1:]), tiled)
@@ -181,3 +188,7 @@ def _prepare(vae: Any, picture: Sequence[int], tiled: bool) -> object:
 def _decode(vae: Any, latent: Sequence[int], tiled: bool) -> object:
     # The picture leaves as float32 on its way to bytes.
     return vae.from_latent(torch.zeros(1, *latent), tiled).float()
+
+
+def _look(encoder: Any, picture: Sequence[int]) -> object:
+    return encoder(torch.zeros(*picture))

@@ -269,7 +269,7 @@ class Job:
         conditioning = replace(
             text,
             sizes=torch.tensor([numbers], dtype=torch.float32) if numbers else None,
-            labels=beside.get("labels"),
+            labels=beside.get(f"labels {ask.prompt}", beside.get("labels")),
             guidance=torch.tensor([float(scale) - 1]) if family.embeds_guidance else None,
         )
         # Of two ends the one that there is more of says which token is which word.

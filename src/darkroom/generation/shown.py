@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from darkroom.checkpoint.family import DEPTH, MASKS, PICTURE, SMALL, Augmentation, Family
+from darkroom.checkpoint.family import DEPTH, MASKS, PICTURE, SMALL, VARIED, Augmentation, Family
 from darkroom.diffusion import SeededNoise, Seeding
 from darkroom.generation.edits import Subject, brought, brought_depth, left_by_mask, recolored
 from darkroom.generation.request import Request
-from darkroom.generation.work import Prepare, Work
+from darkroom.generation.work import Look, Looked, Prepare, Work
+from darkroom.networks.layers import timestep_embedding
 from darkroom.pixels import Pixels, to_images
 
 Shown: TypeAlias = Generator[Work, Any, dict[str, Tensor]]
@@ -93,9 +94,30 @@ def _small(view: View) -> Shown:
 
 
 def noised(pixels: Tensor, noise: Tensor, augmentation: Augmentation, level: int) -> Tensor:
-    """Pictures (B, 3, h, w) with so much noise over them."""
+    """Pictures (B, 3, h, w), or what there is of them, with so much noise over them."""
     point = augmentation.schedule.table[level]
     return point.alpha * pixels + point.sigma * noise
+
+
+def _varied(view: View) -> Shown:
+    """What the image encoder makes of the whole picture, with noise and how much that is; of nothing, nothing."""
+    augmentation, level = view.family.augmentation, view.request.seen.noise_level
+    assert augmentation is not None and level is not None
+    whole = brought(view.request, None) if view.subject is None else view.subject.photo.over()
+    looked = yield Look(whole)
+    seed, source = view.seed + _APART, view.request.noise.source
+    noise = SeededNoise(seed, looked.embedding.shape, seeding=Seeding(source))(0)
+    likeness = likened(looked, noise, augmentation, level)
+    return {"labels": likeness, "labels negative": torch.zeros_like(likeness)}
+
+
+def likened(looked: Looked, noise: Tensor, augmentation: Augmentation, level: int) -> Tensor:
+    """What unCLIP's networks are told of pictures: embeddings (B, E) with so much noise over them where they are 0 on
+    average and spread by 1, then how much it is: (B, 2E)."""
+    normal = (looked.embedding - looked.mean) / looked.std
+    louder = noised(normal, noise, augmentation, level) * looked.std + looked.mean
+    told = timestep_embedding(torch.full((len(louder),), level), louder.shape[1])
+    return torch.cat([louder, told], dim=1)
 
 
 KINDS: Mapping[str, Callable[[View], Shown]] = {
@@ -103,5 +125,6 @@ KINDS: Mapping[str, Callable[[View], Shown]] = {
     PICTURE: _picture,
     DEPTH: _depth,
     SMALL: _small,
+    VARIED: _varied,
 }
 """By what a family needs besides text. Those for inpainting draw all of a picture where there is no mask."""

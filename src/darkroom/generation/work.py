@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ class Networks(Protocol):
         ...
 
     def prepare(self, pixels: Pixels | NDArray[np.float32], note: Note = unheard) -> Tensor: ...
+
+    def look(self, pixels: Pixels) -> Looked: ...
 
     def decode(self, latent: Tensor, note: Note = unheard) -> Pixels: ...
 
@@ -170,6 +172,29 @@ class Prepare(_Single):
 
     def run(self, networks: Networks, note: Note = unheard) -> Tensor:
         return networks.prepare(self.pixels, note)
+
+
+class Looked(NamedTuple):
+    """What an image encoder makes of a picture, and the mean and the spread of what it makes of pictures: (1, E)
+    float32."""
+
+    embedding: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True)
+class Look(_Single):
+    """A picture (height, width, 3) to what the model's image encoder makes of it."""
+
+    pixels: Pixels
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return ("look",)
+
+    def run(self, networks: Networks, note: Note = unheard) -> Looked:
+        return networks.look(self.pixels)
 
 
 @dataclass(frozen=True)

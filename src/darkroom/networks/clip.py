@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from darkroom.networks.configs import CLIPTextConfig, CLIPVisionConfig
+from darkroom.networks.configs import CLIPTextConfig, CLIPVisionConfig, NormalizerConfig
 from darkroom.networks.layers import attend, merge_heads, split_heads
 
 LEGACY_EOS = 2  # What early configs claim the end token to be; it means "the token with the highest id".
@@ -204,3 +204,14 @@ class CLIPVision(nn.Module):
         pooled = self.vision_model.post_layernorm(states[-1][:, 0])
         projected = None if self.visual_projection is None else self.visual_projection(pooled)
         return CLIPOutput(states, states[-1], pooled, projected)
+
+
+class EmbeddingNormalizer(nn.Module):
+    """The mean and the spread of what an image encoder makes of pictures, (1, embedding_dim) each: noise over
+    embeddings is laid where these are 0 and 1 (unCLIP: Ramesh et al. 2022, https://arxiv.org/abs/2204.06125)."""
+
+    def __init__(self, config: NormalizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mean = nn.Parameter(torch.zeros(1, config.embedding_dim))
+        self.std = nn.Parameter(torch.ones(1, config.embedding_dim))

@@ -234,6 +234,17 @@ class CLIPVisionConfig:
         require_divisor("CLIP vision config: num_attention_heads", self.num_attention_heads, self.hidden_size)
 
 
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""What CLIP's image encoders are shown is shifted and scaled by: of red, green and blue in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class NormalizerConfig:
+    """Dimensions of the statistics of picture embeddings: how wide these are."""
+
+    embedding_dim: int = 768
+
+
 @dataclass(frozen=True, slots=True)
 class T5Config:
     """Dimensions of a T5 encoder; the defaults are T5 v1.1 XXL's. Names are `config.json`'s.

@@ -13,6 +13,7 @@ from darkroom.networks.configs import (
     CLIPVisionConfig,
     Depths,
     MMDiTConfig,
+    NormalizerConfig,
     T5Config,
     TinyVAEConfig,
     UNetConfig,
@@ -162,6 +163,11 @@ def clip_vision(config: CLIPVisionConfig) -> int:
     places = (config.image_size // patch) ** 2 + 1
     embeddings = width + _conv(config.num_channels, width, patch, bias=False) + places * width
     return embeddings + _clip_layers(config) + 2 * _norm(width)
+
+
+def normalizer(config: NormalizerConfig) -> int:
+    """Of `darkroom.networks.clip.EmbeddingNormalizer`."""
+    return 2 * config.embedding_dim
 
 
 def _clip_layers(config: CLIPTextConfig | CLIPVisionConfig) -> int:

@@ -15,10 +15,16 @@ class Role(StrEnum):
     TEXT_ENCODER_2 = "text_encoder_2"
     TEXT_ENCODER_3 = "text_encoder_3"
     IMAGE_ENCODER = "image_encoder"
+    IMAGE_NORMALIZER = "image_normalizer"
 
     @property
     def denoises(self) -> bool:
         return self in DENOISERS
+
+    @property
+    def looks(self) -> bool:
+        """Whether it is about what a picture is told as, for those models that are told of one."""
+        return self in LOOKERS
 
     @property
     def reads_text(self) -> bool:
@@ -31,6 +37,7 @@ class Role(StrEnum):
 
 
 DENOISERS = (Role.UNET, Role.TRANSFORMER)
+LOOKERS = (Role.IMAGE_ENCODER, Role.IMAGE_NORMALIZER)
 _TOKENIZERS = {
     Role.TEXT_ENCODER: "tokenizer",
     Role.TEXT_ENCODER_2: "tokenizer_2",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from darkroom.checkpoint.components.clip import CLIP_TEXT, CLIP_VISION
+from darkroom.checkpoint.components.clip import CLIP_TEXT, CLIP_VISION, NORMALIZER
 from darkroom.checkpoint.components.component import HUGGING_FACE, ORIGINAL, Component
 from darkroom.checkpoint.components.mmdit import MMDIT
 from darkroom.checkpoint.components.t5 import T5
@@ -26,6 +26,7 @@ __all__ = [
     "COMPONENTS",
     "HUGGING_FACE",
     "MMDIT",
+    "NORMALIZER",
     "ORIGINAL",
     "T5",
     "TINY",
@@ -35,7 +36,7 @@ __all__ = [
     "component_of",
 ]
 
-COMPONENTS = (UNET, MMDIT, AUTOENCODER, TINY, CLIP_TEXT, CLIP_VISION, T5)
+COMPONENTS = (UNET, MMDIT, AUTOENCODER, TINY, CLIP_TEXT, CLIP_VISION, NORMALIZER, T5)
 
 
 def component_for(role: Role, class_name: str = "") -> Component:

@@ -14,11 +14,12 @@ from darkroom.checkpoint.components.component import (
     ORIGINAL,
     Component,
     Names,
+    Place,
 )
 from darkroom.checkpoint.components.fields import Config, Json, known, one_of, record, single
 from darkroom.checkpoint.rules import AS_IT_IS, SAME, SPLIT, TRANSPOSE, Block, Change, Leaf
 from darkroom.networks import parameters
-from darkroom.networks.configs import CLIPTextConfig, CLIPVisionConfig
+from darkroom.networks.configs import CLIPTextConfig, CLIPVisionConfig, NormalizerConfig
 from darkroom.networks.roles import Role
 
 ACTIVATIONS = ("quick_gelu", "gelu")
@@ -79,14 +80,21 @@ def _text_dimensions(names: Names, layout: str) -> CLIPTextConfig:
 
 
 def _vision_dimensions(names: Names, layout: str) -> CLIPVisionConfig:
-    patches = names["vision_model.embeddings.patch_embedding.weight"]
-    places = names["vision_model.embeddings.position_embedding.weight"]
-    width, inner = names["vision_model.encoder.layers.0.mlp.fc1.weight"][::-1]
-    projection = names.shapes.get("visual_projection.weight")
+    if layout == ORIGINAL:
+        patches, places = names["conv1.weight"], names["positional_embedding"]
+        width, inner = names["transformer.resblocks.0.mlp.c_fc.weight"][::-1]
+        projection = names.shapes["proj"][::-1] if "proj" in names else None
+        layers = names.count("transformer.resblocks.{}")
+    else:
+        patches = names["vision_model.embeddings.patch_embedding.weight"]
+        places = names["vision_model.embeddings.position_embedding.weight"]
+        width, inner = names["vision_model.encoder.layers.0.mlp.fc1.weight"][::-1]
+        projection = names.shapes.get("visual_projection.weight")
+        layers = names.count("vision_model.encoder.layers.{}")
     return CLIPVisionConfig(
         hidden_size=width,
         intermediate_size=inner,
-        num_hidden_layers=names.count("vision_model.encoder.layers.{}"),
+        num_hidden_layers=layers,
         num_attention_heads=width // (80 if width == 1280 else HEAD_WIDTH),  # ViT-H/14 has 16 heads of 80.
         image_size=math.isqrt(places[0] - 1) * patches[-1],
         patch_size=patches[-1],
@@ -176,6 +184,17 @@ def _blocks(config: CLIPTextConfig) -> Iterator[Block]:
     yield "text_projection.weight", "text_projection", (("", "", TRANSPOSE),)
 
 
+def _vision_blocks(config: CLIPVisionConfig) -> Iterator[Block]:
+    for i in range(config.num_hidden_layers):
+        yield f"vision_model.encoder.layers.{i}", f"transformer.resblocks.{i}", LAYER
+    yield "vision_model.embeddings.class_embedding", "class_embedding", AS_IT_IS
+    yield "vision_model.embeddings.patch_embedding", "conv1", AS_IT_IS
+    yield "vision_model.embeddings.position_embedding.weight", "positional_embedding", AS_IT_IS
+    yield "vision_model.pre_layrnorm", "ln_pre", AS_IT_IS
+    yield "vision_model.post_layernorm", "ln_post", AS_IT_IS
+    yield "visual_projection.weight", "proj", (("", "", TRANSPOSE),)
+
+
 def _ggml_blocks(config: CLIPTextConfig, projection: Change = TRANSPOSE) -> Iterator[Block]:
     yield "text_projection.weight", _GGML_PROJECTION, (("", "", projection),)
     yield "", "", AS_IT_IS
@@ -240,10 +259,51 @@ CLIP_VISION = Component(
     label="CLIP image encoder",
     library="transformers",
     class_name="CLIPVisionModel",
-    marks=((HUGGING_FACE, "vision_model.encoder.layers.0.self_attn.q_proj.weight"),),
+    marks=(
+        (HUGGING_FACE, "vision_model.encoder.layers.0.self_attn.q_proj.weight"),
+        (ORIGINAL, "transformer.resblocks.0.attn.in_proj_weight"),
+    ),
+    certain=lambda names: "vision_model" in names or "conv1.weight" in names,
     dimensions=_vision_dimensions,
     read=_read_vision,
     write=_write_vision,
     parameters=parameters.clip_vision,
     today=_today_vision,
+    layouts={ORIGINAL: _vision_blocks},
+    place=Place("embedder.model.visual.", ORIGINAL),
+)
+
+
+# The statistics of embeddings of pictures that unCLIP's models go with
+
+
+def _normalizer_dimensions(names: Names, layout: str) -> NormalizerConfig:
+    return NormalizerConfig(names["data_mean" if layout == ORIGINAL else "mean"][-1])
+
+
+def _read_normalizer(data: Json) -> NormalizerConfig:
+    return record("image normalizer config", NormalizerConfig, known(NormalizerConfig, data))
+
+
+def _normalizer_blocks(config: NormalizerConfig) -> Iterator[Block]:
+    yield "mean", "data_mean", AS_IT_IS
+    yield "std", "data_std", AS_IT_IS
+
+
+NORMALIZER = Component(
+    network="darkroom.networks.clip:EmbeddingNormalizer",
+    roles=(Role.IMAGE_NORMALIZER,),
+    kind="image-normalizer",
+    label="statistics of picture embeddings",
+    library="diffusers",
+    class_name="StableUnCLIPImageNormalizer",
+    module="stable_diffusion",
+    marks=((ORIGINAL, "data_mean"), (HUGGING_FACE, "mean")),
+    certain=lambda names: {"data_std", "data_mean"} <= {*names.shapes} or {*names.shapes} == {"mean", "std"},
+    dimensions=_normalizer_dimensions,
+    read=_read_normalizer,
+    write=asdict,
+    parameters=parameters.normalizer,
+    layouts={ORIGINAL: _normalizer_blocks},
+    place=Place("noise_augmentor.", ORIGINAL),
 )

@@ -65,6 +65,7 @@ class Component:
     network: its class, as MODULE:NAME; roles: what it can be in a model, the usual one in a single file first; kind:
     what the library calls a file of it alone; label: what people call it.
     library, class_name: whose class it is in a folder, and which; the config.json of one with a projection adds that.
+    module: of the library, where it is not at its top.
 
     marks: what every file of it has and none of another sort, as a layout and the end of a tensor's name; `certain`
     says of a network's tensors whether what bears a mark is what it seems, `turned` of a layout, the prefix and the
@@ -97,6 +98,7 @@ class Component:
     today: Callable[[str], str] = lambda name: name
     computed: frozenset[str] = frozenset()
     detail: Callable[[Any], str] = lambda config: ""
+    module: str = ""
 
     def network_class(self) -> type[nn.Module]:
         module, _, name = self.network.partition(":")

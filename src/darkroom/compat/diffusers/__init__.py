@@ -24,6 +24,7 @@ from darkroom.compat.diffusers.pipelines import (
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
+    StableUnCLIPImg2ImgPipeline,
 )
 from darkroom.compat.diffusers.schedulers.chain import (
     DDIMScheduler,
@@ -88,6 +89,7 @@ __all__ = [
     "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLPipeline",
+    "StableUnCLIPImg2ImgPipeline",
     "TCDScheduler",
     "UniPCMultistepScheduler",
 ]

@@ -44,6 +44,7 @@ class Arguments(TypedDict, total=False):
     mask_image: Any
     masked_image_latents: Tensor | None
     padding_mask_crop: int | None
+    image_embeds: Tensor | None
     depth_map: Tensor | None
     noise_level: int
     strength: float

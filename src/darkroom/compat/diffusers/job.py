@@ -29,7 +29,7 @@ class Told:
     Tensors of one row a picture; with guidance, the rows of the negative prompt come before those of the prompt.
     `scale` 1 and below is without guidance; `embedded` is the scale for networks that are told it; `doses` are LoRAs;
     `beside` is what networks of more channels see beside the latents, (n, c, h, w), `picture` how much that counts
-    where it is a picture to be changed, `labels` (1,) what they are told of it.
+    where it is a picture to be changed, `labels` (n or 2n, ...) what they are told of it.
     """
 
     prompt_embeds: Tensor
@@ -62,7 +62,7 @@ class Told:
             self.prompt_embeds[number][None],
             None if self.pooled is None else self.pooled[number][None],
             None if self.time_ids is None else self.time_ids[number][None].to("cpu", torch.float32),
-            labels=self.labels,
+            labels=None if self.labels is None else self.labels[number][None],
             guidance=None if self.embedded is None else torch.tensor([self.embedded - 1]),
         )
         return Row(x, time, conditioning, doses=self.doses)

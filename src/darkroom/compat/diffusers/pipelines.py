@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from darkroom.checkpoint.family import DEPTH, PICTURE, SMALL, Family
+from darkroom.checkpoint.family import DEPTH, PICTURE, SMALL, VARIED, Family
 from darkroom.compat.diffusers.arguments import Arguments, taking
 from darkroom.compat.diffusers.image2image import FromImage
 from darkroom.compat.diffusers.inpaint import FromMask
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline
-from darkroom.compat.diffusers.seen import Enlarges, SeesDepth, SeesImage
+from darkroom.compat.diffusers.seen import Enlarges, SeesDepth, SeesImage, Varies
 from darkroom.compat.diffusers.texts import text_encoder
 
 
@@ -237,6 +237,21 @@ class StableDiffusionUpscalePipeline(Enlarges, StableDiffusionPipeline):
         "cross_attention_kwargs clip_skip",
         num_inference_steps=75,
         guidance_scale=9.0,
+    )(DiffusionPipeline.__call__)
+
+
+class StableUnCLIPImg2ImgPipeline(Varies, StableDiffusionPipeline):
+    """Stable Diffusion 2 unCLIP: variations of a picture."""
+
+    needs = VARIED
+
+    __call__ = taking(
+        "image prompt height width num_inference_steps guidance_scale negative_prompt num_images_per_prompt eta "
+        "generator latents prompt_embeds negative_prompt_embeds output_type return_dict callback callback_steps "
+        "cross_attention_kwargs noise_level image_embeds clip_skip",
+        num_inference_steps=20,
+        guidance_scale=10.0,
+        noise_level=0,
     )(DiffusionPipeline.__call__)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from darkroom.checkpoint.family import Augmentation
-from darkroom.compat.diffusers.arguments import Arguments
+from darkroom.compat.diffusers.arguments import Arguments, Generators
 from darkroom.compat.diffusers.config import Config
 from darkroom.compat.diffusers.image2image import FromImage, repeated
 from darkroom.compat.diffusers.images import ImageProcessor
@@ -19,8 +20,12 @@ from darkroom.compat.diffusers.job import Beginning
 from darkroom.compat.diffusers.noise import Drawing, drawing, each_of
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline
 from darkroom.compat.diffusers.schedulers import scheduler_of
+from darkroom.engine.looking import clip_pixels
 from darkroom.errors import InvalidRequest
-from darkroom.generation.shown import noised, ranged
+from darkroom.generation.shown import likened, noised, ranged
+from darkroom.generation.work import Looked
+from darkroom.photos import photo_of
+from darkroom.pixels import Pixels
 
 
 class SeesImage(DiffusionPipeline):
@@ -83,16 +88,29 @@ class SeesDepth(FromImage):
         return replace(begun, beside=repeated(cast(Tensor, call["depth_map"]), shape[0], "depth_map"))
 
 
-class Enlarges(DiffusionPipeline):
-    """A pipeline whose calls take the `image` that is enlarged, and how much noise is laid over it: `noise_level`."""
-
-    low_res_scheduler = property(lambda self: scheduler_of(self._augmentation.config))
+class Augmented(DiffusionPipeline):
+    """A pipeline whose calls say how much noise is laid over what the network is shown: `noise_level`."""
 
     @property
     def _augmentation(self) -> Augmentation:
         found = self._family.augmentation
         assert found is not None
         return found
+
+    def _check_level(self, call: Arguments) -> None:
+        most, level = self._augmentation.most, call["noise_level"]
+        if level > most:
+            raise InvalidRequest(f"noise_level is {level}: give {most} at most")
+
+    def _noise_over(self, call: Arguments, shape: tuple[int, ...]) -> Tensor:
+        """What the call's generator draws for what is shown, which is of that shape."""
+        return drawing(each_of(call["generator"])[: shape[0]], shape, self.device)(self.dtype)
+
+
+class Enlarges(Augmented):
+    """A pipeline whose calls take the `image` that is enlarged, and how much noise is laid over it: `noise_level`."""
+
+    low_res_scheduler = property(lambda self: scheduler_of(self._augmentation.config))
 
     @property
     def config(self) -> Config:
@@ -106,16 +124,82 @@ class Enlarges(DiffusionPipeline):
     def _sized(self, call: Arguments) -> tuple[Arguments, int, int]:
         if call["image"] is None:
             raise InvalidRequest("image is None: give the picture that is enlarged")
-        most, level = self._augmentation.most, call["noise_level"]
-        if level > most:
-            raise InvalidRequest(f"noise_level is {level}: give {most} at most")
+        self._check_level(call)
         image = self.image_processor.preprocess(call["image"])
         height, width = (side * self._family.factor for side in image.shape[2:])
         return {**call, "image": image}, height, width
 
     def _beginning(self, call: Arguments, draw: Drawing, shape: tuple[int, ...], first: int) -> Beginning:
         image, level = cast(Tensor, call["image"]), call["noise_level"]
-        noise = drawing(each_of(call["generator"])[: len(image)], tuple(image.shape), self.device)(self.dtype)
-        seen = noised(image, noise, self._augmentation, level)
+        seen = noised(image, self._noise_over(call, tuple(image.shape)), self._augmentation, level)
         begun = super()._beginning(call, draw, shape, first)
-        return replace(begun, beside=repeated(seen, shape[0], "image"), labels=torch.tensor([level]))
+        labels = torch.full((2 * shape[0],), level)
+        return replace(begun, beside=repeated(seen, shape[0], "image"), labels=labels)
+
+
+class Varies(Augmented):
+    """A pipeline whose calls take the `image` that is varied, or what the image encoder makes of it: `image_embeds`."""
+
+    image_noising_scheduler = property(lambda self: scheduler_of(self._augmentation.config))
+
+    def _sized(self, call: Arguments) -> tuple[Arguments, int, int]:
+        image, embeds = call["image"], call["image_embeds"]
+        if (image is None) == (embeds is None):
+            raise InvalidRequest("give either image or image_embeds")
+        self._check_level(call)
+        if call["prompt"] is None and call["prompt_embeds"] is None:
+            call = {**call, "prompt": [""] * len(image) if isinstance(image, list) else ""}
+        return super()._sized(call)
+
+    def _beginning(self, call: Arguments, draw: Drawing, shape: tuple[int, ...], first: int) -> Beginning:
+        count, alone = shape[0], isinstance(call["image"], Image.Image)
+        embeds = self._looked(call["image"]) if call["image_embeds"] is None else call["image_embeds"]
+        noisy = self._noised(embeds, call["noise_level"], self._noise_over(call, tuple(embeds.shape)))
+        labels = noisy.repeat_interleave(count if alone else call["num_images_per_prompt"], dim=0)
+        if len(labels) != count:
+            raise InvalidRequest(
+                f"image is {len(embeds)} pictures, for {count}: give one, or one for each prompt"
+            )
+        begun = super()._beginning(call, draw, shape, first)
+        return replace(begun, labels=torch.cat([torch.zeros_like(labels), labels]))
+
+    def noise_image_embeddings(
+        self,
+        image_embeds: Tensor,
+        noise_level: int,
+        noise: Tensor | None = None,
+        generator: Generators = None,
+    ) -> Tensor:
+        """What the network is told of embeddings (B, E), with so much noise over them: (B, 2E)."""
+        if noise is None:
+            noise = drawing(generator, tuple(image_embeds.shape), image_embeds.device)(image_embeds.dtype)
+        return self._noised(image_embeds, int(noise_level), noise).to(image_embeds)
+
+    def _noised(self, embeds: Tensor, level: int, noise: Tensor) -> Tensor:
+        looker = self._networks().looker
+        assert looker is not None
+        with torch.no_grad():
+            mean, std = (
+                each.to("cpu", torch.float32) for each in (looker.normalizer.mean, looker.normalizer.std)
+            )
+            looked = Looked(embeds.to("cpu", torch.float32), mean, std)
+            return likened(looked, noise.to("cpu", torch.float32), self._augmentation, level)
+
+    def _looked(self, image: Any) -> Tensor:
+        """What the image encoder makes of pictures: of tensors, as it is shown them."""
+        networks = self._networks()
+        looker = networks.looker
+        assert looker is not None
+        if not isinstance(image, Tensor):
+            images = image if isinstance(image, list | tuple) else [image]
+            side = looker.encoder.config.image_size
+            image = torch.cat([clip_pixels(_bytes_of(each), side) for each in images])
+        with networks.lock, torch.no_grad():
+            found = looker.encoder(image.to(self.device)).projected
+        assert found is not None
+        return cast(Tensor, found)
+
+
+def _bytes_of(image: Any) -> Pixels:
+    """A picture of Pillow's or NumPy's as (height, width, 3) uint8."""
+    return np.asarray(photo_of(image, "image").over())
