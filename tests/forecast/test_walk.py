@@ -6,6 +6,7 @@ from collections import Counter
 from functools import lru_cache
 
 import pytest
+from PIL import Image
 from tests import families
 
 import darkroom
@@ -97,6 +98,17 @@ def test_every_family(name, more, folder, model):
     settings = SETTINGS | more
     _, calls = foretold(folder(name), settings)
     agree(*model(name), calls, settings)
+
+
+@pytest.mark.parametrize("name", ["pix2pix", "depth", "upscaler", "unclip"])
+def test_models_that_see_a_picture(name, folder, model, tmp_path):
+    path, deep = tmp_path / "photo.png", {"depth": str(tmp_path / "photo.png")} if name == "depth" else {}
+    Image.new("RGB", (16, 8), "red").save(path)
+    settings = {"prompt": "a boat", "steps": 3, "seed": 1, "image": str(path), **deep}
+    found, calls = foretold(folder(name), settings)
+    agree(*model(name), calls, settings)
+    assert calls["look"] == (name == "unclip")
+    assert ("image_encoder" in found.weights) == (name == "unclip")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--image", type=a_path, metavar="FILE", help="the picture that this one began with, where that is now"
     )
     command.add_argument("--mask", type=a_path, metavar="FILE", help="its mask, where that is now")
+    command.add_argument("--depth", type=a_path, metavar="FILE", help="its depth, where that is now")
     add_instead(command)
     command.set_defaults(run=run)
 

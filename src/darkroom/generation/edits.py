@@ -46,8 +46,8 @@ def subject_of(request: Request) -> tuple[Request, Subject | None]:
     InvalidRequest where they are not there, or do not go together."""
     edit, inpaint, depth = request.edit, request.inpaint, request.seen.depth
     if edit.image is None:
-        if request.in_part or depth is not None:
-            what = "a mask" if inpaint.masked else "a depth" if depth is not None else "an edge to go on from"
+        if request.in_part:
+            what = "a mask" if inpaint.masked else "an edge to go on from"
             raise InvalidRequest(f"there is {what}, but no picture: give the one that it is of as `image=`")
         return request, None
     source = edit.image.found("image", edit.frame)[0]
