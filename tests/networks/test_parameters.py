@@ -9,6 +9,7 @@ from darkroom.networks.configs import (
     CLIPTextConfig,
     CLIPVisionConfig,
     MMDiTConfig,
+    NormalizerConfig,
     T5Config,
     TinyVAEConfig,
     UNetConfig,
@@ -65,6 +66,7 @@ CASES = [
     (Role.TEXT_ENCODER, CLIPTextConfig(projection_dim=512, intermediate_size=1000)),
     (Role.IMAGE_ENCODER, CLIPVisionConfig()),
     (Role.IMAGE_ENCODER, CLIPVisionConfig(projection_dim=None, patch_size=16)),
+    (Role.IMAGE_NORMALIZER, NormalizerConfig(1024)),
     (Role.TEXT_ENCODER_3, T5Config()),
     (Role.TEXT_ENCODER_3, T5Config(feed_forward_proj="relu", d_kv=32, num_layers=2)),
 ]

@@ -237,6 +237,7 @@ class StableDiffusionUpscalePipeline(Enlarges, StableDiffusionPipeline):
         "cross_attention_kwargs clip_skip",
         num_inference_steps=75,
         guidance_scale=9.0,
+        callback_steps=1,
     )(DiffusionPipeline.__call__)
 
 
@@ -252,6 +253,7 @@ class StableUnCLIPImg2ImgPipeline(Varies, StableDiffusionPipeline):
         num_inference_steps=20,
         guidance_scale=10.0,
         noise_level=0,
+        callback_steps=1,
     )(DiffusionPipeline.__call__)
 
 
