@@ -16,7 +16,7 @@ ORDER = {
     "": """
         version errors lazy numeric files pixels photos
         diffusion networks weights language prompt checkpoint library adapters safety
-        generation loading recipes engine assembly forecast provenance series model shelf
+        generation loading recipes engine assembly forecast provenance series editing model shelf
         world evaluation train serve compat cli
     """,
     "diffusion": """
@@ -54,11 +54,11 @@ ORDER = {
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """
         latents checks sources masks parts starting request between work colors frames edits shown wording settle canvas
-        passes templates ensemble path attention picture infotext saved job explain
+        passes templates ensemble path attention picture named infotext saved job explain
     """,
     "cli": """
         arguments parser words settings files progress asked show doctor train checkpoints models lora merge like
-        generate edit interpolate evaluate again attention prompt plan
+        generate edit mask interpolate evaluate again attention prompt plan
     """,
 }
 PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate", "compel", "torchsde"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 import darkroom
 from darkroom.cli import main
 from darkroom.library.locate import locate
+from darkroom.world import render, sample_scene, silhouette
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,19 @@ def test_things_are_painted_away_and_into_place(pocket):
             assert steps[:, [7, 75]].mean() < 2.5 * steps[:, [6, 8, 74, 76]].mean()
     was = (before[box][..., 0] - before[box][..., 2] > 60).mean()
     assert red["a calm sea"] < 0.02 < 0.1 < min(was, red["a red house by a calm sea"])
+
+
+def test_things_are_found_by_their_names(pocket):
+    """See `benchmarks/named.py` for how well on average."""
+    draw, found = random.Random(7), []
+    while len(found) < 4:
+        scene = sample_scene(draw)
+        if len(scene.groups) != 1:
+            continue
+        truth = silhouette(scene, scene.groups[0])
+        mask = np.asarray(pocket.mask_of(render(scene), f"the {scene.groups[0].kind}")) > 0
+        found.append((mask & truth).sum() / (mask | truth).sum())
+    assert np.mean(found) > 0.75
 
 
 def test_other_sizes_and_larger_ones(pocket):

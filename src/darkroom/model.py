@@ -22,6 +22,7 @@ from darkroom.adapters.dose import doses_by_role
 from darkroom.adapters.merged import Merged
 from darkroom.assembly import Opened, open_model
 from darkroom.checkpoint.load import Progress
+from darkroom.editing import Edits
 from darkroom.engine import Engine, LatentDiffusion, Task, place
 from darkroom.engine.devices import SLOW_HERE
 from darkroom.engine.loading import networks_of
@@ -35,13 +36,11 @@ from darkroom.generation.between import between
 from darkroom.generation.checks import showing
 from darkroom.generation.edits import notes_of, subject_of
 from darkroom.generation.job import Job
-from darkroom.generation.picture import edit_of
+from darkroom.generation.named import Finder
 from darkroom.generation.request import SETTINGS, Settings
 from darkroom.generation.settle import settle
-from darkroom.generation.sources import a_source, several
 from darkroom.generation.templates import completed, pictures
 from darkroom.generation.wording import Extras, Wording, anchored_files
-from darkroom.generation.work import Decode, Prepare
 from darkroom.language.tags import parse_tag
 from darkroom.loading import LOADING, Loading, Options
 from darkroom.provenance import Provenance
@@ -51,7 +50,7 @@ _MOST_CHECKED = 100
 """Of how many pictures whose prompts are drawn by lot all is checked before the first is made."""
 
 
-class Model:
+class Model(Edits):
     """A model ready to make pictures. Use `load` to get one.
 
     Any number of streams and calls may go on at once, in one thread or in several: each has the pictures that it would
@@ -75,6 +74,8 @@ class Model:
         self._refiner_family = None if refiner is None else refiner.family
         self._networks = networks
         self._collection = Collection(networks.experts[0].networks, opened.name)
+        own = networks.experts[0]
+        self._find = Finder(networks, own.text, own.denoiser.joint, self.family, self.name)
         self._fused: list[tuple[Merged, list[Adapter]]] = []
         self._streams = 0
         self._closed = False
@@ -123,6 +124,7 @@ class Model:
         for expert in self._networks.experts:
             expert.text.forget()
         self._collection.forget()
+        self._find.forget()
 
     def close(self) -> None:
         """Let go of the files that networks are still read from; it makes no more pictures after that."""
@@ -175,50 +177,6 @@ class Model:
         return self._develop(self._series(prompt, settings, attention))
 
     @showing(SETTINGS)
-    def edit(  # type: ignore[misc]  # The one setting that stands by itself here.
-        self,
-        image: Any,
-        prompt: str | None = None,
-        *,
-        like: Any = None,
-        callback: Callback | None = None,
-        attention: bool = False,
-        **settings: Unpack[Settings],
-    ) -> list[Picture]:
-        """Make pictures of a picture: of a file, of its bytes, of Pillow's, NumPy's or torch's, of a `Picture`; of
-        those in a folder, or in a list, of each.
-
-        One that Darkroom made starts from its own recipe: the prompt where none is given, and all but its seed, its
-        size and what it began with itself. `like` is another picture, or a request, whose recipe takes that place;
-        False is none. What is given as settings of `generate` comes before it. Raises InvalidRequest where there is no
-        prompt, and as `generate` does.
-        """
-        refined = self.refiner is not None
-        requests = [
-            edit_of(each, prompt, each if like is None else like, refined).replace(image=each, **settings)
-            for each in several(image)
-        ]
-        return self.generate(requests, callback=callback, attention=attention)
-
-    @showing(SETTINGS)
-    def outpaint(
-        self,
-        image: Any,
-        prompt: str | None = None,
-        *,
-        left: int = 0,
-        top: int = 0,
-        right: int = 0,
-        bottom: int = 0,
-        **settings: Any,
-    ) -> list[Picture]:
-        """`edit` that goes on beyond the edges of a picture by so many pixels; what is there stays as it is."""
-        sides = {"extend_left": left, "extend_top": top, "extend_right": right, "extend_bottom": bottom}
-        if not any(sides.values()):
-            raise InvalidRequest("no side to go on at: give left, top, right or bottom, in pixels")
-        return self.edit(image, prompt, **{**settings, **sides})
-
-    @showing(SETTINGS)
     def interpolate(
         self,
         prompts: str | Sequence[str],
@@ -231,35 +189,6 @@ class Model:
     ) -> list[Picture]:
         """Make pictures on the way through several prompts, several seeds, or both (see `darkroom.between`)."""
         return self.generate(between(prompts, seeds, frames, loop, **settings), callback=callback)
-
-    def encode(self, image: Any) -> torch.Tensor:
-        """A picture's latents, (1, C, h, w) float32 on the CPU, by the model's autoencoder; it is given as `edit` takes
-        it. Raises InvalidRequest where it is no picture, or its sides are no multiples of `family.unit`."""
-        pixels = a_source("image", image).found("image")[1].over()
-        height, width = pixels.shape[:2]
-        if height % self.family.unit or width % self.family.unit:
-            raise InvalidRequest(
-                f"the picture is of {width}x{height}: give sides in multiples of {self.family.unit}"
-            )
-        with self._drawing(), torch.no_grad():
-            found: torch.Tensor = Prepare(pixels).run(self._networks)
-        return found.to("cpu", torch.float32)
-
-    def decode(self, latents: torch.Tensor | np.ndarray[Any, Any]) -> list[Image.Image]:
-        """The pictures of latents (n, C, h, w), such as `Picture.latents`. Raises InvalidRequest for other shapes,
-        GenerationError where they are no numbers."""
-        try:
-            given = torch.as_tensor(latents).float()
-        except (TypeError, ValueError, RuntimeError):
-            raise InvalidRequest(
-                f"latents are a {type(latents).__name__}: give torch's or NumPy's array"
-            ) from None
-        if given.ndim != 4 or given.shape[1] != self.family.latent_channels:
-            raise InvalidRequest(
-                f"latents are of {tuple(given.shape)}: give (n, {self.family.latent_channels}, height, width)"
-            )
-        with self._drawing(), torch.no_grad():
-            return [Image.fromarray(Decode(each[None]).run(self._networks)) for each in given]
 
     @showing(SETTINGS)
     def submit(
@@ -308,7 +237,7 @@ class Model:
         model cannot do, ModelError where an adapter or embedding that is named is missing or does not fit.
         """
         request = anchored_files(request.checked())
-        settled = completed(settle(request, self.family, self.name, self.refiner is not None))
+        settled = completed(settle(request, self.family, self.name, self.refiner is not None, self._find))
         if settled.noise.source == "gpu" and self.placement.device.type != "cuda":
             raise InvalidRequest(
                 f"noise_source is gpu, but {self.name} is on {self.placement.device}: nv gives an NVIDIA GPU's numbers"
@@ -337,9 +266,9 @@ class Model:
             wording.texts, request.text.embeddings, [*self._in_weights(), *adapters.values()]
         )
         notes += [note for adapter in adapters.values() for note in adapter.notes]
-        _, subject = subject_of(request)
+        _, subject = subject_of(request, self._find)
         if subject is not None:
-            notes += notes_of(subject.photo)
+            notes += notes_of(request, subject)
         return Extras(adapters, tuple(embeddings.items()), subject, tuple(dict.fromkeys(notes)))
 
     def _develop(self, series: Series) -> Iterator[Step | Picture]:

@@ -414,6 +414,51 @@ def test_going_on_from_the_command_line(model, toy_folder, tmp_path, capsys):
         model.outpaint(boat)
 
 
+def test_outpainting_in_rounds(model, toy_folder, tmp_path, capsys):
+    """Each goes on with what the last one made, which stays as it is."""
+    (boat,) = model.generate("a boat", width=48, height=32, **SETTINGS)
+    made = model.outpaint(boat, left=8, bottom=4, rounds=3, seed=5)
+    assert [picture.seed for picture in made] == [5, 6, 7]
+    before = pixels(boat)
+    for picture in made:
+        height, width = before.shape[:2]
+        found = pixels(picture)
+        assert found.shape == (height + 4, width + 8, 3)
+        assert (found[:height, 8:] == before).all()
+        before = found
+    path, out = boat.save(tmp_path / "boat.png"), tmp_path / "made"
+    asked = [
+        "--model",
+        str(toy_folder),
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+        "--quiet",
+        "-o",
+        str(out),
+    ]
+    sides = ["--left", "8", "--bottom", "4", "--seed", "5"]
+    assert main(["outpaint", str(path), *sides, "--rounds", "3", *asked]) == 0
+    files = [out / f"boat{name}.png" for name in ("-5", "-5-6", "-5-6-7")]
+    for file, picture in zip(files, made, strict=True):
+        with Image.open(file) as found:
+            assert (np.asarray(found) == pixels(picture)).all()
+    assert main(["again", str(files[2])]) == 0
+    capsys.readouterr()
+    for wrong in (
+        ["--rounds", "2", "--mask-box", "0,0,4,4"],
+        ["--rounds", "2", "--count", "2"],
+        ["--rounds", "0"],
+    ):
+        assert main(["outpaint", str(path), *sides, *wrong, *asked]) == 2
+    said = capsys.readouterr().err
+    assert "rounds is 2, which does not go with mask_box" in said
+    assert "rounds is 2, which does not go with count" in said
+    with pytest.raises(InvalidRequest, match="rounds is 101"):
+        model.outpaint(boat, left=8, rounds=101)
+
+
 # Against diffusers: the latent after five steps, in float32
 
 

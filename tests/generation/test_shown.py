@@ -15,6 +15,7 @@ from darkroom.checkpoint.opening import open_source
 from darkroom.engine import Engine
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation.edits import subject_of
+from darkroom.generation.infotext import infotext
 from darkroom.generation.job import Job
 from darkroom.generation.saved import Saved
 from darkroom.generation.settle import settle
@@ -207,6 +208,7 @@ def test_what_is_left_open(model):
         for name in ("pix2pix", "upscaler", "unclip")
     }
     assert asked["pix2pix"].seen.image_guidance == 1.5
+    assert "Image CFG scale: 1.5" in infotext(asked["pix2pix"].single(0), "pix2pix", "0" * 64, "1")
     assert asked["upscaler"].seen.noise_level == 20
     assert asked["unclip"].seen.noise_level == 0
     assert all(each.edit.strength == 1 for each in asked.values())

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tests.diffusion.conftest import driven
 
 import darkroom
-from darkroom.checkpoint.families import FAMILIES
+from darkroom.checkpoint.families import FAMILIES, SD1
 from darkroom.cli import main
 from darkroom.diffusion import Point, Run, points_for, sampler
 from darkroom.diffusion.noise import SeededNoise, Seeding
@@ -238,6 +238,14 @@ def test_a_picture_of_another_size_was_changed(png: Callable[..., Path]) -> None
 def test_what_other_writers_mean(png: Callable[..., Path], line: str, settings: dict[str, Any]) -> None:
     found = a1111(png, f"Steps: 20, Seed: 1, {line}").settings
     assert {name: found.get(name) for name in settings} == settings
+
+
+def test_models_that_are_told_how_to_change_a_picture(png: Callable[..., Path]) -> None:
+    line = "Steps: 20, Seed: 1, Size: 512x512, Image CFG scale: 1.7"
+    assert a1111(png, line).request(SD1.with_channels(8)).seen.image_guidance == 1.7
+    recipe = a1111(png, line)
+    assert recipe.request(SD1).seen.image_guidance is None
+    assert any(each.startswith("guidance by the picture: 1.7") for each in recipe.lost)
 
 
 def test_where_a_refiner_takes_over(png: Callable[..., Path]) -> None:

@@ -29,6 +29,7 @@ from darkroom.world import (
     sheet,
 )
 from darkroom.world.canvas import WHITE, Pen, Shades
+from darkroom.world.render import silhouette as silhouette_of
 from darkroom.world.styles import style
 from darkroom.world.things import DRAW
 
@@ -69,6 +70,27 @@ def test_a_scene_looks_the_same_at_every_size() -> None:
         small = Image.fromarray(render(scene, 128)).resize((32, 32), Image.Resampling.BOX)
         difference = np.abs(np.asarray(large, dtype=float) - np.asarray(small, dtype=float)).mean()
         assert difference < 6, scene
+
+
+def test_silhouettes_are_where_the_things_are() -> None:
+    """Within their boxes."""
+    rng = random.Random(6)
+    for _ in range(6):
+        scene = sample_scene(rng, "any")
+        if scene.style != "flat illustration" or not scene.groups:
+            scene = replace(scene, groups=(Group("boat", "red", 2),), relation=None, style=STYLES[0])
+        group = scene.groups[0]
+        mask, boxes = silhouette_of(scene, group, 64), np.zeros((64, 64), bool)
+        for box in layout(scene):
+            if (box.kind, box.colour) == (group.kind, group.colour):
+                y, x = (
+                    slice(int(64 * low) - 1, int(64 * high) + 2)
+                    for low, high in ((box.y0, box.y1), (box.x0, box.x1))
+                )
+                boxes[y, x] = True
+        assert mask.any()
+        assert not (mask & ~boxes).any()
+        assert mask.sum() > 0.2 * boxes.sum()
 
 
 def test_the_same_scene_gives_the_same_bytes_in_another_process() -> None:

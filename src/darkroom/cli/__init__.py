@@ -30,6 +30,7 @@ _COMMANDS = {
     "generate": "generate",
     "edit": "edit",
     "outpaint": "edit",
+    "mask": "mask",
     "interpolate": "interpolate",
     "again": "again",
     "attention": "attention",

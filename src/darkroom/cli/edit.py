@@ -23,11 +23,13 @@ examples:
   darkroom edit boat.png "a red boat on a calm sea at night" --strength 0.6
   darkroom edit photos/ "a watercolour of a harbour" --strength 0.4 -o painted/
   darkroom edit boat.png "a house by a calm sea" --mask-box 8,52,68,72
+  darkroom edit boat.png "a blue boat on a calm sea" --mask "the boat"
 """
 _EXTENDING = """\
 examples:
   darkroom outpaint boat.png --left 64 --right 64
   darkroom outpaint photo.jpg "a harbour below mountains" --top 200
+  darkroom outpaint boat.png --right 64 --rounds 4
 """
 _SIDES = ("left", "top", "right", "bottom")
 
@@ -58,6 +60,13 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         sides.add_argument(
             f"--{side}", dest=name, type=a_whole, metavar="N", help=SETTINGS[name].metadata["help"]
         )
+    sides.add_argument(
+        "--rounds",
+        type=a_whole,
+        default=1,
+        metavar="N",
+        help="go on so many times, each time with what the last one made and the next seed; all are kept (default: 1)",
+    )
     _add_options(
         command,
         "what the picture shows when it is larger (default: the prompt of a picture by Darkroom)",
@@ -119,4 +128,9 @@ def run(args: argparse.Namespace) -> int:
                 f"{one.where} was made with {other.model}, {found[0][2].where} with {loading.model}, or otherwise "
                 "loaded: say `model=`, or --no-like"
             )
-    return made(args, loading, saving, [one for _, _, one in found], USUAL_NAME_OF_EDITS)
+    if (rounds := getattr(args, "rounds", 1)) != 1:
+        from darkroom.editing import check_rounds
+
+        for _, _, one in found:
+            check_rounds(rounds, one.request.flat())
+    return made(args, loading, saving, [one for _, _, one in found], USUAL_NAME_OF_EDITS, rounds)

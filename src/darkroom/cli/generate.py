@@ -7,7 +7,7 @@ import dataclasses
 import shlex
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,9 +132,10 @@ def made(
     saving: Saving,
     asked: Sequence[Asked],
     usual: str = USUAL_NAME,
+    rounds: int = 1,
 ) -> int:
     """Make the pictures that are asked for, and tell their files, which have the `usual` name where no other is said.
-    Returns the exit status."""
+    In several rounds each is then the picture that the same is asked of. Returns the exit status."""
     began = time.perf_counter()
     from darkroom.cli.files import Files
 
@@ -146,8 +147,8 @@ def made(
         model = load(loading, expecting=max((one.request for one in asked), key=area), progress=progress)
     settled = looked_at(model, [(one.where, one.request) for one in asked], files, saving.grid, args.quiet)
     loaded = time.perf_counter()
-    requests = [one.request for one in asked]
     paths: list[Path] = []
+    requests = _in_rounds([one.request for one in asked], rounds, paths)
     grid: list[Picture] = []  # Kept for the sheet alone: memory is not to grow with the count.
     try:
         for path, picture in saved(model, requests, files, args):
@@ -155,7 +156,7 @@ def made(
             if saving.grid:
                 grid.append(picture)
     except (KeyboardInterrupt, DarkroomError) as error:
-        total = sum(one.count for one in settled)
+        total = rounds * sum(one.count for one in settled)
         kept = f"{len(paths)} of {total} pictures are in {files.folder}"
         if isinstance(error, DarkroomError):
             if total > 1:
@@ -170,6 +171,15 @@ def made(
         if files.format == "png" and files.metadata:
             print(f"make it again: darkroom again {shlex.quote(str(paths[0]))}", file=sys.stderr)
     return 0
+
+
+def _in_rounds(requests: Iterable[Request], rounds: int, paths: Sequence[Path]) -> Iterator[Request]:
+    """Requests, each followed by the same of what was made of it, which is the last of `paths` by then."""
+    for request in requests:
+        yield request
+        for number in range(1, rounds):
+            seed = None if request.seed in (None, -1) else (request.seed or 0) + number
+            yield request.replace(image=str(paths[-1]), seed=seed)
 
 
 def looked_at(
@@ -196,7 +206,7 @@ def looked_at(
 
 
 def saved(
-    model: Model, requests: Sequence[Request], files: Files, args: argparse.Namespace
+    model: Model, requests: Iterable[Request], files: Files, args: argparse.Namespace
 ) -> Iterator[tuple[Path, Picture]]:
     """The pictures of some requests as they are finished, each with its file, which is told as `args` wants it."""
     from tqdm import tqdm
@@ -215,7 +225,7 @@ def save_sheet(images: Sequence[Image.Image], seed: int, files: Files, args: arg
     print(as_json({"path": str(sheet), "grid": True}) if args.json else sheet)
 
 
-def developed(model: Model, requests: Sequence[Request], quiet: bool) -> Iterator[Picture]:
+def developed(model: Model, requests: Iterable[Request], quiet: bool) -> Iterator[Picture]:
     """The pictures of some requests as they are finished, with a bar of the steps, and what is to be said of them."""
     from tqdm import tqdm
 

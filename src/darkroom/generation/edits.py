@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -14,16 +15,17 @@ from darkroom.checkpoint.family import DEPTH, PICTURE, Family
 from darkroom.errors import InvalidRequest
 from darkroom.generation.colors import matched
 from darkroom.generation.frames import Resized, around, fitted, near, padded, stretched
-from darkroom.generation.masks import ALPHA, Box, Share, around_mask, fill_by, put_in, share_of
+from darkroom.generation.masks import ALPHA, Box, Share, Thing, around_mask, fill_by, put_in, share_of
 from darkroom.generation.parts import MAX_SIDE
 from darkroom.generation.request import PARTS, Request, within
-from darkroom.generation.sources import Source
+from darkroom.generation.sources import Source, a_source
 from darkroom.generation.starting import FILLS, Edit, Extend, Inpaint, Seen
 from darkroom.photos import Photo
 from darkroom.pixels import Pixels
 
 STRENGTH, STRENGTH_IN_MASKS, STRENGTH_SEEN = 0.75, 1.0, 1.0
 IMAGE_GUIDANCE = 1.5
+_OUTLINE = 4
 _PADDING = 32
 _GREY = 127.5
 """The middle of what a byte may be: 0 to a network."""
@@ -41,20 +43,41 @@ class Subject:
     depth: Pixels | None = None
 
 
-def subject_of(request: Request) -> tuple[Request, Subject | None]:
+Find: TypeAlias = Callable[[Source, Photo, str, Request], Source]
+"""Gives a mask of a thing in a picture that a request begins with."""
+
+
+def subject_of(request: Request, find: Find | None = None) -> tuple[Request, Subject | None]:
     """The request with its pictures as they are found, and what it begins with, if that is a picture. Raises
-    InvalidRequest where they are not there, or do not go together."""
+    InvalidRequest where they are not there, or do not go together.
+
+    find: what finds things that are to be painted anew; where nobody does, all of the picture stands for them.
+    """
     edit, inpaint, depth = request.edit, request.inpaint, request.seen.depth
     if edit.image is None:
         if request.in_part:
             what = "a mask" if inpaint.masked else "an edge to go on from"
             raise InvalidRequest(f"there is {what}, but no picture: give the one that it is of as `image=`")
         return request, None
-    source = edit.image.found("image", edit.frame)[0]
+    source, photo = edit.image.found("image", edit.frame)
     mask = inpaint.mask.found("mask")[0] if isinstance(inpaint.mask, Source) else inpaint.mask
     depth = None if depth is None else depth.found("depth")[0]
     request = request.replace(image=source, mask=mask, depth=depth)
-    return request, _subject(source, edit.frame, request.inpaint, request.extend, request.seen)
+    inpaint = request.inpaint
+    if isinstance(inpaint.mask, Thing):
+        everywhere = np.full((photo.size[1], photo.size[0]), 255, np.uint8)
+        thing = inpaint.mask.thing
+        where = a_source("mask", everywhere) if find is None else find(source, photo, thing, request)
+        inpaint = replace(inpaint, mask=where, grow=_growth(inpaint))
+    return request, _subject(source, edit.frame, inpaint, request.extend, request.seen)
+
+
+def _growth(inpaint: Inpaint) -> int:
+    """By how many pixels a mask is made larger: that of a thing that is named so that its outline goes with it, or
+    stays with it where the rest is painted."""
+    if inpaint.grow is not None or not isinstance(inpaint.mask, Thing):
+        return inpaint.grow or 0
+    return -_OUTLINE if inpaint.invert else _OUTLINE
 
 
 @lru_cache(maxsize=2)
@@ -90,7 +113,7 @@ def _share(photo: Photo, inpaint: Inpaint) -> Share:
         _, mask = inpaint.mask.found("mask")
         if mask.size != photo.size:
             mask = _of_the_size(mask, photo, bool(inpaint.resize))
-    elif inpaint.mask is not None:
+    elif isinstance(inpaint.mask, str):
         mask = inpaint.mask
     box = None if inpaint.box is None else Box(*map(int, inpaint.box.split(",")))
     return share_of(photo, mask, box, bool(inpaint.invert), inpaint.grow or 0, inpaint.blur or 0)
@@ -148,7 +171,7 @@ def begun(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
     if request.in_part:
         found |= {
             "mask_invert": False,
-            "mask_grow": 0,
+            "mask_grow": _growth(inpaint),
             "mask_blur": 0.0,
             "mask_resize": False,
             "only_masked": bool(only),
@@ -348,7 +371,14 @@ def finished(pixels: Pixels, request: Request, subject: Subject | None) -> Pixel
     return pixels
 
 
-def notes_of(photo: Photo) -> list[str]:
+def notes_of(request: Request, subject: Subject) -> list[str]:
     """What was done with a picture to begin with, in words."""
-    clear = ["the picture is transparent in places: white is seen there"] if photo.alpha is not None else []
-    return [*photo.notes, *clear]
+    photo, mask, share = subject.photo, request.inpaint.mask, subject.share
+    found = [*photo.notes]
+    if photo.alpha is not None:
+        found.append("the picture is transparent in places: white is seen there")
+    if isinstance(mask, Thing) and share is not None:
+        found.append(
+            f"{mask.thing!r} is taken to be in {share.mean():.0%} of the picture, where the model reads it"
+        )
+    return found

@@ -7,7 +7,7 @@ import json
 from darkroom.diffusion import sampler_info, sampler_options, schedule_info, schedule_options
 from darkroom.generation.parts import Canvas
 from darkroom.generation.request import Request
-from darkroom.generation.starting import Edit, Inpaint
+from darkroom.generation.starting import Edit, Inpaint, Seen
 
 
 def infotext(request: Request, model: str, model_hash: str, version: str, refiner: str | None = None) -> str:
@@ -22,7 +22,7 @@ def infotext(request: Request, model: str, model_hash: str, version: str, refine
         "Seed": request.seed,
         "Size": f"{canvas.first_width or canvas.width}x{canvas.first_height or canvas.height}",
         **_enlarging(canvas),
-        **_edited(request.edit),
+        **_edited(request.edit, request.seen),
         **_inpainted(request.inpaint),
         **({"Clip skip": request.text.clip_skip} if request.text.clip_skip > 1 else {}),
         **_options(sampling.sampler, sampling.schedule),
@@ -55,12 +55,13 @@ def _enlarging(canvas: Canvas) -> dict[str, object]:
     }
 
 
-def _edited(edit: Edit) -> dict[str, object]:
+def _edited(edit: Edit, seen: Seen) -> dict[str, object]:
     """What is said of a picture that another one began."""
     if edit.image is None:
         return {}
+    counts = {} if seen.image_guidance is None else {"Image CFG scale": f"{seen.image_guidance:g}"}
     noise = {} if edit.noise_multiplier == 1 else {"Noise multiplier": f"{edit.noise_multiplier:g}"}
-    return {"Denoising strength": f"{edit.strength:g}", **noise}
+    return {**counts, "Denoising strength": f"{edit.strength:g}", **noise}
 
 
 def _inpainted(inpaint: Inpaint) -> dict[str, object]:

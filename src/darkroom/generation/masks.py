@@ -6,6 +6,7 @@ A mask is a share for each pixel, from 0, where the picture stays as it is to th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,6 +20,18 @@ ALPHA = "alpha"
 """As a mask: what is transparent in the picture itself."""
 
 Share: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """As a mask: where a thing of that name is in the picture."""
+
+    thing: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain data, as JSON has it."""
+        return {"thing": self.thing}
+
 
 _OPAQUE = 4.0
 # How many levels what is drawn may differ from what was there beside it for that to be called one surface.

@@ -24,6 +24,7 @@ from darkroom.generation.checks import (
     some_texts,
 )
 from darkroom.generation.latents import nth
+from darkroom.generation.masks import Thing
 from darkroom.generation.parts import MAX_SEED, XL, Canvas, Guidance, Noise, Part, Sampling, Text
 from darkroom.generation.sources import Source
 from darkroom.generation.starting import Edit, Extend, Inpaint, Seen
@@ -342,7 +343,7 @@ def _plain(settings: Any) -> dict[str, Any]:
             value = _plain(value)
         elif isinstance(value, tuple):
             value = list(value)
-        elif isinstance(value, Source):
+        elif isinstance(value, Source | Thing):
             value = value.to_dict()
         empty = isinstance(value, str | list | dict) and not value and each.default is not None
         empty |= value is False and each.default is False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from darkroom.checkpoint.family import DEPTH, PICTURE, Family
 from darkroom.diffusion import sampler_info, schedule_for
 from darkroom.errors import InvalidRequest
-from darkroom.generation.edits import begun, subject_of
+from darkroom.generation.edits import Find, begun, subject_of
 from darkroom.generation.latents import latents_array
 from darkroom.generation.request import Request
 from darkroom.generation.shown import KINDS
@@ -14,11 +14,13 @@ from darkroom.generation.shown import KINDS
 REFINER_SWITCH = 0.8
 
 
-def settle(request: Request, family: Family, name: str, refined: bool = False) -> Request:
+def settle(
+    request: Request, family: Family, name: str, refined: bool = False, find: Find | None = None
+) -> Request:
     """The request with everything it leaves open filled in, for a model of that family and name.
 
-    A sampler other than the model's own brings the schedule that suits it. `refined`: the model has a refiner. Raises
-    InvalidRequest for what the model cannot do.
+    A sampler other than the model's own brings the schedule that suits it. `refined`: the model has a refiner; `find`:
+    as for `subject_of`. Raises InvalidRequest for what the model cannot do.
     """
     request = request.checked()
     if family.needs not in KINDS:
@@ -37,7 +39,7 @@ def settle(request: Request, family: Family, name: str, refined: bool = False) -
     if (latents := request.noise.latents) is not None:
         height, width = (side * family.factor for side in latents_array(latents).shape[2:])
         begins = {"width": width, "height": height}
-    request, subject = subject_of(request)
+    request, subject = subject_of(request, find)
     if subject is not None:
         begins = begun(request, subject, family)
     settled = request.settled(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,8 +12,9 @@ from PIL import ImageColor
 
 from darkroom.diffusion import Within
 from darkroom.errors import InvalidRequest
+from darkroom.files import expanded
 from darkroom.generation.checks import a_number, a_truth, a_whole, one_of, setting
-from darkroom.generation.masks import ALPHA
+from darkroom.generation.masks import ALPHA, Thing
 from darkroom.generation.parts import Part
 from darkroom.generation.sources import Source, a_source
 from darkroom.numeric import integer
@@ -93,7 +96,8 @@ class Seen(Part):
     noise_level: int | None = setting(
         None,
         a_whole(0, 1000),
-        "how much noise is laid over the picture that an upscaler sees: the more, the more it makes up (default: 20)",
+        "how much noise is laid over what an upscaler or unCLIP sees of the picture: the more, the more they make up "
+        "(default: 20, of unCLIP 0)",
     )
     image_guidance: float | None = setting(
         None,
@@ -107,9 +111,24 @@ class Seen(Part):
             object.__setattr__(self, "depth", a_source("depth", self.depth))
 
 
-def _a_mask(name: str, given: object) -> Source | str:
-    """Checks a mask: a picture, or the word that stands for what is transparent in the picture itself."""
+def _a_mask(name: str, given: object) -> Source | Thing | str:
+    """Checks a mask: a picture, the word that stands for what is transparent in the picture itself, or the name of a
+    thing: a text that is no file and does not look like one."""
+    if isinstance(given, Thing):
+        return given
+    if isinstance(given, Mapping) and given.keys() == {"thing"}:
+        return Thing(str(given["thing"]))
+    if isinstance(given, str) and given not in ("", ALPHA) and not _a_file(given):
+        return Thing(given)
     return ALPHA if given == ALPHA else a_source(name, given)
+
+
+def _a_file(text: str) -> bool:
+    if re.search(r"[/\\~]|\.\w+$", text):
+        return True
+    with suppress(OSError, ValueError):  # What no file can be called.
+        return expanded(text).exists()
+    return False
 
 
 def _a_box(name: str, given: object) -> str:
@@ -148,10 +167,11 @@ class Inpaint(Part):
 
     title: ClassVar[str] = "inpainting"
 
-    mask: Source | str | None = setting(
+    mask: Source | Thing | str | None = setting(
         None,
         _a_mask,
-        "paint anew what is white in this picture of the same size, grey at less strength; alpha: what is transparent",
+        "paint anew what is white in this picture of the same size, grey at less strength; alpha: what is transparent; "
+        "or a thing by its name, 'the boat', where the model sees it",
         sign="FILE",
     )
     box: str | None = setting(
@@ -167,7 +187,7 @@ class Inpaint(Part):
     grow: int | None = setting(
         None,
         a_whole(-1024, 1024),
-        "make the mask larger by so many pixels, below 0 smaller (default: 0)",
+        "make the mask larger by so many pixels, below 0 smaller (default: 0; of a thing by its name 4)",
         name="mask_grow",
     )
     blur: float | None = setting(

@@ -110,6 +110,7 @@ class _Reading:
         self.take("Steps", "steps")
         self.take("CFG scale", "guidance")
         self.take("CFG rescale", "guidance_rescale")
+        self.take("Image CFG scale", "image_guidance")
         self.take("Clip skip", "clip_skip")
         self._sampling()
         self._noise()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.checkpoint.families import SDXL
-from darkroom.checkpoint.family import Family
+from darkroom.checkpoint.family import PICTURE, Family
 from darkroom.diffusion import parse_sampler, parse_schedule, points_for, sampler_info
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
@@ -247,6 +247,8 @@ class Recipe:
             if not family.sizes:
                 settings = {name: value for name, value in settings.items() if name not in _XL}
             self._count_layers(settings, family)
+            if family.needs != PICTURE and (scale := settings.pop("image_guidance", None)) is not None:
+                self.lose("guidance by the picture", f"{scale:g}", f"{family.name} is not shown it")
             if settings.get("schedule") == "align_your_steps" and family.sizes:
                 settings["schedule"] = "align_your_steps:table=sdxl"
             if self.empty_is_text and family.zero_empty and not settings.get("negative"):

@@ -2,7 +2,7 @@
 
 from darkroom.world.captions import caption
 from darkroom.world.layout import Box, holds, layout
-from darkroom.world.render import render, sheet
+from darkroom.world.render import render, sheet, silhouette
 from darkroom.world.sampling import MIX, sample_scene, variants
 from darkroom.world.scene import (
     CLOUDS,
@@ -42,5 +42,6 @@ __all__ = [
     "render",
     "sample_scene",
     "sheet",
+    "silhouette",
     "variants",
 ]

@@ -10,10 +10,10 @@ from PIL import Image, ImageDraw
 
 from darkroom import pixels
 from darkroom.errors import InvalidRequest
-from darkroom.world.canvas import RGB, Canvas, Pen
+from darkroom.world.canvas import RGB, WHITE, Canvas, Pen, Shades
 from darkroom.world.layout import Box, layout, stands
 from darkroom.world.places import draw_place, scenery
-from darkroom.world.scene import Scene
+from darkroom.world.scene import Group, Scene
 from darkroom.world.sky import falling
 from darkroom.world.styles import Style, glow, style
 from darkroom.world.things import DRAW
@@ -37,6 +37,19 @@ def render(scene: Scene, size: int = 128) -> NDArray[np.uint8]:
     if scene.place not in ("plain", "room"):
         falling(canvas, scene, rng)
     return how.finish(canvas.image, scene, size)
+
+
+def silhouette(scene: Scene, group: Group, size: int = 128) -> NDArray[np.bool_]:
+    """Where the things of one of a scene's groups are in its picture: (size, size). What they cast or shine on is not
+    theirs; where things are in front of one another both are."""
+    side, image = size * 4, Image.new("RGB", (size * 4, size * 4))
+    white = Shades(WHITE, WHITE, WHITE, WHITE)
+    for box in layout(scene):
+        if (box.kind, box.colour) == (group.kind, group.colour):
+            pen = Pen(ImageDraw.Draw(image), side, box, white, style(scene.style).rim, lambda _: WHITE)
+            DRAW[box.kind](pen)
+    drawn = np.asarray(image)[..., 0] > 0
+    return np.asarray(drawn.reshape(size, 4, size, 4).mean(axis=(1, 3)) >= 0.5)
 
 
 def sheet(scenes: Sequence[Scene], columns: int = 8, size: int = 128, gap: int = 4) -> Image.Image:

@@ -1,0 +1,177 @@
+"""Things in a picture by their names: a mask of where a model's own network reads them.
+
+As in "What the DAAM" (Tang et al. 2022, https://arxiv.org/abs/2210.04885), but of a picture that there is: the network
+is shown it with a little noise and told a text, and where it looks for a word, brought along the picture's edges by a
+guided filter (He et al. 2010, "Guided Image Filtering", eq. 14 to 16), is where the thing is. How well that does is
+measured by `benchmarks/named.py`: a word that its text does not tell from another thing is read at that one, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from darkroom.checkpoint.family import MASKS, Family
+from darkroom.diffusion import FlowSchedule, Point, SeededNoise
+from darkroom.errors import InvalidRequest
+from darkroom.generation.attention import AttentionMaps, Observer
+from darkroom.generation.frames import stretched
+from darkroom.generation.passes import native_size
+from darkroom.generation.picture import made_by
+from darkroom.generation.request import Request
+from darkroom.generation.sources import Source, a_source
+from darkroom.generation.wording import Wording
+from darkroom.generation.work import Denoise, Encode, Networks, Prepare, Row, Work, alone
+from darkroom.language import Moment
+from darkroom.photos import Photo
+from darkroom.pixels import Pixels
+from darkroom.prompt.conditioning import TextConditioner
+
+# How much of what the network is shown is noise. Measured: with half of it things are lost.
+_NOISE = (0.1, 0.25)
+# How far an edge may be from where a word is read, in places of the latent, and how little of a colour is an edge.
+_REACH, _EDGE = 3, 1e-3
+_KEPT = 4
+
+
+class Finder:
+    """Finds things in pictures by a model's networks; `text` and `joint` are its own one's."""
+
+    def __init__(
+        self, networks: Networks, text: TextConditioner, joint: bool, family: Family, name: str
+    ) -> None:
+        self._networks, self._text, self._joint = networks, text, joint
+        self.family, self.name = family, name
+        self._found: OrderedDict[tuple[Any, ...], Source] = OrderedDict()
+
+    def __call__(self, source: Source, photo: Photo, thing: str, request: Request) -> Source:
+        """A mask of a thing in a picture: white where the picture's own prompt, or else the request's, or else the name
+        alone, is read so. Raises InvalidRequest for a name without a word, for one that is read all over the picture,
+        and for models that do not draw from text alone."""
+        words = re.sub(r"^\s*(the|an?)\s+", "", thing.strip().lower())
+        if not re.search(r"\w", words):
+            raise InvalidRequest(f"mask is {thing!r}: name a thing that the picture shows, or give a file")
+        if self.family.needs not in ("", MASKS):
+            raise InvalidRequest(
+                f"mask is {thing!r}, but {self.name} ({self.family.name}) does not say where things are: give a file, "
+                "or a box"
+            )
+        own = made_by(source.path or source.content)
+        named = [each for each in (own, request) if each is not None and _says(each.prompt, words)]
+        text = named[0].prompt if named else thing
+        key = source.sha256, request.edit.frame, text, words, request.text.dialect
+        if key not in self._found:
+            with torch.no_grad():
+                self._found[key] = self._mask(photo, thing, text, words, request)
+            while len(self._found) > _KEPT:
+                self._found.popitem(last=False)
+        return self._found[key]
+
+    def forget(self) -> None:
+        """Look anew, for the networks have changed."""
+        self._found.clear()
+
+    def _mask(self, photo: Photo, thing: str, text: str, words: str, request: Request) -> Source:
+        width, height = native_size(*photo.size, self.family)
+        pixels = stretched(photo.over(), width, height)
+        maps: AttentionMaps = alone(self._look(pixels, text, request), self._networks)
+        try:
+            heat = maps.of(words)
+        except InvalidRequest:
+            # A text may be read in other pieces than it is written in.
+            heat = np.asarray(maps.maps.mean(axis=0))
+        soft = along_edges(_large(heat, width, height), pixels, _REACH * self.family.factor)
+        whole = np.asarray(
+            Image.fromarray(soft.astype(np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
+        )
+        # Of what is smoothed away no half may be left.
+        mask = whole > min(0.5, 0.75 * float(whole.max()))
+        if mask.all():
+            raise InvalidRequest(
+                f"mask is {thing!r}, which {self.name} reads all over the picture: give a file, or a box"
+            )
+        return a_source("mask", (mask * 255).astype(np.uint8))
+
+    def _look(self, pixels: Pixels, text: str, request: Request) -> Generator[Work, Any, AttentionMaps]:
+        """What the network reads of a text in a picture that is (almost) there."""
+        family, (height, width) = self.family, pixels.shape[:2]
+        plain = Request(text, dialect=request.text.dialect, emphasis=request.text.emphasis).checked()
+        ((prompt, _),) = Wording(plain).told("positive", Moment(0, 1, 0), adapted=False)
+        (told,) = yield Encode((prompt,))
+        numbers = {
+            "": [],
+            "base": [height, width, 0, 0, height, width],
+            "refiner": [height, width, 0, 0, 6.0],
+        }
+        sizes = numbers[family.sizes]
+        told = replace(
+            told,
+            sizes=torch.tensor([sizes], dtype=torch.float32) if sizes else None,
+            guidance=torch.zeros(1) if family.embeds_guidance else None,
+        )
+        latent: Tensor = yield Prepare(pixels)
+        noise, observer = SeededNoise(0, latent.shape), Observer(self._text, self._joint)
+        for draw, share in enumerate(_NOISE):
+            point = self._point(share)
+            x, time = family.process.network_input(point.alpha * latent + point.sigma * noise(draw), point)
+            if family.sees_masks:
+                x = torch.cat([x, torch.zeros_like(x[:, :1]), latent], dim=1)
+            watched = replace(told, attention=observer(prompt, x, told))
+            yield Denoise((Row(x, time, watched),))
+        return observer.maps()
+
+    def _point(self, share: float) -> Point:
+        schedule = self.family.schedule
+        return schedule.at(share if isinstance(schedule, FlowSchedule) else share / (1 - share))
+
+
+def _says(text: str, words: str) -> bool:
+    """Whether a text has those words, one after the other."""
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text.lower()) is not None
+
+
+def _large(heat: NDArray[np.float32], width: int, height: int) -> NDArray[np.floating[Any]]:
+    """A map at a picture's size, from 0 to 1."""
+    large = Image.fromarray(heat.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
+    found = np.asarray(large, np.float64)
+    return np.asarray((found - found.min()) / max(float(found.max() - found.min()), 1e-12))
+
+
+def along_edges(soft: NDArray[np.floating[Any]], pixels: Pixels, reach: int) -> NDArray[np.floating[Any]]:
+    """A map (height, width) as what of it is linear in a picture's colours, within so many pixels around each: its
+    edges become those of the picture."""
+    colors = pixels.astype(np.float64) / 255
+    height, width = soft.shape
+    count = _sums(np.ones((height, width, 1)), reach)
+
+    def mean(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        return np.asarray(_sums(values, reach) / count)
+
+    color, level = mean(colors), mean(soft[..., None])
+    together = mean(colors * soft[..., None]) - color * level
+    squares = mean((colors[..., :, None] * colors[..., None, :]).reshape(height, width, 9))
+    spread = squares.reshape(height, width, 3, 3) - color[..., :, None] * color[..., None, :]
+    slope = np.linalg.solve(spread + _EDGE * np.eye(3), together[..., None])[..., 0]
+    offset = level[..., 0] - (slope * color).sum(axis=-1)
+    return np.asarray((mean(slope) * colors).sum(axis=-1) + mean(offset[..., None])[..., 0])
+
+
+def _sums(values: NDArray[np.floating[Any]], reach: int) -> NDArray[np.floating[Any]]:
+    """The sums of the squares around each place, cut off at the edges: (height, width, n)."""
+    for axis in (0, 1):
+        size = values.shape[axis]
+        start = np.zeros_like(np.take(values, [0], axis))
+        total = np.concatenate([start, np.cumsum(values, axis)], axis)
+        ends = np.arange(size)
+        upper = np.take(total, np.minimum(ends + reach + 1, size), axis)
+        values = upper - np.take(total, np.maximum(ends - reach, 0), axis)
+    return values
