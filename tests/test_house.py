@@ -54,7 +54,7 @@ ORDER = {
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """
         latents checks sources masks parts starting request between work colors frames edits shown wording settle canvas
-        passes templates ensemble path attention picture named infotext saved job explain
+        passes templates ensemble path attention picture infotext saved job named explain
     """,
     "cli": """
         arguments parser words settings files progress asked show doctor train checkpoints models lora merge like

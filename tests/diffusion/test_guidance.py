@@ -31,6 +31,7 @@ from darkroom.diffusion.guidance import (
     Projected,
     Rescaled,
     Thresholded,
+    TowardsPicture,
     Without,
     parse_guide,
 )
@@ -157,6 +158,23 @@ def test_away_from_worse() -> None:
     answer = estimate(guidance, [NEGATIVE, POSITIVE, WORSE], asked(step=4)).denoised
     torch.testing.assert_close(answer, NEGATIVE + 5 * (POSITIVE - NEGATIVE) + 3 * (POSITIVE - WORSE))
     assert names(guidance, step=5) == ["negative", "positive"]
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_towards_a_picture(scale: float) -> None:
+    """InstructPix2Pix's own formula, eq. 3 of the paper: all three rows whatever the scale of the prompt is."""
+    guidance = TowardsPicture(ClassifierFree(scale), 1.5)
+    rows = guidance.rows(asked())
+    assert [(row.name, row.prompt) for row in rows] == [
+        ("negative", "negative"),
+        ("positive", "positive"),
+        ("unseen", "negative"),
+    ]
+    assert [row.without for row in rows] == [None, None, Without("picture")]
+    answer = estimate(guidance, [NEGATIVE, POSITIVE, WORSE], asked())
+    expected = WORSE + 1.5 * (NEGATIVE - WORSE) + scale * (POSITIVE - NEGATIVE)
+    torch.testing.assert_close(answer.denoised, expected)
+    torch.testing.assert_close(answer.unconditional, NEGATIVE)
 
 
 @pytest.mark.peer

@@ -369,11 +369,10 @@ def _looking(source: Source) -> dict[str, Any]:
     }
 
 
-_CHECKED = ("safety_checker", "feature_extractor")
+_CHECKED = tuple(f"StableDiffusion{kind}Pipeline" for kind in ("", "Inpaint", "InstructPix2Pix"))
 _LACKING = {
-    **dict.fromkeys(("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"), _CHECKED),
-    "StableDiffusionInstructPix2PixPipeline": _CHECKED,
-    "StableDiffusionUpscalePipeline": (*_CHECKED, "watermarker"),
+    **dict.fromkeys(_CHECKED, ("safety_checker", "feature_extractor")),
+    "StableDiffusionUpscalePipeline": ("safety_checker", "feature_extractor", "watermarker"),
     "StableDiffusionDepth2ImgPipeline": ("depth_estimator", "feature_extractor"),
 }
 """What diffusers' pipelines look for in a folder that is not part of a model here."""
@@ -410,9 +409,8 @@ def _write_settings(source: Source, out: Path) -> None:
         index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
     if family.sizes == "refiner":
         index["requires_aesthetics_score"] = True
-    if (lacking := _LACKING.get(family.pipeline)) is not None:
-        index |= {name: [None, None] for name in lacking}
-        if "safety_checker" in lacking and family.pipeline != "StableDiffusionUpscalePipeline":
-            index["requires_safety_checker"] = False
+    index |= {name: [None, None] for name in _LACKING.get(family.pipeline, ())}
+    if family.pipeline in _CHECKED:
+        index["requires_safety_checker"] = False
     write_json(out / "model_index.json", index)
     write_json(out / "darkroom.json", _extra(source))

@@ -66,19 +66,24 @@ def _is_sd35_medium(shapes: Shapes) -> bool:
 # The records
 
 
-_WIDE = {"beta_schedule": "scaled_linear", "beta_start": 0.0001, "beta_end": 0.02}
+_WIDE = Discrete(betas("scaled_linear", 0.0001, 0.02))
 _UPSCALER = {
     "process": process("v_prediction"),
-    "schedule": Discrete(betas("scaled_linear", 0.0001, 0.02)),
+    "schedule": _WIDE,
     "scheduler": "DDIMScheduler",
     "scaling": 0.08333,
     "factor": 4,
     "augmentation": Augmentation(
         "low_res_scheduler",
-        Discrete(betas("scaled_linear", 0.0001, 0.02)),
+        _WIDE,
         usual=20,
         most=350,
-        config={"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, **_WIDE},
+        config={
+            "_class_name": "DDPMScheduler",
+            "beta_schedule": "scaled_linear",
+            "beta_start": 0.0001,
+            "beta_end": 0.02,
+        },
     ),
 }
 

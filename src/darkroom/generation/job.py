@@ -265,7 +265,7 @@ class Job:
         text = told[ends[0][0]]
         for other, share in ends[1:]:
             text = text.towards(told[other], share)
-        numbers = sizes(ask.prompt, self.request, family, each)
+        numbers = sizes(ask.prompt, self.request, family, each.canvas)
         conditioning = replace(
             text,
             sizes=torch.tensor([numbers], dtype=torch.float32) if numbers else None,
@@ -310,12 +310,12 @@ def guidance_of(request: Request, family: Family, weights: tuple[float, ...] = (
     return guidance_from(scale, asked.rescale, weights, parse_guides(asked.guides), picture)
 
 
-def sizes(name: str, request: Request, family: Family, each: Pass) -> tuple[float, ...]:
-    """The numbers that the row `name` of a pass is told beside its text (Podell et al. 2023,
+def sizes(name: str, request: Request, family: Family, canvas: Canvas) -> tuple[float, ...]:
+    """The numbers that the row `name` of a picture is told beside its text (Podell et al. 2023,
     https://arxiv.org/abs/2307.01952, section 2.2): height before width."""
     if not family.sizes:
         return ()
-    canvas, told = each.canvas, request.xl
+    told = request.xl
     original = told.original_height or canvas.height, told.original_width or canvas.width
     crop = told.crop_top, told.crop_left
     if family.sizes == "refiner":

@@ -24,7 +24,9 @@ from darkroom.checkpoint.family import MASKS, Family
 from darkroom.diffusion import FlowSchedule, Point, SeededNoise
 from darkroom.errors import InvalidRequest
 from darkroom.generation.attention import AttentionMaps, Observer
+from darkroom.generation.canvas import Canvas
 from darkroom.generation.frames import stretched
+from darkroom.generation.job import sizes
 from darkroom.generation.passes import native_size
 from darkroom.generation.picture import made_by
 from darkroom.generation.request import Request
@@ -107,15 +109,10 @@ class Finder:
         plain = Request(text, dialect=request.text.dialect, emphasis=request.text.emphasis).checked()
         ((prompt, _),) = Wording(plain).told("positive", Moment(0, 1, 0), adapted=False)
         (told,) = yield Encode((prompt,))
-        numbers = {
-            "": [],
-            "base": [height, width, 0, 0, height, width],
-            "refiner": [height, width, 0, 0, 6.0],
-        }
-        sizes = numbers[family.sizes]
+        numbers = sizes("positive", plain, family, Canvas(width, height))
         told = replace(
             told,
-            sizes=torch.tensor([sizes], dtype=torch.float32) if sizes else None,
+            sizes=torch.tensor([numbers], dtype=torch.float32) if numbers else None,
             guidance=torch.zeros(1) if family.embeds_guidance else None,
         )
         latent: Tensor = yield Prepare(pixels)

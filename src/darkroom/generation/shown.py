@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from darkroom.checkpoint.family import DEPTH, MASKS, PICTURE, SMALL, VARIED, Augmentation, Family
 from darkroom.diffusion import SeededNoise, Seeding
 from darkroom.generation.edits import Subject, brought, brought_depth, left_by_mask, recolored
+from darkroom.generation.parts import MAX_SEED
 from darkroom.generation.request import Request
 from darkroom.generation.work import Look, Looked, Prepare, Work
 from darkroom.networks.layers import timestep_embedding
@@ -89,8 +90,14 @@ def _small(view: View) -> Shown:
     level, family = view.request.seen.noise_level, view.family
     assert family.augmentation is not None and level is not None
     pixels = to_images(brought(view.request, view.subject, smaller=family.enlarges)[None])
-    noise = SeededNoise(view.seed + _APART, pixels.shape, seeding=Seeding(view.request.noise.source))(0)
-    return {"channels": noised(pixels, noise, family.augmentation, level), "labels": torch.tensor([level])}
+    seen = noised(pixels, _noise(view, pixels), family.augmentation, level)
+    return {"channels": seen, "labels": torch.tensor([level])}
+
+
+def _noise(view: View, like: Tensor) -> Tensor:
+    """What is laid over what is shown, which is of that shape."""
+    seed = (view.seed + _APART) % (MAX_SEED + 1)
+    return SeededNoise(seed, like.shape, seeding=Seeding(view.request.noise.source))(0)
 
 
 def noised(pixels: Tensor, noise: Tensor, augmentation: Augmentation, level: int) -> Tensor:
@@ -105,9 +112,7 @@ def _varied(view: View) -> Shown:
     assert augmentation is not None and level is not None
     whole = brought(view.request, None) if view.subject is None else view.subject.photo.over()
     looked = yield Look(whole)
-    seed, source = view.seed + _APART, view.request.noise.source
-    noise = SeededNoise(seed, looked.embedding.shape, seeding=Seeding(source))(0)
-    likeness = likened(looked, noise, augmentation, level)
+    likeness = likened(looked, _noise(view, looked.embedding), augmentation, level)
     return {"labels": likeness, "labels negative": torch.zeros_like(likeness)}
 
 
