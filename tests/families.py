@@ -118,9 +118,15 @@ def vae(seed: int, channels: int = 4, levels: int = 4, **settings: Any) -> Autoe
     return randomise(network, seed)
 
 
-def write_sd1(folder: Path, seed: int = 0, scheduler: Any = None, **changes: Any) -> Path:
-    """Stable Diffusion 1; `changes` are of its U-Net's configuration."""
-    StableDiffusionPipeline(
+def write_sd1(
+    folder: Path,
+    seed: int = 0,
+    scheduler: Any = None,
+    pipeline: Any = StableDiffusionPipeline,
+    **changes: Any,
+) -> Path:
+    """Stable Diffusion 1, as a `pipeline` of its kind; `changes` are of its U-Net's configuration."""
+    pipeline(
         vae=vae(seed),
         text_encoder=clip(seed + 1),
         tokenizer=tokenizer(folder / "tokenizer", "<|endoftext|>"),
@@ -143,21 +149,6 @@ def write_sd2(folder: Path, seed: int = 10, layers: int = 3) -> Path:
         scheduler=DDIMScheduler(
             **NOISE, clip_sample=False, set_alpha_to_one=False, prediction_type="v_prediction"
         ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
-    return folder
-
-
-def write_pix2pix(folder: Path, seed: int = 60) -> Path:
-    """InstructPix2Pix, of Stable Diffusion 1."""
-    StableDiffusionInstructPix2PixPipeline(
-        vae=vae(seed),
-        text_encoder=clip(seed + 1),
-        tokenizer=tokenizer(folder / "tokenizer", "<|endoftext|>"),
-        unet=unet(seed + 2, WIDTH, in_channels=8),
-        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -350,7 +341,9 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "sd3-clips": lambda folder: write_sd3(folder, 42, t5=False, shift=1.0),
     "sd35-medium": lambda folder: write_sd3(folder, 44, qk_norm="rms_norm", dual_attention_layers=(0, 1)),
     "sd35-large": lambda folder: write_sd3(folder, 46, qk_norm="rms_norm"),
-    "pix2pix": write_pix2pix,
+    "pix2pix": lambda folder: write_sd1(
+        folder, 60, pipeline=StableDiffusionInstructPix2PixPipeline, in_channels=8
+    ),
     "depth": write_depth,
     "upscaler": write_upscaler,
     "unclip": write_unclip,

@@ -38,6 +38,11 @@ def check_rounds(rounds: object, settings: Mapping[str, Any]) -> None:
             )
 
 
+def next_seed(seed: int) -> int:
+    """The seed of the round after one."""
+    return (seed + 1) % (MAX_SEED + 1)
+
+
 class Edits:
     """The half of a model that is about pictures to begin with; `generate` and the rest is the other's."""
 
@@ -101,7 +106,7 @@ class Edits:
         for picture in made:
             chain = [picture]
             for _ in range(rounds - 1):
-                again = {**settings, **sides, "seed": (chain[-1].seed + 1) % (MAX_SEED + 1)}
+                again = {**settings, **sides, "seed": next_seed(chain[-1].seed)}
                 chain += self.edit(chain[-1], prompt, **again)
             found += chain
         return found

@@ -382,21 +382,17 @@ def test_mistakes_in_going_on(given, said):
         settle(darkroom.Request("a", **{"image": PHOTO, **given}).checked(), SMALL, "it")
 
 
+def quickly(model, out):
+    """The options by which a command makes pictures of a model into a folder."""
+    where = ["--device", "cpu", "--precision", "float32"]
+    return ["--model", str(model), *where, "--quiet", "-o", str(out)]
+
+
 def test_going_on_from_the_command_line(model, toy_folder, tmp_path, capsys):
     (boat,) = model.generate("a boat", width=48, height=32, **SETTINGS)
     path = str(boat.save(tmp_path / "boat.png"))
     made = tmp_path / "made"
-    asked = [
-        "--model",
-        str(toy_folder),
-        "--device",
-        "cpu",
-        "--precision",
-        "float32",
-        "--quiet",
-        "-o",
-        str(made),
-    ]
+    asked = quickly(toy_folder, made)
     assert main(["outpaint", path, "--left", "16", "--seed", "3", *asked]) == 0
     with Image.open(made / "boat-3.png") as found:
         assert (np.asarray(found)[:, 16:] == pixels(boat)).all()
@@ -427,17 +423,7 @@ def test_outpainting_in_rounds(model, toy_folder, tmp_path, capsys):
         assert (found[:height, 8:] == before).all()
         before = found
     path, out = boat.save(tmp_path / "boat.png"), tmp_path / "made"
-    asked = [
-        "--model",
-        str(toy_folder),
-        "--device",
-        "cpu",
-        "--precision",
-        "float32",
-        "--quiet",
-        "-o",
-        str(out),
-    ]
+    asked = quickly(toy_folder, out)
     sides = ["--left", "8", "--bottom", "4", "--seed", "5"]
     assert main(["outpaint", str(path), *sides, "--rounds", "3", *asked]) == 0
     files = [out / f"boat{name}.png" for name in ("-5", "-5-6", "-5-6-7")]
@@ -446,6 +432,9 @@ def test_outpainting_in_rounds(model, toy_folder, tmp_path, capsys):
             assert (np.asarray(found) == pixels(picture)).all()
     assert main(["again", str(files[2])]) == 0
     capsys.readouterr()
+    assert main(["outpaint", str(path), "--left", "8", "--rounds", "2", *asked]) == 0
+    first, second = capsys.readouterr().out.split()
+    assert int(second.rpartition("-")[2][:-4]) == int(first.rpartition("-")[2][:-4]) + 1
     for wrong in (
         ["--rounds", "2", "--mask-box", "0,0,4,4"],
         ["--rounds", "2", "--count", "2"],

@@ -89,12 +89,12 @@ def _read(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sized(args: argparse.Namespace) -> dict[str, int]:
-    """Width and height where --size says them."""
-    if args.size is None:
+    """Width and height where --size says them; commands that make no pictures have none."""
+    if (size := getattr(args, "size", None)) is None:
         return {}
     if also := given(args, ("width", "height")):
         raise InvalidRequest(f"--size says width and height, and so does --{next(iter(also))}: leave one out")
-    return dict(zip(("width", "height"), args.size, strict=True))
+    return dict(zip(("width", "height"), size, strict=True))
 
 
 def given(args: argparse.Namespace, known: Collection[str]) -> dict[str, Any]:

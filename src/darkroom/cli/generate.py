@@ -147,39 +147,44 @@ def made(
         model = load(loading, expecting=max((one.request for one in asked), key=area), progress=progress)
     settled = looked_at(model, [(one.where, one.request) for one in asked], files, saving.grid, args.quiet)
     loaded = time.perf_counter()
-    paths: list[Path] = []
-    requests = _in_rounds([one.request for one in asked], rounds, paths)
+    kept: list[tuple[Path, int]] = []
+    requests = _in_rounds([one.request for one in asked], rounds, kept)
     grid: list[Picture] = []  # Kept for the sheet alone: memory is not to grow with the count.
     try:
         for path, picture in saved(model, requests, files, args):
-            paths.append(path)
+            kept.append((path, picture.seed))
             if saving.grid:
                 grid.append(picture)
     except (KeyboardInterrupt, DarkroomError) as error:
         total = rounds * sum(one.count for one in settled)
-        kept = f"{len(paths)} of {total} pictures are in {files.folder}"
+        said = f"{len(kept)} of {total} pictures are in {files.folder}"
         if isinstance(error, DarkroomError):
             if total > 1:
-                print(f"darkroom: {kept}", file=sys.stderr)
+                print(f"darkroom: {said}", file=sys.stderr)
             raise
-        print(f"\ndarkroom: interrupted, {kept}", file=sys.stderr)
+        print(f"\ndarkroom: interrupted, {said}", file=sys.stderr)
         return INTERRUPTED
     if grid:
         save_sheet([picture.image for picture in grid], grid[0].seed, files, args)
     if not args.quiet:
         _report(model, loaded - started, time.perf_counter() - began)
         if files.format == "png" and files.metadata:
-            print(f"make it again: darkroom again {shlex.quote(str(paths[0]))}", file=sys.stderr)
+            print(f"make it again: darkroom again {shlex.quote(str(kept[0][0]))}", file=sys.stderr)
     return 0
 
 
-def _in_rounds(requests: Iterable[Request], rounds: int, paths: Sequence[Path]) -> Iterator[Request]:
-    """Requests, each followed by the same of what was made of it, which is the last of `paths` by then."""
+def _in_rounds(
+    requests: Iterable[Request], rounds: int, kept: Sequence[tuple[Path, int]]
+) -> Iterator[Request]:
+    """Requests, each followed by the same of what was made of it, which is by then the last of the files that are
+    `kept`, with its seed."""
+    from darkroom.editing import next_seed
+
     for request in requests:
         yield request
-        for number in range(1, rounds):
-            seed = None if request.seed in (None, -1) else (request.seed or 0) + number
-            yield request.replace(image=str(paths[-1]), seed=seed)
+        for _ in range(rounds - 1):
+            path, seed = kept[-1]
+            yield request.replace(image=str(path), seed=next_seed(seed))
 
 
 def looked_at(

@@ -7,12 +7,12 @@ import io
 from pathlib import Path
 
 from darkroom.cli.arguments import a_path, a_place, spelt
-from darkroom.cli.asked import check_options, given
+from darkroom.cli.asked import layered
 from darkroom.cli.generate import add_loading_options
 from darkroom.cli.parser import Parser
 from darkroom.cli.progress import loading_bar
+from darkroom.cli.settings import add_settings_file
 from darkroom.errors import InvalidRequest
-from darkroom.loading import LOADING, Loading
 
 _EXAMPLES = """\
 examples:
@@ -39,6 +39,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         help="where to write it (default: the picture's name with -mask.png, beside it)",
     )
     add_loading_options(command)
+    add_settings_file(command)
     command.add_argument("--quiet", action="store_true", help="no progress bar, only the name of the file")
     command.set_defaults(run=run)
 
@@ -55,9 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.model import load
 
     recipe = own_recipe(args.picture, args.model)
-    options = given(args, LOADING)
-    check_options(options)
-    loading = Loading(**{**(recipe[0] if recipe else {}), **options}).checked()
+    loading, _, _ = layered(args).over(recipe[0] if recipe else {})
     with loading_bar(args.quiet) as progress:
         model = load(loading, progress=progress)
     mask, content = model.mask_of(args.picture, args.thing), io.BytesIO()

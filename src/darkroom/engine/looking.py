@@ -18,19 +18,28 @@ from darkroom.pixels import Pixels
 
 @dataclass(frozen=True)
 class Looker:
-    """An image encoder, and the statistics of what it makes."""
+    """An image encoder, and the statistics of what it makes of pictures."""
 
     encoder: CLIPVision
     normalizer: EmbeddingNormalizer
 
-    def __call__(self, pixels: Pixels, device: torch.device) -> Looked:
-        """The embedding of a picture (height, width, 3). Raises ModelError for an encoder that makes none."""
-        seen = clip_pixels(pixels, self.encoder.config.image_size).to(device)
-        projected = self.encoder(seen).projected
+    @property
+    def side(self) -> int:
+        """Of the squares that the encoder sees, in pixels."""
+        return self.encoder.config.image_size
+
+    def embeddings(self, seen: Tensor) -> Tensor:
+        """Of pictures as the encoder is shown them, (B, 3, side, side): (B, E). Raises ModelError for an encoder that
+        makes none."""
+        projected: Tensor | None = self.encoder(seen).projected
         if projected is None:
             raise ModelError("the image encoder has no projection: it is another model's")
-        mean, std = self.normalizer.mean, self.normalizer.std
-        return Looked(*(each.detach().to("cpu", torch.float32) for each in (projected, mean, std)))
+        return projected
+
+    def looked(self, embeddings: Tensor) -> Looked:
+        """Embeddings with their statistics, float32 on the CPU."""
+        found = embeddings, self.normalizer.mean, self.normalizer.std
+        return Looked(*(each.detach().to("cpu", torch.float32) for each in found))
 
 
 def clip_pixels(pixels: Pixels, side: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from darkroom.adapters.applied import applied
 from darkroom.diffusion import parse_guides
 from darkroom.engine.devices import Placement, give_back_memory, out_of_memory
-from darkroom.engine.looking import Looker
+from darkroom.engine.looking import Looker, clip_pixels
 from darkroom.engine.memory import MODES, Memory
 from darkroom.errors import GenerationError, InvalidRequest
 from darkroom.generation.request import Request
@@ -105,8 +105,9 @@ class LatentDiffusion:
 
     def look(self, pixels: Pixels) -> Looked:
         assert self.looker is not None
+        seen = clip_pixels(pixels, self.looker.side).to(self.placement.device)
         with self.lock:
-            return self.looker(pixels, self.placement.device)
+            return self.looker.looked(self.looker.embeddings(seen))
 
     def decode(self, latent: Tensor, note: Note = unheard) -> Pixels:
         pixels: Pixels = to_pixels(self.render(latent, note))[0]

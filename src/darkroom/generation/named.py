@@ -12,6 +12,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,7 @@ class Finder:
                 f"mask is {thing!r}, but {self.name} ({self.family.name}) does not say where things are: give a file, "
                 "or a box"
             )
-        own = made_by(source.path or source.content)
-        named = [each for each in (own, request) if each is not None and _says(each.prompt, words)]
-        text = named[0].prompt if named else thing
+        text = next((each for each in (_prompt_of(source), request.prompt) if _says(each, words)), thing)
         key = source.sha256, request.edit.frame, text, words, request.text.dialect
         if key not in self._found:
             with torch.no_grad():
@@ -91,10 +90,9 @@ class Finder:
         except InvalidRequest:
             # A text may be read in other pieces than it is written in.
             heat = np.asarray(maps.maps.mean(axis=0))
-        soft = along_edges(_large(heat, width, height), pixels, _REACH * self.family.factor)
-        whole = np.asarray(
-            Image.fromarray(soft.astype(np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
-        )
+        large = _resized(heat, (width, height)).astype(np.float64)
+        large = (large - large.min()) / max(float(large.max() - large.min()), 1e-12)
+        whole = _resized(along_edges(large, pixels, _REACH * self.family.factor), photo.size)
         # Of what is smoothed away no half may be left.
         mask = whole > min(0.5, 0.75 * float(whole.max()))
         if mask.all():
@@ -136,11 +134,17 @@ def _says(text: str, words: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text.lower()) is not None
 
 
-def _large(heat: NDArray[np.float32], width: int, height: int) -> NDArray[np.floating[Any]]:
-    """A map at a picture's size, from 0 to 1."""
-    large = Image.fromarray(heat.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
-    found = np.asarray(large, np.float64)
-    return np.asarray((found - found.min()) / max(float(found.max() - found.min()), 1e-12))
+@lru_cache(maxsize=_KEPT)
+def _prompt_of(source: Source) -> str:
+    """The prompt that Darkroom made a picture of, as its file says; nothing where it does not."""
+    made = made_by(source.path or source.content)
+    return "" if made is None else made.prompt
+
+
+def _resized(soft: NDArray[np.floating[Any]], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A map at a width and height."""
+    found = Image.fromarray(soft.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(found, np.float32)
 
 
 def along_edges(soft: NDArray[np.floating[Any]], pixels: Pixels, reach: int) -> NDArray[np.floating[Any]]:

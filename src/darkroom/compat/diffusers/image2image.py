@@ -26,14 +26,9 @@ class FromImage(DiffusionPipeline):
         return FromImage.__subclasses__()
 
     def _sized(self, call: Arguments) -> tuple[Arguments, int, int]:
-        if call["image"] is None:
-            raise InvalidRequest("image is None: give the picture to begin with")
         if not 0 <= call["strength"] <= 1:
             raise InvalidRequest(f"strength is {call['strength']}: give a number from 0 to 1")
-        image = self.image_processor.preprocess(call["image"], call["height"], call["width"])
-        factor = self._family.factor if image.shape[1] == self._family.latent_channels else 1
-        height, width = (side * factor for side in image.shape[2:])
-        return {**call, "image": image}, height, width
+        return sized_by_image(self, call, "to begin with")
 
     def _natively_sized(self, call: Arguments) -> Arguments:
         """A call whose pictures are of the model's native size unless it says another one."""
@@ -92,6 +87,20 @@ class FromImage(DiffusionPipeline):
             told = [*original, *crop, *target]
             negative = [*negative_original, *crop, *(call["negative_target_size"] or target)]
         return torch.tensor([negative] * count * guided + [told] * count, dtype=torch.float32)
+
+
+def sized_by_image(pipe: Any, call: Arguments, what: str) -> tuple[Arguments, int, int]:
+    """A call with its `image` as tensors, and the height and width of what is drawn of that. Raises InvalidRequest
+    where it has none."""
+    if call["image"] is None:
+        raise InvalidRequest(f"image is None: give the picture {what}")
+    family, image = (
+        pipe._family,
+        pipe.image_processor.preprocess(call["image"], call["height"], call["width"]),
+    )
+    latents = image.shape[1] == family.latent_channels
+    height, width = (side * (family.factor if latents else family.enlarges) for side in image.shape[2:])
+    return {**call, "image": image}, height, width
 
 
 def repeated(values: Tensor, count: int, name: str) -> Tensor:

@@ -14,16 +14,15 @@ from torch.nn import functional as F
 from darkroom.checkpoint.family import Augmentation
 from darkroom.compat.diffusers.arguments import Arguments, Generators
 from darkroom.compat.diffusers.config import Config
-from darkroom.compat.diffusers.image2image import FromImage, repeated
+from darkroom.compat.diffusers.image2image import FromImage, repeated, sized_by_image
 from darkroom.compat.diffusers.images import ImageProcessor
 from darkroom.compat.diffusers.job import Beginning
 from darkroom.compat.diffusers.noise import Drawing, drawing, each_of
 from darkroom.compat.diffusers.pipeline import DiffusionPipeline
 from darkroom.compat.diffusers.schedulers import scheduler_of
-from darkroom.engine.looking import clip_pixels
+from darkroom.engine.looking import Looker, clip_pixels
 from darkroom.errors import InvalidRequest
 from darkroom.generation.shown import likened, noised, ranged
-from darkroom.generation.work import Looked
 from darkroom.photos import photo_of
 from darkroom.pixels import Pixels
 
@@ -32,12 +31,7 @@ class SeesImage(DiffusionPipeline):
     """A pipeline whose calls take the `image` that is changed; what is drawn begins with noise."""
 
     def _sized(self, call: Arguments) -> tuple[Arguments, int, int]:
-        if call["image"] is None:
-            raise InvalidRequest("image is None: give the picture that is changed")
-        image = self.image_processor.preprocess(call["image"])
-        factor = self._family.factor if image.shape[1] == self._family.latent_channels else 1
-        height, width = (side * factor for side in image.shape[2:])
-        return {**call, "image": image}, height, width
+        return sized_by_image(self, call, "that is changed")
 
     def _beginning(self, call: Arguments, draw: Drawing, shape: tuple[int, ...], first: int) -> Beginning:
         seen, vae = cast(Tensor, call["image"]), self.vae
@@ -122,12 +116,8 @@ class Enlarges(Augmented):
         return replace(own, latent_channels=0, resample=Image.Resampling.BICUBIC)
 
     def _sized(self, call: Arguments) -> tuple[Arguments, int, int]:
-        if call["image"] is None:
-            raise InvalidRequest("image is None: give the picture that is enlarged")
         self._check_level(call)
-        image = self.image_processor.preprocess(call["image"])
-        height, width = (side * self._family.factor for side in image.shape[2:])
-        return {**call, "image": image}, height, width
+        return sized_by_image(self, call, "that is enlarged")
 
     def _beginning(self, call: Arguments, draw: Drawing, shape: tuple[int, ...], first: int) -> Beginning:
         image, level = cast(Tensor, call["image"]), call["noise_level"]
@@ -141,6 +131,12 @@ class Varies(Augmented):
     """A pipeline whose calls take the `image` that is varied, or what the image encoder makes of it: `image_embeds`."""
 
     image_noising_scheduler = property(lambda self: scheduler_of(self._augmentation.config))
+
+    @property
+    def _looker(self) -> Looker:
+        found = self._networks().looker
+        assert found is not None
+        return found
 
     def _sized(self, call: Arguments) -> tuple[Arguments, int, int]:
         image, embeds = call["image"], call["image_embeds"]
@@ -176,28 +172,17 @@ class Varies(Augmented):
         return self._noised(image_embeds, int(noise_level), noise).to(image_embeds)
 
     def _noised(self, embeds: Tensor, level: int, noise: Tensor) -> Tensor:
-        looker = self._networks().looker
-        assert looker is not None
-        with torch.no_grad():
-            mean, std = (
-                each.to("cpu", torch.float32) for each in (looker.normalizer.mean, looker.normalizer.std)
-            )
-            looked = Looked(embeds.to("cpu", torch.float32), mean, std)
-            return likened(looked, noise.to("cpu", torch.float32), self._augmentation, level)
+        looked = self._looker.looked(embeds)
+        return likened(looked, noise.to("cpu", torch.float32), self._augmentation, level)
 
     def _looked(self, image: Any) -> Tensor:
         """What the image encoder makes of pictures: of tensors, as it is shown them."""
-        networks = self._networks()
-        looker = networks.looker
-        assert looker is not None
+        looker = self._looker
         if not isinstance(image, Tensor):
             images = image if isinstance(image, list | tuple) else [image]
-            side = looker.encoder.config.image_size
-            image = torch.cat([clip_pixels(_bytes_of(each), side) for each in images])
-        with networks.lock, torch.no_grad():
-            found = looker.encoder(image.to(self.device)).projected
-        assert found is not None
-        return cast(Tensor, found)
+            image = torch.cat([clip_pixels(_bytes_of(each), looker.side) for each in images])
+        with self._networks().lock, torch.no_grad():
+            return looker.embeddings(image.to(self.device))
 
 
 def _bytes_of(image: Any) -> Pixels:
