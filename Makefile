@@ -26,7 +26,7 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.run
 	$(PIP) -e '.[test,dev]'
 	@# Parts of them are read; their own requirements would bring torchvision and more.
-	$(PIP) --no-deps k-diffusion compel torchsde trampoline lycoris-lora einops toml
+	$(PIP) --no-deps k-diffusion compel torchsde trampoline lycoris-lora einops toml spandrel
 	@touch $@
 
 demo: $(VENV)/.run

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.tables import wide
 from tests.test_cli import GENERATE, run  # noqa: F401 (a fixture)
 
 from darkroom.cli.files import slug
@@ -55,7 +56,7 @@ def test_a_file_where_a_template_makes_a_folder(run, tmp_path):  # noqa: F811
     assert "out/7 is a file; choose another --output or --name" in err
 
 
-@pytest.mark.parametrize("streams", ["1</dev/null", "2>&-", "1>&- 2>&-"])
+@pytest.mark.parametrize("streams", [wide("1</dev/null"), wide("2>&-"), "1>&- 2>&-"])
 def test_streams_that_nothing_can_be_written_to(toy_folder, tmp_path, streams):
     done = shell(f"darkroom generate a {' '.join(QUICK[:-4])} --count 2 {streams}", toy_folder, tmp_path)
     assert (done.returncode, len(list((tmp_path / "out").iterdir()))) == (0, 2), done.stderr

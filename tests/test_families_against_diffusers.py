@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests import families
 from tests.families import peer, relative_error
+from tests.tables import pairs
 
 import darkroom
 from darkroom.checkpoint.export import convert
@@ -115,12 +116,12 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "negative", "guidance"),
-    [(64, 64, "night, rain", 5.0), (48, 96, "", 7.5), (96, 80, "night", 1.0)],
-)
-@pytest.mark.parametrize("name", SAME)
-def test_text_to_image(folder, name, width, height, negative, guidance):
+TOLD = [(64, 64, "night, rain", 5.0), (48, 96, "", 7.5), (96, 80, "night", 1.0)]
+
+
+@pytest.mark.parametrize(("name", "told"), pairs(list(SAME), TOLD))
+def test_text_to_image(folder, name, told):
+    width, height, negative, guidance = told
     sampler, schedule = SAME[name]
     size = {"width": width, "height": height}
     expected = theirs(

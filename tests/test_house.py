@@ -16,7 +16,7 @@ ORDER = {
     "": """
         version errors lazy numeric files pixels photos
         diffusion networks weights language prompt checkpoint library adapters safety
-        generation loading recipes engine assembly forecast provenance series editing model shelf
+        generation loading recipes engine upscaling assembly forecast provenance series editing model shelf
         world evaluation train serve compat cli
     """,
     "diffusion": """
@@ -24,25 +24,25 @@ ORDER = {
         guidance samplers multistep plusplus solvers catalogue registry
     """,
     "networks": """
-        roles configs parameters layers watched conditioning denoiser unfilled unet vae tiny clip t5 mmdit freeu
-        precise altered
+        roles configs parameters layers watched conditioning denoiser unfilled tiles unet vae tiny clip t5 mmdit freeu
+        precise altered upscaler
     """,
     "weights": """
         names hashes dtypes mapped ggml archives gguf safe_tensors scaled packed unpickled pickles torch_files
         opening writing
     """,
     "checkpoint": """
-        rules components preferences family families foreign infer blocks identify distilled source named load settings
-        encoders single_file folder beside opening export blend
+        rules components preferences family families foreign infer upscalers blocks identify distilled source named
+        load settings encoders single_file folder beside opening export blend
     """,
-    "library": "secrets about kinds records lock describe scan verify fetch locate",
+    "library": "secrets about installed kinds records lock describe scan verify fetch locate",
     "adapters": """
         names patches kinds groups adapter truncated embeddings hypernetwork dose applied merged
         collection describe bake written extract merge
     """,
     "world": "scene words textures layout sampling canvas captions sky styles things places render",
     "train": "config feed folders journal muon saved average loop pocket __main__",
-    "train.pocket": "data artefacts grow start labels judged latents vae clip unet oracle export cli",
+    "train.pocket": "data artefacts grow start labels judged latents vae clip unet oracle upscaler export cli",
     "compat": "diffusers",
     "recipes": """
         plain files recipe infotext writers a1111 graph drawn samplings stage comfyui invokeai reading
@@ -58,7 +58,7 @@ ORDER = {
     """,
     "cli": """
         arguments parser words settings files progress asked show doctor train checkpoints models lora merge like
-        generate edit mask interpolate evaluate again attention prompt plan
+        generate edit mask upscale interpolate evaluate again attention prompt plan
     """,
 }
 PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate", "compel", "torchsde"}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from darkroom.model import Model, load
     from darkroom.series import Step
     from darkroom.shelf import Shelf
+    from darkroom.upscaling.upscaler import Upscaler, load_upscaler
 
 __all__ = [
     "Cancelled",
@@ -42,9 +43,11 @@ __all__ = [
     "Request",
     "Shelf",
     "Step",
+    "Upscaler",
     "__version__",
     "between",
     "load",
+    "load_upscaler",
 ]
 
 __getattr__, __dir__ = lazily(
@@ -56,5 +59,6 @@ __getattr__, __dir__ = lazily(
         "model": "Model load",
         "series": "Step",
         "shelf": "Shelf",
+        "upscaling.upscaler": "Upscaler load_upscaler",
     },
 )

@@ -8,6 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
+def imported(place: str) -> Any:
+    """What stands at a place that is named as MODULE:NAME."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def lazily(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """A package's `__getattr__` and `__dir__` (PEP 562): `modules` are those of its modules that its names come from,
     each with the names, spaces between."""

@@ -37,6 +37,41 @@ def to_pixels(images: Tensor) -> Pixels:
     return np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
 
 
+def filled_in(values: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values (height, width, n) where they are `known`, each weighing that much, and elsewhere what goes on from there
+    smoothly: pulled up a pyramid of means and pushed down again (Gortler et al. 1996, "The Lumigraph", section 3.2)."""
+    height, width = known.shape
+    if height == width == 1:
+        return values
+    even = [(0, height % 2), (0, width % 2)]
+    weighed = np.pad(values * known[..., None], [*even, (0, 0)])
+    weights = np.pad(known, even)
+    sums, total = _halved(weighed), _halved(weights[..., None])[..., 0]
+    coarse = np.divide(sums, total[..., None], out=np.zeros_like(sums), where=total[..., None] > 0)
+    pushed = _doubled(filled_in(coarse, np.minimum(total, 1)))[:height, :width]
+    share = known[..., None]
+    return np.asarray(values * share + pushed * (1 - share), np.float32)
+
+
+def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The sums of squares of four."""
+    h, w, n = values.shape
+    return np.asarray(values.reshape(h // 2, 2, w // 2, 2, n).sum(axis=(1, 3)))
+
+
+def _doubled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Twice as high and wide, linear between the middles of pixels."""
+    for axis in (0, 1):
+        size = values.shape[axis]
+        before = np.take(values, np.maximum(np.arange(size) - 1, 0), axis)
+        after = np.take(values, np.minimum(np.arange(size) + 1, size - 1), axis)
+        pair = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis + 1)
+        shape = [*values.shape]
+        shape[axis] *= 2
+        values = pair.reshape(shape)
+    return values
+
+
 def sheet(
     pictures: Sequence[Image.Image | Pixels], columns: int | None = None, gap: int = 4, ground: Any = "white"
 ) -> Image.Image:

@@ -13,6 +13,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from tests.families import peer, relative_error
+from tests.tables import wide
 from tests.test_families_against_diffusers import SAME, noise_for, ours
 
 from darkroom.checkpoint.opening import open_source
@@ -61,7 +62,7 @@ def theirs(loaded: Any, path: Path, name: str, prompt: str) -> torch.Tensor:
     return loaded(prompt=prompt, latents=noise, output_type="latent", **settings, **SETTINGS).images
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3-clips"])
+@pytest.mark.parametrize("name", ["sd1", wide("sdxl"), "sd3-clips"])
 def test_pictures(folder: Callable[[str], Path], name: str, tmp_path: Path) -> None:
     loaded = peer(folder(name), own=True)
     type(loaded).save_lora_weights(tmp_path, **adapted(loaded, 3))

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.adapters.test_against_diffusers import adapted
 from tests.compat.test_pipelines import SIZE, compare, pipes, seeded
 from tests.families import peer
+from tests.tables import wide
 
 from darkroom.errors import InvalidRequest, ModelError
 
@@ -37,7 +38,7 @@ def loras(
     return get
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3-clips"])
+@pytest.mark.parametrize("name", ["sd1", wide("sdxl"), "sd3-clips"])
 def test_two_with_weights(folder: Any, loras: Any, name: str) -> None:
     first, second = loras(name)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from tests.compat.test_pipelines import PROMPT, SIZE, compare, pipes, seeded
+from tests.tables import wide
 
 from darkroom.compat import diffusers as compat
 from darkroom.compat.diffusers.faces import tokenizer
@@ -304,7 +305,7 @@ def test_compel_reads_prompts_with_them(folder):
     assert torch.allclose(*made, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd3"])
+@pytest.mark.parametrize("name", [wide("sd1"), "sd3"])
 def test_an_autoencoder_by_itself(folder, name):
     theirs, pipe = pipes(folder(name))
     image = torch.rand(2, 3, 48, 64, generator=seeded(2)) * 2 - 1

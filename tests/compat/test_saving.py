@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tests.compat.test_loops import a_lora
 from tests.compat.test_pipelines import PROMPT, SIZE, pipes, relative_error, seeded
 from tests.families import absent
+from tests.tables import wide
 
 from darkroom.compat import diffusers as compat
 from darkroom.errors import InvalidRequest
@@ -23,7 +24,7 @@ def drawn(pipe):
     return torch.as_tensor(np.asarray(made.images))
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl", "sd3-clips"])
+@pytest.mark.parametrize("name", ["sd1", wide("sd2"), "sdxl", "sd3-clips"])
 def test_what_is_saved_is_read_by_both(folder, name, tmp_path):
     _, pipe = pipes(folder(name))
     if name != "sd3-clips":

@@ -11,6 +11,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from tests.tables import pairs
 
 from darkroom.compat import diffusers as compat
 from darkroom.compat.diffusers.schedulers import CLASSES, scheduler_of
@@ -112,15 +113,14 @@ def relative(ours, theirs):
     return float((ours - theirs).norm() / theirs.norm())
 
 
+SPACED = [
+    *(f"{each}Scheduler" for each in (*EXPLODING, "EulerAncestralDiscrete", "DDIM", "DDPM", "PNDM")),
+    *("DPMSolverMultistepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler"),
+]
+
+
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
-@pytest.mark.parametrize("steps", [1, 5, 30])
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(f"{each}Scheduler" for each in (*EXPLODING, "EulerAncestralDiscrete", "DDIM", "DDPM", "PNDM")),
-        *("DPMSolverMultistepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler"),
-    ],
-)
+@pytest.mark.parametrize(("name", "steps"), pairs(SPACED, [1, 5, 30]))
 def test_spacings(name, steps, spacing):
     own = {"PNDMScheduler": {"skip_prk_steps": True}}
     own |= {each: {"clip_sample": False} for each in ("DDIMScheduler", "DDPMScheduler")}
@@ -128,15 +128,14 @@ def test_spacings(name, steps, spacing):
 
 
 @pytest.mark.parametrize("bend", ["karras", "exponential", "beta"])
-@pytest.mark.parametrize("steps", [1, 6, 19])
-@pytest.mark.parametrize("name", [*EXPLODING, *SOLVERS])
+@pytest.mark.parametrize(("name", "steps"), pairs([*EXPLODING, *SOLVERS], [1, 6, 19]))
 def test_bent_sigmas(name, steps, bend):
     compare(f"{name}Scheduler", steps, **SD, **{f"use_{bend}_sigmas": True})
 
 
-@pytest.mark.parametrize("steps", [1, 6, 17])
-@pytest.mark.parametrize("lower_order_final", [True, False])
-@pytest.mark.parametrize("solver_type", ["midpoint", "heun"])
+@pytest.mark.parametrize(
+    ("steps", "lower_order_final", "solver_type"), pairs([1, 6, 17], [True, False], ["midpoint", "heun"])
+)
 @pytest.mark.parametrize(
     ("algorithm", "orders", "ends"),
     [
@@ -293,9 +292,10 @@ def test_times_of_euler_that_are_no_training_steps():
     compare("EulerDiscreteScheduler", 7, **continuous, **bent, prediction_type="v_prediction")
 
 
-@pytest.mark.parametrize("steps", [1, 4, 20])
-@pytest.mark.parametrize("variant", ["bh1", "bh2"])
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize(
+    ("prediction", "variant", "steps"),
+    pairs(["epsilon", "v_prediction", "sample"], ["bh1", "bh2"], [1, 4, 20]),
+)
 def test_unipc_of_noise_and_without_corrections(prediction, variant, steps):
     own = {**SD, "prediction_type": prediction, "solver_type": variant, "final_sigmas_type": "sigma_min"}
     for order in (1, 2, 3):

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from tests.families import write_sd1, write_sdxl
 from tests.generation.test_edits import apart_from_diffusers
+from tests.tables import pairs
 
 import darkroom
 from darkroom.checkpoint.families import SD1
@@ -20,11 +21,12 @@ from darkroom.engine import Engine
 from darkroom.errors import InvalidRequest
 from darkroom.generation.edits import filled, subject_of
 from darkroom.generation.job import Job
-from darkroom.generation.masks import Box, around_mask, by_latents, filled_in, put_in, share_of
+from darkroom.generation.masks import Box, around_mask, by_latents, put_in, share_of
 from darkroom.generation.saved import Saved
 from darkroom.generation.settle import settle
 from darkroom.generation.wording import Extras
 from darkroom.photos import photo_of
+from darkroom.pixels import filled_in
 
 SETTINGS = {"steps": 4, "sampler": "euler", "guidance": 3.0, "seed": 2}
 PHOTO = np.random.default_rng(1).integers(0, 256, (40, 56, 3), np.uint8)
@@ -471,9 +473,9 @@ PEERS = {
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("name", PEERS)
-@pytest.mark.parametrize(("size", "strength"), [((64, 48), 0.8), ((48, 80), 0.5)])
-def test_against_diffusers(folder, nine, name, size, strength, monkeypatch):
+@pytest.mark.parametrize(("name", "begun"), pairs(list(PEERS), [((64, 48), 0.8), ((48, 80), 0.5)]))
+def test_against_diffusers(folder, nine, name, begun, monkeypatch):
+    size, strength = begun
     path, (width, height), mask = nine.get(name) or folder(name), size, a_mask(16, 16, 24, 16, size=size)
     asked = {"mask": mask, "width": width, "height": height}
     assert apart_from_diffusers(path, *PEERS[name], size, strength, monkeypatch, **asked) <= 1e-4

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.tables import wide
 
 import darkroom
 from darkroom.checkpoint.export import convert
@@ -51,8 +52,8 @@ def drawn(path):
     ("name", "spelling", "rows"),
     [
         ("sd1", "scale_weight", False),
-        ("sd1", "weight_scale", True),
-        ("sd3-clips", "scale_weight", True),
+        wide("sd1", "weight_scale", True),
+        wide("sd3-clips", "scale_weight", True),
         ("sd3-clips", "weight_scale", False),
     ],
 )

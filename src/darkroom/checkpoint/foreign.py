@@ -19,7 +19,8 @@ BESIDE: Mapping[str, str] = {
     r"|.*\.(b[12]\.weight|diff|w_norm|on_input)$",
     "embedding": r"(emb_params|string_to_param\..+|clip_[gl]|<[^>]+>)$",
     "hypernetwork": r"\d+\.[kv]\.linear\.?\d+\.(weight|bias)$",
-    "upscaler": r".*\b(rdb1\.conv1|RDB1\.conv1|residual_group\.blocks)\b|model\.1\.sub\.0\.",
+    "upscaler": r".*\b(rdb1\.conv1|RDB1\.conv1|residual_group\.blocks)\b|model\.1\.sub\.0\."
+    r"|((module|params|params_ema)\.)?body\.0\.(weight|bias)$",
 }
 """What goes beside a model, by the library's kind of it."""
 _MOST_VECTORS = 200

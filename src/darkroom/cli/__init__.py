@@ -31,6 +31,7 @@ _COMMANDS = {
     "edit": "edit",
     "outpaint": "edit",
     "mask": "mask",
+    "upscale": "upscale",
     "interpolate": "interpolate",
     "again": "again",
     "attention": "attention",

@@ -77,6 +77,10 @@ def run(args: argparse.Namespace) -> int:
         return _from_elsewhere(args, output)
     request = _found(Request.from_dict(metadata["request"]).checked(), args)
     picture = made_again(args, metadata, request)
+    if after := metadata.get("after"):
+        from darkroom.upscaling.upscaler import repeated
+
+        picture = repeated(picture, after, **given(args, ("device", "precision")))
     from darkroom.provenance import differences
 
     _keep(picture, output)

@@ -106,11 +106,11 @@ class Files:
         name = self.template.format_map(
             self._known(Request.from_dict(picture.metadata["request"]), index, model)
         )
-        return self._write(picture, name, self.metadata)
+        return self.write(picture, name)
 
     def save_grid(self, images: list[Image.Image], seed: int) -> Path:
         whole = Picture(sheet(images, gap=_GAP, ground=(24, 24, 27)), seed, {}, "")
-        return self._write(whole, f"{seed}-grid", metadata=False)
+        return self.write(whole, f"{seed}-grid", metadata=False)
 
     def _known(self, request: Request, index: int, model: str) -> dict[str, Any]:
         known = request.flat() | {"index": index, "model": _plain(model), "prompt": slug(request.prompt)}
@@ -118,8 +118,11 @@ class Files:
         known["image"] = _plain(Path((began and began.path) or "").stem)
         return known | {"date": time.strftime("%Y-%m-%d"), "time": time.strftime("%H%M%S")}
 
-    def _write(self, picture: Picture, name: str, metadata: bool) -> Path:
-        return write_numbered(self._path(name), picture.encoded(self.format, metadata))
+    def write(self, picture: Picture, name: str, metadata: bool | None = None) -> Path:
+        """Write a picture under a name, or the first like it that is free; with its metadata as these files have
+        them, or as it is said."""
+        own = self.metadata if metadata is None else metadata
+        return write_numbered(self._path(name), picture.encoded(self.format, own))
 
     def _path(self, name: str) -> Path:
         """Where a picture of that name belongs. A / makes a folder, and no template leads out of the folder of them

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.evaluation.judging import SETTING, Guess, Reading, Thing, overlap
 from darkroom.files import replacing, write_json
-from darkroom.library.records import folders
+from darkroom.library.installed import folders
 from darkroom.pixels import to_images
 from darkroom.weights.hashes import sha256
 from darkroom.world.scene import COLOURS, KINDS, PLACES, STYLES, TIMES, WEATHERS

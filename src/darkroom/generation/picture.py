@@ -6,7 +6,7 @@ import codecs
 import io
 import json
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,10 +44,11 @@ _MOST_EXIF = 65_000
 
 @dataclass(frozen=True, repr=False)
 class Picture:
-    """`image`: RGB, 8 bits. `metadata`: plain data (request, model and its hashes, numerics, notes).
-    `parameters`: the same for people and for A1111's tools. `index`: its place among those asked for together.
-    `latents`: what it was decoded from, (1, C, h, w) float32 on the CPU; `attention`: where the words of its prompt
-    were read, if that was asked for. No file holds them."""
+    """`image`: RGB, or RGBA of what is transparent in part, 8 bits. `metadata`: plain data (request, model and its
+    hashes, numerics, notes). `parameters`: the same for people and for A1111's tools. `index`: its place among those
+    asked for together. `latents`: what it was decoded from, (1, C, h, w) float32 on the CPU; `attention`: where the
+    words of its prompt were read, if that was asked for. No file holds these. `texts`: what other programs said of the
+    picture that it was made of, by their names for it, which PNG files keep."""
 
     image: Image.Image
     seed: int
@@ -56,6 +57,7 @@ class Picture:
     index: int = 0
     latents: Tensor | None = field(default=None, compare=False)
     attention: AttentionMaps | None = field(default=None, compare=False)
+    texts: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         prompt = str((self.metadata.get("request") or {}).get("prompt", ""))
@@ -97,6 +99,10 @@ class Picture:
                 f"a picture of {self.image.width}x{self.image.height} is larger than {FORMATS[format]} files can be "
                 f"({most:,} a side): write PNG"
             )
+        if format == "jpeg" and self.image.mode == "RGBA":
+            raise InvalidRequest(
+                "the picture is transparent in places, which JPEG files cannot be: write PNG or WebP"
+            )
         options: dict[str, Any] = {}
         if format == "png" and metadata:
             options["pnginfo"] = self._png_text()
@@ -113,6 +119,8 @@ class Picture:
         text = PngImagePlugin.PngInfo()
         text.add_text("parameters", _encodable(self.parameters))
         text.add_itxt(_KEY, as_json(self.metadata))
+        for name, said in self.texts.items():
+            text.add_text(name, _encodable(said))
         return text
 
     def _exif(self) -> Image.Exif:
@@ -207,6 +215,41 @@ def edit_of(image: object, prompt: str | None, like: object, refined: bool) -> R
     return Request(**given)
 
 
+def made_of(given: object, image: Image.Image, after: Mapping[str, Any], words: str) -> Picture:
+    """A picture made of another by other means than a model, with all that the other says of itself. `after`: what was
+    done with it, as its metadata says it; `words`: the same as A1111 does. Its seed is 0 where none is known."""
+    metadata: dict[str, Any] = {}
+    with suppress(InvalidRequest):
+        metadata = {**(_metadata_within(given) or {})}
+    texts = _texts_within(given)
+    known = texts.pop("parameters", "") or texts.pop("comment", "")
+    metadata["after"] = [*metadata.get("after", ()), dict(after)]
+    said = ", ".join(filter(None, (texts.get("postprocessing"), words)))
+    request = metadata.get("request") or {}
+    return Picture(
+        image, int(request.get("seed") or 0), metadata, known, texts={**texts, "postprocessing": said}
+    )
+
+
+_MOST_TEXT = 1 << 22  # Of a text that is kept, in characters: ComfyUI's graphs are long.
+
+
+def _texts_within(given: object) -> dict[str, str]:
+    """What a picture says of itself but for Darkroom's own metadata, as `texts_of` finds it; nothing of one that was
+    never in a file."""
+    found: dict[str, str] = {}
+    if isinstance(given, Picture):
+        return {**given.texts, "parameters": given.parameters}
+    with suppress(InvalidRequest):
+        if isinstance(given, Image.Image):
+            found = {str(key): text for key, text in given.info.items() if isinstance(text, str)}
+        elif isinstance(given, bytes | bytearray):
+            found = texts_of(io.BytesIO(given), ())[1]
+        elif isinstance(given, str | Path):
+            found = texts_of(expanded(given), ())[1]
+    return {key: text for key, text in found.items() if key != _KEY and text and len(text) <= _MOST_TEXT}
+
+
 def _metadata_within(given: object) -> dict[str, Any] | None:
     if isinstance(given, Picture):
         return given.metadata
@@ -218,7 +261,9 @@ def _metadata_within(given: object) -> dict[str, Any] | None:
     return metadata_of(expanded(given)) if isinstance(given, str | Path) else None
 
 
-def texts_of(path: str | Path, wanted: Collection[str]) -> tuple[tuple[int, int], dict[str, str]]:
+def texts_of(
+    path: str | Path | io.BytesIO, wanted: Collection[str]
+) -> tuple[tuple[int, int], dict[str, str]]:
     """The size of a picture file and the texts in it that programs keep their settings in, by their keys: PNG's chunks,
     "key:text" in EXIF's tags as ComfyUI writes WebP, and as `comment` EXIF's UserComment or a GIF's or JPEG's own. What
     stands behind the pixels of a PNG is read where none of the `wanted` keys are before them. Raises InvalidRequest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from darkroom.checkpoint.foreign import kind_beside
 from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.single_file import no_model, use_alone
 from darkroom.checkpoint.source import Part, Source, noted
+from darkroom.checkpoint.upscalers import upscaler_in
 from darkroom.errors import ModelError, UnsupportedModel
 from darkroom.networks.roles import DENOISERS, Role
 from darkroom.weights.dtypes import SIZES
@@ -124,6 +126,8 @@ def _of_parts(path: Path, hashes: bool, error: ModelError) -> Description:
         weights = held.weights
         networks = [_network(part.component.label, part, part.stored()) for part in held.parts]
         what = None if networks else kind_beside(held.shapes)
+        if what == "upscaler":
+            networks = _upscaler(weights)
         if weights is None or not (networks or what):
             raise ModelError(f"{path} {no_model(held)}")
         files = _paths(weights)
@@ -134,13 +138,24 @@ def _of_parts(path: Path, hashes: bool, error: ModelError) -> Description:
             "",
             "",
             networks,
-            list(DENOISERS[:1]) if len(networks) > 1 else [],
-            [use_alone(part.component for part in held.parts)] if networks else [],
+            list(DENOISERS[:1]) if len(held.parts) > 1 else [],
+            [use_alone(part.component for part in held.parts)] if held.parts else [],
             sum(file.stat().st_size for file in files),
             _memory(networks),
             {k: v for k, v in weights.metadata.items() if k != "format"},
             {file.name: sha256(file) for file in files} if hashes else {},
         )
+
+
+def _upscaler(weights: WeightsFile | None) -> list[Network]:
+    """The network of an upscaler that Darkroom runs by itself."""
+    if weights is None or (found := upscaler_in(weights.shapes)) is None:
+        return []
+    sizes: Counter[str] = Counter()
+    for entry in weights.entries.values():
+        sizes[entry.dtype] += entry.nbytes
+    numbers = sum(math.prod(entry.shape) for entry in weights.entries.values())
+    return [Network("upscaler", found.described, numbers, tuple(name for name, _ in sizes.most_common()))]
 
 
 def _called(file: Path, model: Path) -> str:

@@ -14,8 +14,9 @@ from darkroom.files import expanded, portable
 from darkroom.language.options import named
 from darkroom.language.tags import KINDS, TAG
 from darkroom.library.fetch.origin import parse
+from darkroom.library.installed import all_installed, installed
 from darkroom.library.lock import locked
-from darkroom.library.records import Entry, Library, Version, installed, suggestion, version_of
+from darkroom.library.records import Entry, Library, Version, suggestion, version_of
 from darkroom.library.secrets import without_secrets
 from darkroom.weights.names import INDEX, SUFFIXES, has_tokenizer, has_weights
 
@@ -30,15 +31,15 @@ def available() -> dict[str, Path]:
 
 def embedded() -> list[Entry]:
     """The models that are there without having been recorded, as entries of the library."""
-    return [_embedded(name, folder) for name, folder in installed().items()]
+    return [_embedded(name, path) for name, path in all_installed().items()]
 
 
-def _embedded(name: str, folder: Path) -> Entry:
+def _embedded(name: str, path: Path) -> Entry:
     from darkroom.library.kinds import identify
 
-    found = identify(folder)
+    found = identify(path)
     facts = {"family": found.family, "how": "embedded", "when": ""}
-    return Entry(name, found.kind, [version_of(folder, found.root, found.files, **facts)])
+    return Entry(name, found.kind, [version_of(path, found.root, found.files, **facts)])
 
 
 OF_A_VAE = ("vae", "model")
@@ -60,9 +61,10 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
     name, kinds = str(model), (kind, *others)
     if not name.strip():
         raise ModelError(f"the name of the {kind} is empty: give a name, a file or a folder")
-    if "model" in kinds and (folder := installed().get(name)):
-        wanted = locked(name, "model")
-        return folder if wanted is None else wanted.choose([_embedded(name, folder).version]).path
+    for each in kinds:
+        if there := installed(each).get(name):
+            wanted = locked(name, each)
+            return there if wanted is None else wanted.choose([_embedded(name, there).version]).path
     path = expanded(model)
     if os.path.isfile(path) or (os.path.isdir(path) and (kind != "model" or _is_unit(path))):
         return path
@@ -92,7 +94,7 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
             "that `darkroom models` lists, or the path of a file or folder"
         )
     known = [each for one in kinds for entry in library.of_kind(one) for each in (entry.name, *entry.aliases)]
-    known += installed() if "model" in kinds else []
+    known += [name for each in kinds for name in installed(each)]
     advice = suggestion(name, known, ", or the path of a file or folder")
     raise ModelError(f"there is no {kind} {without_secrets(name)!r}: {advice}")
 
@@ -130,7 +132,7 @@ def _chosen(name: str, kind: str, entry: Entry, version: Version) -> Path:
 
 def given_path(model: str | Path) -> str | None:
     """The path by which something was given, as it is found again from any folder; None where it was given by name."""
-    if str(model) in installed():
+    if str(model) in all_installed():
         return None
     path = expanded(model)
     return portable(path) if path.exists() else None

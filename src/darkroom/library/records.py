@@ -18,12 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from darkroom.checkpoint.foreign import a_kind
 from darkroom.errors import InvalidRequest, ModelError, nearest
 from darkroom.files import expanded, write_json
 from darkroom.files import home as user_home
+from darkroom.library.installed import installed
 from darkroom.library.secrets import without_secrets
 from darkroom.weights.hashes import sha256
-from darkroom.weights.names import INDEX
 
 RECORD = "library.json"
 _FORMAT = 1
@@ -279,7 +280,7 @@ class Library:
 
     def taken(self, kind: str, name: str) -> bool:
         """Whether a name or alias is in use for a kind."""
-        if kind == "model" and name in installed():
+        if name in installed(kind):
             return True
         return any(name in (entry.name, *entry.aliases) for entry in self.of_kind(kind))
 
@@ -288,8 +289,10 @@ class Library:
             raise InvalidRequest(
                 f"{name!r} cannot be a name: it is one line of letters and digits, without - or . or a space in front"
             )
-        if kind == "model" and name in installed():
-            raise InvalidRequest(f"{name!r} is the name of a model that comes with Darkroom: choose another")
+        if name in installed(kind):
+            raise InvalidRequest(
+                f"{name!r} is the name of {a_kind(kind)} that comes with Darkroom: choose another"
+            )
         if self.taken(kind, name):
             raise InvalidRequest(f"{name!r} is the name of another {kind} in the library: choose another")
 
@@ -337,28 +340,6 @@ def suggestion(name: str, known: Sequence[str], otherwise: str = "") -> str:
     return (
         close if close.startswith("did you mean") else f"give a name that `darkroom models` lists{otherwise}"
     )
-
-
-# Models that are there without having been recorded
-
-
-def folders() -> Iterator[Path]:
-    """Folders that hold one folder a model: $DARKROOM_MODELS, then the embedded models."""
-    if chosen := os.environ.get("DARKROOM_MODELS"):
-        yield Path(chosen)
-    package = Path(__file__).resolve().parents[1]
-    yield package / "models"  # An installed wheel.
-    yield package.parents[1] / "models"  # A checkout.
-
-
-def installed() -> dict[str, Path]:
-    """The models of those folders."""
-    found: dict[str, Path] = {}
-    for folder in folders():
-        if folder.is_dir():
-            for index in sorted(folder.glob(f"*/{INDEX}")):
-                found.setdefault(index.parent.name, index.parent)
-    return found
 
 
 # The file

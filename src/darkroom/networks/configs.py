@@ -26,6 +26,9 @@ FEED_FORWARDS = ("relu", "gated-gelu", "gated-silu")
 TIME_WIDTH = 256
 """Of the sinusoids by which an MMDiT is told the time."""
 
+MOST_SCALE = 16
+"""How many times larger an upscaler makes pictures at most."""
+
 
 class Level(NamedTuple):
     """One resolution: width, heads, and the transformer depth after each ResNet block, down and up."""
@@ -307,3 +310,47 @@ class MMDiTConfig:
     @property
     def width(self) -> int:
         return self.num_attention_heads * self.attention_head_dim
+
+
+@dataclass(frozen=True, slots=True)
+class RRDBNetConfig:
+    """Dimensions of an RRDBNet; the defaults are ESRGAN's. `scale`: how many times larger its pictures are;
+    `unshuffle`: by how much it folds them first, pixels into channels. `growth`: the channels that each convolution of
+    a dense block adds. `plus`: ESRGAN+'s shortcuts within a block."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    features: int = 64
+    growth: int = 32
+    blocks: int = 23
+    scale: int = 4
+    unshuffle: int = 1
+    plus: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.scale <= MOST_SCALE or self.doublings < 0 or 1 << self.doublings != self._growing:
+            raise ModelError(f"RRDBNet: scale = {self.scale} must be 1, 2, 4, 8 or 16")
+
+    @property
+    def _growing(self) -> int:
+        return self.scale * self.unshuffle
+
+    @property
+    def doublings(self) -> int:
+        """How often it makes a picture twice as large behind its blocks."""
+        return self._growing.bit_length() - 1
+
+
+@dataclass(frozen=True, slots=True)
+class CompactConfig:
+    """Dimensions of a compact upscaler; the defaults are those of `realesr-general-x4v3`, but for its 32 layers."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    features: int = 64
+    layers: int = 16
+    scale: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.scale <= MOST_SCALE:
+            raise ModelError(f"compact upscaler: scale = {self.scale} must be 1 to {MOST_SCALE}")

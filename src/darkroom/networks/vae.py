@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -19,6 +17,7 @@ from darkroom.networks.layers import (
     to_image,
     to_tokens,
 )
+from darkroom.networks.tiles import in_tiles
 
 EPS = 1e-6
 
@@ -150,13 +149,13 @@ class VAE(nn.Module):
 
         Group norms see one tile at a time, so colours may drift a little from one tile to the next.
         """
-        return _in_tiles(self.decode, z, tile, overlap, self.config.out_channels, 1, self.config.factor)
+        return in_tiles(self.decode, z, tile, overlap, self.config.out_channels, up=self.config.factor)
 
     def encode_tiled(self, image: Tensor, tile: int = 64, overlap: int = 16) -> tuple[Tensor, Tensor]:
         """`encode` in tiles; `tile` and `overlap` count latent pixels."""
         channels = 2 * self.config.latent_channels
-        mean, logvar = _in_tiles(
-            lambda x: torch.cat(self.encode(x), 1), image, tile, overlap, channels, self.config.factor, 1
+        mean, logvar = in_tiles(
+            lambda x: torch.cat(self.encode(x), 1), image, tile, overlap, channels, down=self.config.factor
         ).chunk(2, dim=1)
         return mean, logvar
 
@@ -180,33 +179,3 @@ class VAE(nn.Module):
 
     def _cast(self, x: Tensor) -> Tensor:
         return x.to(self.encoder.conv_in.weight.dtype, memory_format=torch.channels_last)
-
-
-def _windows(size: int, tile: int, overlap: int, scale: int) -> list[tuple[slice, Tensor]]:
-    """Evenly spread tiles that cover `size`, with weights (scale * tile,) that sum to one everywhere."""
-    tile = min(tile, size)
-    count = 1 + math.ceil((size - tile) / max(tile - overlap, 1))
-    starts = [round(i * (size - tile) / max(count - 1, 1)) for i in range(count)]
-    ramp = torch.arange(1.0, scale * tile + 1)
-    weight = torch.minimum(ramp, ramp.flip(0)).clamp(max=scale * overlap + 1)
-    total = torch.zeros(scale * size)
-    for start in starts:
-        total[scale * start : scale * (start + tile)] += weight
-    return [(slice(a, a + tile), weight / total[scale * a : scale * (a + tile)]) for a in starts]
-
-
-def _in_tiles(
-    network: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: int, channels: int, down: int, up: int
-) -> Tensor:
-    """A network that shrinks by `down` and grows by `up`, tile by tile; tile sizes are after shrinking."""
-    height, width = (size // down for size in x.shape[-2:])
-    out = torch.zeros(len(x), channels, up * height, up * width, device=x.device)
-    for ys, row in _windows(height, tile, overlap, up):
-        for xs, column in _windows(width, tile, overlap, up):
-            part = network(x[..., _times(down, ys), _times(down, xs)])
-            out[..., _times(up, ys), _times(up, xs)] += part * torch.outer(row, column).to(out.device)
-    return out.to(part.dtype)
-
-
-def _times(factor: int, span: slice) -> slice:
-    return slice(factor * span.start, factor * span.stop)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.errors import DarkroomError, ModelError
+from darkroom.library.installed import installed
 from darkroom.library.locate import locate
-from darkroom.library.records import Library, installed
+from darkroom.library.records import Library
 from darkroom.recipes.plain import shown
 from darkroom.weights.hashes import autov3, sha256
 from darkroom.weights.names import SUFFIXES

@@ -5,7 +5,6 @@ A record names its network's class and imports it when one is built, so that loo
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from darkroom.checkpoint.components.fields import Json
 from darkroom.checkpoint.rules import SAME, Block, Rule, generated
 from darkroom.errors import ModelError
+from darkroom.lazy import imported
 from darkroom.networks.roles import Role
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ class Component:
     module: str = ""
 
     def network_class(self) -> type[nn.Module]:
-        module, _, name = self.network.partition(":")
-        found: type[nn.Module] = getattr(importlib.import_module(module), name)
+        found: type[nn.Module] = imported(self.network)
         return found
 
     def build(self, config: Any) -> nn.Module:

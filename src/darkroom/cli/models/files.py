@@ -112,12 +112,13 @@ def run_pull(args: argparse.Namespace) -> int:
 
 def _embedded_as_locked(wanted: Locked) -> bool:
     """Whether a lock's entry is a model that comes with Darkroom, unchanged. Raises ModelError where it is changed."""
+    from darkroom.library.installed import installed
     from darkroom.library.locate import embedded
-    from darkroom.library.records import installed
 
-    if wanted.kind != "model" or wanted.name not in installed():
+    if wanted.name not in installed(wanted.kind):
         return False
-    wanted.choose([next(entry.version for entry in embedded() if entry.name == wanted.name)])
+    there = next(each for each in embedded() if (each.name, each.kind) == (wanted.name, wanted.kind))
+    wanted.choose([there.version])
     print(f"{wanted.name}: is there as locked")
     return True
 

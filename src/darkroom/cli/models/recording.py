@@ -155,10 +155,10 @@ def _range(entry: Entry, number: int) -> tuple[int, int]:
 
 
 def _find(library: Library, name: str, kind: str | None) -> Entry:
-    from darkroom.library.records import installed
+    from darkroom.library.installed import all_installed, installed
 
     check_kind(kind)
-    if kind in (None, "model") and name in installed():
+    if name in (all_installed() if kind is None else installed(kind)):
         raise InvalidRequest(
             f"{name!r} comes with Darkroom or lies in $DARKROOM_MODELS: the library has no say in it"
         )

@@ -24,6 +24,7 @@ from darkroom.library.fetch import civitai, hub
 from darkroom.library.fetch.download import Fetched, Progress, Web
 from darkroom.library.fetch.origin import Address, Civitai, Hub, Origin, parse
 from darkroom.library.fetch.remote import Listing, Remote, check_room, safe_name
+from darkroom.library.installed import installed
 from darkroom.library.kinds import identify
 from darkroom.library.lock import Locked
 from darkroom.library.records import (
@@ -35,7 +36,6 @@ from darkroom.library.records import (
     changing,
     digest_of,
     home,
-    installed,
     line,
 )
 from darkroom.library.scan import tidy
@@ -169,8 +169,8 @@ def _fetch(
     name = tidy(called) if (called := name or listing.name) else ""
     if known := _complete(listing):
         return known
-    if name in installed() and listing.hint in (None, "model"):
-        raise InvalidRequest(f"{name!r} is the name of a model that comes with Darkroom: give `name=`")
+    if name in installed(listing.hint or "model"):
+        raise InvalidRequest(f"{name!r} is the name of what comes with Darkroom: give `name=`")
     unfinished, blobs = _store() / "partial", _store() / "blobs"
     for folder in (unfinished, blobs):
         folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ STAGES = {
     "clip": "the text and the image encoder, on captions and pictures",
     "unet": "the U-Net, on latents and captions",
     "oracle": "the judge of generated pictures",
+    "upscaler": "the upscaler, on drawn pictures made small",
 }
 
 
@@ -145,6 +146,11 @@ def build_stage(name: str, config: str, changes: Sequence[str] = ()) -> tuple[St
 
         unet = load_config(UNetSettings, config, changes)
         return UNetStage(unet), unet.loop
+    if name == "upscaler":
+        from darkroom.train.pocket.upscaler import UpscalerSettings, UpscalerStage
+
+        upscaler = load_config(UpscalerSettings, config, changes)
+        return UpscalerStage(upscaler), upscaler.loop
     from darkroom.train.pocket.oracle import OracleSettings, OracleStage
 
     oracle = load_config(OracleSettings, config, changes)

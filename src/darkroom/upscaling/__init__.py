@@ -1,0 +1,1 @@
+"""Making pictures larger, by a filter or by people's networks: ESRGAN and its kin."""
