@@ -53,8 +53,8 @@ ORDER = {
     """,
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """
-        latents checks sources masks parts starting request between work colors frames edits shown wording settle canvas
-        passes templates ensemble path attention picture infotext saved job named explain
+        latents checks sources masks parts starting elsewhere request between work colors frames edits shown wording
+        settle canvas passes templates ensemble manner path attention picture infotext saved job named explain
     """,
     "cli": """
         arguments parser words settings files progress asked show doctor train checkpoints models lora merge like

@@ -37,6 +37,7 @@ from darkroom.generation.checks import showing
 from darkroom.generation.edits import notes_of, subject_of
 from darkroom.generation.job import Job
 from darkroom.generation.named import Finder
+from darkroom.generation.passes import enlarges
 from darkroom.generation.request import SETTINGS, Settings
 from darkroom.generation.settle import settle
 from darkroom.generation.templates import completed, pictures
@@ -45,6 +46,7 @@ from darkroom.language.tags import parse_tag
 from darkroom.loading import LOADING, Loading, Options
 from darkroom.provenance import Provenance
 from darkroom.series import Callback, Series, Step, in_background, in_order, stops
+from darkroom.upscaling.upscaler import Upscalers
 
 _MOST_CHECKED = 100
 """Of how many pictures whose prompts are drawn by lot all is checked before the first is made."""
@@ -75,6 +77,7 @@ class Model(Edits):
         self._networks = networks
         self._collection = Collection(networks.experts[0].networks, opened.name)
         own = networks.experts[0]
+        self._upscalers = Upscalers(networks.placement)
         self._find = Finder(networks, own.text, own.denoiser.joint, self.family, self.name)
         self._fused: list[tuple[Merged, list[Adapter]]] = []
         self._streams = 0
@@ -260,16 +263,18 @@ class Model(Edits):
 
     def _extras(self, request: Request) -> Extras:
         """What a request names beside the model."""
-        wording = Wording(request)
-        adapters = self._collection.adapters(wording.tags)
+        wordings = [Wording(each) for each in dict.fromkeys((request, request.for_second_pass()))]
+        adapters = self._collection.adapters(dict.fromkeys(tag for each in wordings for tag in each.tags))
+        texts = [text for each in wordings for text in each.texts]
         embeddings, notes = self._collection.embeddings(
-            wording.texts, request.text.embeddings, [*self._in_weights(), *adapters.values()]
+            texts, request.text.embeddings, [*self._in_weights(), *adapters.values()]
         )
         notes += [note for adapter in adapters.values() for note in adapter.notes]
         _, subject = subject_of(request, self._find)
         if subject is not None:
             notes += notes_of(request, subject)
-        return Extras(adapters, tuple(embeddings.items()), subject, tuple(dict.fromkeys(notes)))
+        upscaler = self._upscalers(request.canvas.upscaler, enlarges(request, self.family, subject))
+        return Extras(adapters, tuple(embeddings.items()), subject, upscaler, tuple(dict.fromkeys(notes)))
 
     def _develop(self, series: Series) -> Iterator[Step | Picture]:
         # Streams side by side go at the pace of whoever asks for their next step.
@@ -313,8 +318,8 @@ class Model(Edits):
 
     def _picture(self, asked: Request, task: Task[Job], index: int) -> Picture:
         pixels: np.ndarray[Any, Any] = task.result()
-        request, extras = task.job.request, task.job.wording.extras
-        metadata, text = self.provenance.of(request, asked, extras, task.notes, task.rows)
+        request, extras = task.job.request, task.job.extras
+        metadata, text = self.provenance.of(request, asked, extras, [*task.job.notes, *task.notes], task.rows)
         latents = None if task.job.latents is None else task.job.latents.to("cpu", torch.float32).clone()
         seen = None if task.job.watch is None else task.job.watch.maps()
         return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text, index, latents, seen)

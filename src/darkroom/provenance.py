@@ -23,7 +23,7 @@ from darkroom.version import __version__
 from darkroom.weights.hashes import sha256_of
 
 # Raised whenever the same request would give other pixels than before.
-NUMERICS = 4
+NUMERICS = 5
 
 
 class Provenance:
@@ -132,6 +132,8 @@ def _files_of(opened: Opened) -> dict[str, Sequence[Path]]:
 def _hashes_of(extras: Extras) -> dict[str, str]:
     """The SHA-256 of each file that a request named beside the model."""
     adapters = {f"adapter {tag.name}": adapter.sha256 for tag, adapter in extras.adapters.items()}
+    if (upscaler := extras.upscaler) is not None and upscaler.path is not None:
+        adapters[f"upscaler {upscaler.name}"] = sha256_of([upscaler.path])
     return adapters | {f"embedding {name}": each.sha256 for name, each in extras.embeddings}
 
 

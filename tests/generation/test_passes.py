@@ -27,7 +27,8 @@ def sizes(family=SQUARES, **settings):
 
 def brought(canvas):
     """How the picture before is brought to the size of a canvas, None where it begins with noise."""
-    return canvas.brought.args[0] if hasattr(canvas, "brought") else None
+    way = canvas.brought.args[0] if hasattr(canvas, "brought") else None
+    return getattr(way, "func", way)
 
 
 @pytest.fixture(scope="module")

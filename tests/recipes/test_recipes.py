@@ -23,6 +23,8 @@ from darkroom.cli import main
 from darkroom.diffusion import Point, Run, points_for, sampler
 from darkroom.diffusion.noise import SeededNoise, Seeding
 from darkroom.errors import InvalidRequest, ModelError
+from darkroom.networks.configs import CompactConfig
+from darkroom.networks.upscaler import Compact
 from darkroom.recipes import Recipe, read_recipe
 
 BY_ID = {family.id: family for family in FAMILIES}
@@ -491,6 +493,61 @@ def test_circles_end(png: Callable[..., Path]) -> None:
     read_recipe(png(prompt=changed)).request()
 
 
+@pytest.mark.parametrize(
+    ("node", "way", "lost"),
+    [
+        (("LatentUpscaleBy", {"upscale_method": "bicubic", "scale_by": 2.0}), "latent-bicubic", ""),
+        (("LatentUpscaleBy", {"upscale_method": "bislerp", "scale_by": 2.0}), "lanczos", "bislerp"),
+    ],
+)
+def test_comfy_ways_to_enlarge(png: Callable[..., Path], node: Any, way: str, lost: str) -> None:
+    kind, inputs = node
+    second = {**graph()["3"]["inputs"], "denoise": 0.5, "latent_image": ["11", 0]}
+    changed = graph(
+        **{
+            "11": (kind, {**inputs, "samples": ["3", 0]}),
+            "12": ("KSampler", second),
+            "8": ("VAEDecode", {"samples": ["12", 0], "vae": ["4", 2]}),
+        }
+    )
+    recipe = read_recipe(png(size=(64, 64), prompt=changed))
+    request = recipe.request()
+    assert (request.canvas.upscaler, request.second) == (way, type(request.second)())
+    assert any(lost in line for line in recipe.lost) or not lost
+
+
+def test_a1111_second_pass_of_its_own(png: Callable[..., Path], tmp_path: Path) -> None:
+    """Hires fix as A1111 writes it since 1.6, with an upscaler that is here and with one that is not."""
+    hires = (
+        'Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+, Hires prompt: "a house, <lora:x:1>", '
+        "Hires negative prompt: fog, Hires sampler: DPM++ 2M, Hires schedule type: Karras, Hires CFG Scale: 5, "
+        "Hires steps: 10, Denoising strength: 0.4"
+    )
+    recipe = read_recipe(png(parameters=f"a boat\nNegative prompt: rain\n{COMMON}, {hires}"))
+    request = recipe.request()
+    assert request.second.prompt == "a house, "  # The LoRA is not here.
+    assert (request.second.negative, request.second.guidance) == ("fog", 5.0)
+    assert (request.second.sampler, request.second.schedule) == ("dpmpp_2m", "karras")
+    assert (request.canvas.upscaler, request.canvas.second_steps) == ("lanczos", 10)
+    assert any("Hires upscaler: RealESRGAN_x4plus (it is not here" in line for line in recipe.lost)
+    upscaler = tmp_path / "RealESRGAN_x4plus.safetensors"
+    save_file(Compact(CompactConfig(features=8, layers=1)).state_dict(), upscaler)
+    assert main(["models", "add", str(upscaler)]) == 0
+    assert (
+        read_recipe(png(parameters=f"a boat\n{COMMON}, {hires}")).request().canvas.upscaler
+        == "RealESRGAN_x4plus"
+    )
+    for said, way in (("Latent (bicubic antialiased)", "latent-bicubic-antialiased"), ("None", "lanczos")):
+        text = f"a boat\n{COMMON}, Hires upscale: 2, Hires upscaler: {said}, Denoising strength: 0.5"
+        assert read_recipe(png(parameters=text)).request().canvas.upscaler == way
+    alone = f"a boat\n{COMMON}, Hires upscale: 2, Hires sampler: Heun, Denoising strength: 0.5"
+    second = read_recipe(png(parameters=alone)).request().second
+    assert (second.sampler, second.schedule) == (
+        "heun",
+        read_recipe(png(parameters=alone)).settings["schedule"],
+    )
+
+
 def test_comfy_second_pass_of_its_own(png: Callable[..., Path]) -> None:
     """What is otherwise in the second pass is said, and every node between."""
     second = {**graph()["3"]["inputs"], "denoise": 0.4, "latent_image": ["13", 0], "cfg": 9.0, "sampler_name": "heun",
@@ -520,16 +577,12 @@ def test_comfy_second_pass_of_its_own(png: Callable[..., Path]) -> None:
     assert recipe.vae is not None
     assert recipe.vae.name == "fine.pt"
     said = "\n".join(recipe.lost)
-    for words in (
-        "cfg: 9",
-        "sampler: heun",
-        "model: other",
-        "prompt: a blue boat",
-        "LoRAs: a/detail",
-        "seed: 4",
-    ):
+    for words in ("model: other", "LoRAs: a/detail", "seed: 4"):
         assert f"the second pass's {words}" in said
-    assert "ImageUpscaleWithModel" in said
+    second = recipe.request().second
+    assert (second.prompt, second.sampler, second.guidance) == ("a blue boat", "heun", 9.0)
+    assert (second.schedule, second.negative) == (recipe.settings["schedule"], None)
+    assert "ImageUpscaleWithModel: 4x.pth (it is not here, Lanczos takes its place" in "\n".join(recipe.lost)
     assert "SomeFilter" in said
 
 

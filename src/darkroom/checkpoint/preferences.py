@@ -23,7 +23,11 @@ class Preferences:
     schedule: str = "karras"
     second_strength: float = 0.5
     compose: str = "own"
+    upscaler: str = "lanczos"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, in which what goes without saying is not said: older versions know no `compose`."""
-        return {name: value for name, value in vars(self).items() if (name, value) != ("compose", "own")}
+        """Plain data, in which what goes without saying is not said: older versions do not know all of it."""
+        return {name: value for name, value in vars(self).items() if (name, value) not in _UNSAID}
+
+
+_UNSAID = (("compose", "own"), ("upscaler", "lanczos"))

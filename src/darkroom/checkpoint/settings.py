@@ -83,6 +83,7 @@ _PREFERENCES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("schedule", _known(schedule_info), "the name of a schedule"),
     ("second_strength", _in(SECOND_STRENGTH), f"a number, {SECOND_STRENGTH}"),
     ("compose", lambda value: value in COMPOSE, " or ".join(COMPOSE)),
+    ("upscaler", lambda value: isinstance(value, str) and bool(value.strip()), "the name of an upscaler"),
 )
 
 

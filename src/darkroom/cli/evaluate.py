@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from darkroom.evaluation.oracle import Oracle
 
 INTERRUPTED = 130
-_SETTINGS = ("steps", "guidance", "sampler", "schedule", "compose", "second_pass")
+_SETTINGS = ("steps", "guidance", "sampler", "schedule", "compose", "second_pass", "upscaler")
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

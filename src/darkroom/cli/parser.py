@@ -101,7 +101,7 @@ class Parser(argparse.ArgumentParser):
 def _hint(option: str, known: Sequence[str]) -> str:
     """What to write in place of a long option that there is not; "" where nothing comes close."""
     from darkroom.cli.arguments import FIELDS, spelt
-    from darkroom.generation.request import called_here, option_of
+    from darkroom.generation.elsewhere import called_here, option_of
 
     name = option.replace("-", "_")
     ours = [spelt(each)[-1] for each in called_here(name) or {name} & FIELDS.keys()]

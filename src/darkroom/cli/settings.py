@@ -14,7 +14,8 @@ from typing import Any
 from darkroom.cli.arguments import FIELDS, a_path, is_list, kind_of, option_name
 from darkroom.errors import InvalidRequest, closest
 from darkroom.files import home, portable, read_text
-from darkroom.generation.request import PARTS, SETTINGS, flattened, unknown_setting
+from darkroom.generation.elsewhere import unknown_setting
+from darkroom.generation.request import PARTS, SETTINGS, flattened
 
 SETTINGS_FILE = "darkroom.toml"
 _TABLE = "generate"

@@ -18,7 +18,7 @@ from darkroom.engine.looking import Looker, clip_pixels
 from darkroom.engine.memory import MODES, Memory
 from darkroom.errors import GenerationError, InvalidRequest
 from darkroom.generation.request import Request
-from darkroom.generation.work import Looked, Note, Row, no_picture, unheard
+from darkroom.generation.work import Enlarger, Looked, Note, Row, no_picture, unheard
 from darkroom.networks import VAE, Conditioning, Denoiser, TinyVAE
 from darkroom.networks.altered import altered, attention_layers, blocks
 from darkroom.networks.conditioning import together
@@ -121,6 +121,10 @@ class LatentDiffusion:
         there = latent.to(self.placement.device)
         beyond = no_picture("the finished latent", float(latent.abs().max()))
         return self._autoencoded(lambda: self._whole_or_in_tiles(there, note), "decoded", note, beyond)
+
+    def enlarge(self, pixels: Pixels, width: int, height: int, by: Enlarger, note: Note = unheard) -> Pixels:
+        with self.lock:
+            return by.brought(pixels, width, height, note)
 
     def _whole_or_in_tiles(self, latent: Tensor, note: Note) -> Tensor:
         try:

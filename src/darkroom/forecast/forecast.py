@@ -16,14 +16,19 @@ from torch.nn import functional as F
 from darkroom.assembly import Opened
 from darkroom.checkpoint.load import readers
 from darkroom.checkpoint.source import Source
+from darkroom.checkpoint.upscalers import upscaler_in
 from darkroom.engine.devices import Placement
-from darkroom.engine.memory import MODES, Memory, as_size, memory_mode, stays_anyway
+from darkroom.engine.memory import MODES, Memory, Stay, as_size, memory_mode, stays_anyway
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.speed import Speed
-from darkroom.forecast.walk import Blank, Phase, Seat, phases_of
+from darkroom.forecast.walk import UPSCALER, Blank, BlankUpscaler, Phase, Seat, phases_of
+from darkroom.generation.frames import FILTERS
+from darkroom.generation.parts import LATENT
 from darkroom.generation.request import Request
+from darkroom.library.locate import locate
 from darkroom.networks.roles import Role
 from darkroom.weights.mapped import WINDOW
+from darkroom.weights.opening import open_weights
 
 # What a GPU holds beside a model's tensors: its context, kernels and their scratch.
 _GPU_BASE = 700 << 20
@@ -76,7 +81,13 @@ class Forecaster:
         self._networks = {
             Seat(role, each.name): network for each in experts for role, network in each.networks.items()
         }
-        self._phases = phases_of(experts, request, [member for _, member in members], refiner is not None)
+        upscaler = blank_upscaler(request.canvas.upscaler, placement.dtype)
+        if upscaler is not None:
+            self._networks[UPSCALER] = upscaler.network
+        several = [member for _, member in members]
+        self._phases = phases_of(experts, request, several, refiner is not None, upscaler)
+        if all(phase.seat != UPSCALER for phase in self._phases):
+            self._networks.pop(UPSCALER, None)  # It is not needed.
         self._sizes = {seat: _nbytes(network) for seat, network in self._networks.items()}
         self.weights = {str(seat): size for seat, size in self._sizes.items()}
 
@@ -88,7 +99,7 @@ class Forecaster:
         """What pictures take in a memory mode, by its name."""
         memory = memory_mode(mode)
         phases = [phase for phase in self._phases if phase.tiled in (None, memory.tiled)]
-        always = sum(size for seat, size in self._sizes.items() if memory.of(seat.role) == "keep")
+        always = sum(size for seat, size in self._sizes.items() if _stay(seat, memory) == "keep")
         working = {phase.name: self._working(phase) for phase in phases}
         peak = (
             self._base + always + max(self._beside(phase, memory) + working[phase.name] for phase in phases)
@@ -111,7 +122,7 @@ class Forecaster:
 
     def _beside(self, phase: Phase, memory: Memory) -> int:
         """The weights that are there in a phase besides those that always are."""
-        stay, network = memory.of(phase.seat.role), self._networks[phase.seat]
+        stay, network = _stay(phase.seat, memory), self._networks[phase.seat]
         if stay == "turns":
             return self._sizes[phase.seat]
         # A layer, and its tensor while it is brought into the network's precision.
@@ -122,8 +133,23 @@ class Forecaster:
 
     def _seconds(self, phase: Phase, memory: Memory, speed: Speed) -> float:
         """One call's, with the time to bring weights that do not stay."""
-        brought = self._sizes[phase.seat] if memory.of(phase.seat.role) == "stream" else 0
+        brought = self._sizes[phase.seat] if _stay(phase.seat, memory) == "stream" else 0
         return speed.seconds(phase.cost) + 2 * brought / speed.bandwidth
+
+
+def _stay(seat: Seat, memory: Memory) -> Stay:
+    """Of an upscaler, which is no part of the model: it is kept."""
+    return "keep" if seat.role == "upscaler" else memory.of(seat.role)
+
+
+def blank_upscaler(name: str | None, dtype: torch.dtype) -> BlankUpscaler | None:
+    """The network of an upscaler without its numbers; None for a filter, and for one that spandrel has."""
+    if name is None or name in FILTERS or name in LATENT:
+        return None
+    path = locate(name, kind="upscaler")
+    with open_weights(path) as weights:
+        found = upscaler_in(weights.shapes)
+    return None if found is None else BlankUpscaler(name, path, found.build().to(dtype))
 
 
 def _nbytes(network: nn.Module) -> int:

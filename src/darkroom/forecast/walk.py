@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,20 +24,23 @@ from darkroom.generation.job import Job
 from darkroom.generation.request import Request
 from darkroom.generation.templates import completed, pictures
 from darkroom.generation.wording import Extras
-from darkroom.generation.work import Looked, Note, Row, alone, unheard
+from darkroom.generation.work import Enlarger, Looked, Note, Row, alone, unheard
 from darkroom.networks import Conditioning, Denoiser, T5Encoder
 from darkroom.networks.roles import Role
+from darkroom.networks.tiles import snug, tile_count
 from darkroom.pixels import Pixels
 from darkroom.prompt import Prompt
 from darkroom.prompt.conditioning import T5_LENGTH
+from darkroom.upscaling.upscaler import OVERLAP, TILE, times_of
 
 CLIP_LENGTH = 77
 
 
 class Seat(NamedTuple):
-    """A network's place in what makes a picture: its role, in the model of that name ("" the first one)."""
+    """A network's place in what makes a picture: its role, in the model of that name ("" the first one), or an
+    upscaler's beside it."""
 
-    role: Role
+    role: Role | Literal["upscaler"]
     model: str = ""
 
     def __str__(self) -> str:
@@ -69,16 +73,37 @@ class Blank:
         return network
 
 
+UPSCALER = Seat("upscaler")
+
+
+@dataclass(frozen=True)
+class BlankUpscaler:
+    """An upscaler's network without numbers (`darkroom.generation.work.Enlarger`)."""
+
+    name: str
+    path: Path | None
+    network: Any
+
+    def brought(self, pixels: Pixels, width: int, height: int, note: Note = unheard) -> Pixels:
+        return np.zeros((height, width, 3), np.uint8)
+
+
 def phases_of(
-    experts: Sequence[Blank], request: Request, members: Sequence[Member] = (), refined: bool = False
+    experts: Sequence[Blank],
+    request: Request,
+    members: Sequence[Member] = (),
+    refined: bool = False,
+    upscaler: BlankUpscaler | None = None,
 ) -> list[Phase]:
     """What the first picture of a settled request takes, from text to pixels. `experts` are the model, those of an
-    ensemble with their parts as `members`, and a refiner if it is to be `refined`."""
+    ensemble with their parts as `members`, and a refiner if it is to be `refined`; `upscaler` is what its pictures are
+    made larger by, if that is a network."""
     single = next(pictures(completed(request))).replace(noise_source="cpu")
     others = [(each.family, member) for each, member in zip(experts[1:], members, strict=False)]
     refiner = experts[-1].family if refined else None
     walked = _Walked(experts)
-    alone(Job(single, experts[0].family, None, refiner, Extras(_Unread()), others).develop(), walked)
+    extras = Extras(_Unread(), upscaler=upscaler)
+    alone(Job(single, experts[0].family, None, refiner, extras, others).develop(), walked)
     return list(walked.phases.values())
 
 
@@ -144,6 +169,17 @@ class _Walked:
     def render(self, latent: Tensor, note: Note = unheard) -> Tensor:
         return torch.from_numpy(self.decode(latent)).permute(2, 0, 1)[None].float()
 
+    def enlarge(self, pixels: Pixels, width: int, height: int, by: Enlarger, note: Note = unheard) -> Pixels:
+        assert isinstance(by, BlankUpscaler)
+        config, size = by.network.config, pixels.shape[:2]
+        for n in range(times_of(size, (height, width), config.scale)):
+            whole = [side * config.scale**n for side in size]
+            high, wide = (min(snug(side, TILE, OVERLAP), side) for side in whole)
+            run = partial(_enlarge, by.network, (1, config.in_channels, high, wide))
+            count = tile_count(whole[0], whole[1], TILE, OVERLAP)
+            self._add("enlarge", UPSCALER, f"{whole[1]}x{whole[0]}", run, count)
+        return by.brought(pixels, width, height)
+
     @property
     def _vae(self) -> Any:
         return self.experts[0].networks[Role.VAE]
@@ -169,6 +205,10 @@ class _Walked:
         phase = self.phases.setdefault((name, tiled), Phase(name, 0, seat, cost, tiled))
         phase.calls += count
         phase.cost = max(phase.cost, cost, key=lambda each: each.peak)
+
+
+def _enlarge(network: nn.Module, picture: Sequence[int]) -> object:
+    return network(torch.zeros(*picture)).float()
 
 
 def _encode(network: nn.Module) -> object:

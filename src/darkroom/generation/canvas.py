@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from darkroom.diffusion import Estimate, Noise, Point, Run
-from darkroom.generation.work import Decode, Prepare, Work
+from darkroom.generation.work import Decode, Enlarge, Enlarger, Prepare, Work
 from darkroom.pixels import Pixels
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture of width x height, from noise alone; `full`: from the whole of it (see `Run.begin`).
+    """A picture of width x height, from noise alone; `full`: from the whole of it (see `Run.begin`). Not `decoded` it
+    stays a latent, for a canvas after it that begins with one.
 
     It has no state: what a canvas must remember from one step to the next is in `run.memory`, so that a run that is
     restored goes on as it was.
@@ -27,9 +29,10 @@ class Canvas:
     width: int
     height: int
     full: bool = field(default=False, kw_only=True)
+    decoded: bool = field(default=True, kw_only=True)
 
-    def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
-        """A run that starts at `point`. before: the picture of the canvas before this one, if there is one."""
+    def begin(self, source: Noise, point: Point, before: Any) -> Generator[Work, Any, Run]:
+        """A run that starts at `point`. before: what the canvas before this one ended with, if there is one."""
         yield from ()
         return Run.begin(source, point, full=self.full)
 
@@ -38,10 +41,41 @@ class Canvas:
         becomes of it here, so that any sampler goes there in its own steps."""
         return answer
 
-    def end(self, run: Run) -> Generator[Work, Any, Pixels]:
-        """The picture, (height, width, 3) uint8."""
+    def end(self, run: Run) -> Generator[Work, Any, Any]:
+        """The picture, (height, width, 3) uint8, or the latent that it stays."""
+        if not self.decoded:
+            return run.x
         pixels: Pixels = yield Decode(run.x)
         return pixels
+
+
+@dataclass(frozen=True)
+class FromLatent(Canvas):
+    """The latent of the canvas before, as it is but larger, drawn over from the noise of the first point. size: height
+    and width of a latent of this one; way: one of `parts.LATENT`."""
+
+    size: tuple[int, int]
+    way: str
+
+    def begin(self, source: Noise, point: Point, before: Any) -> Generator[Work, Any, Run]:
+        yield from ()
+        _, *words = self.way.split("-")
+        antialias = words[-1:] == ["antialiased"]
+        mode = "-".join(words[:-1] if antialias else words) or "bilinear"
+        latent = F.interpolate(before, self.size, mode=mode, antialias=antialias)
+        return Run.begin(source, point, latent, self.full)
+
+
+@dataclass(frozen=True)
+class Enlarged(Canvas):
+    """The picture of the canvas before made larger by an upscaler, drawn over from the noise of the first point."""
+
+    by: Enlarger = field(repr=False, compare=False)
+
+    def begin(self, source: Noise, point: Point, before: Any) -> Generator[Work, Any, Run]:
+        pixels = yield Enlarge(before, self.width, self.height, self.by)
+        latent = yield Prepare(pixels)
+        return Run.begin(source, point, latent, self.full)
 
 
 @dataclass(frozen=True)
@@ -55,7 +89,7 @@ class FromPicture(Canvas):
     brought: Callable[[Pixels | None], Pixels] = field(repr=False, compare=False)
     noise: float = field(default=1.0, kw_only=True)
 
-    def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
+    def begin(self, source: Noise, point: Point, before: Any) -> Generator[Work, Any, Run]:
         latent = yield Prepare(self.brought(before))
         return self._at(source, point, latent)
 
@@ -79,7 +113,7 @@ class Masked(FromPicture):
     steps: int = 0
     fill: str = "original"
 
-    def begin(self, source: Noise, point: Point, before: Pixels | None) -> Generator[Work, Any, Run]:
+    def begin(self, source: Noise, point: Point, before: Any) -> Generator[Work, Any, Run]:
         picture = self.known()
         known = latent = yield Prepare(picture)
         if self.fill == "fresh":
@@ -102,7 +136,7 @@ class Masked(FromPicture):
         parts = (None if each is None else torch.where(free, each, known) for each in answer)
         return Estimate(*parts)
 
-    def end(self, run: Run) -> Generator[Work, Any, Pixels]:
+    def end(self, run: Run) -> Generator[Work, Any, Any]:
         # Some schedules end with a little noise.
         known, share = (run.memory["canvas"][name] for name in ("known", "share"))
         run.x = torch.where(share > 0, run.x, known)

@@ -29,6 +29,8 @@ def around(side: float, unit: int) -> int:
 
 
 _LANCZOS = Image.Resampling.LANCZOS
+FILTERS = {"lanczos": _LANCZOS, "nearest": Image.Resampling.NEAREST}
+"""The ways in which pictures are made larger without a network."""
 
 
 class Resized(Protocol):

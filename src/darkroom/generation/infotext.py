@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from darkroom.diffusion import sampler_info, sampler_options, schedule_info, schedule_options
-from darkroom.generation.parts import Canvas
 from darkroom.generation.request import Request
 from darkroom.generation.starting import Edit, Inpaint, Seen
 
@@ -21,7 +20,7 @@ def infotext(request: Request, model: str, model_hash: str, version: str, refine
         "CFG scale": f"{guidance.scale:g}",
         "Seed": request.seed,
         "Size": f"{canvas.first_width or canvas.width}x{canvas.first_height or canvas.height}",
-        **_enlarging(canvas),
+        **_enlarging(request),
         **_edited(request.edit, request.seen),
         **_inpainted(request.inpaint),
         **({"Clip skip": request.text.clip_skip} if request.text.clip_skip > 1 else {}),
@@ -43,15 +42,24 @@ def infotext(request: Request, model: str, model_hash: str, version: str, refine
     return "\n".join(lines)
 
 
-def _enlarging(canvas: Canvas) -> dict[str, object]:
+def _enlarging(request: Request) -> dict[str, object]:
     """Two passes as A1111's hires fix, where the first one's size is said."""
+    canvas, second = request.canvas, request.second
     if canvas.first_width is None:
         return {}
+    own: dict[str, object] = {"Hires prompt": second.prompt, "Hires negative prompt": second.negative}
+    if second.sampler is not None:
+        own["Hires sampler"] = sampler_info(second.sampler).label
+    if second.schedule is not None:
+        own["Hires schedule type"] = schedule_info(second.schedule).label
+    if second.guidance is not None:
+        own["Hires CFG Scale"] = f"{second.guidance:g}"
     return {
         **({} if canvas.second_steps is None else {"Hires steps": canvas.second_steps}),
         "Denoising strength": f"{canvas.second_strength:g}",
         "Hires resize": f"{canvas.width}x{canvas.height}",
-        "Hires upscaler": "Lanczos",
+        "Hires upscaler": UPSCALERS.get(str(canvas.upscaler), canvas.upscaler),
+        **{name: each for name, each in own.items() if each is not None},
     }
 
 
@@ -95,6 +103,18 @@ def _seeds(request: Request) -> dict[str, object]:
         found["Seed resize from"] = f"{noise.resize_width}x{noise.resize_height}"
     return found
 
+
+UPSCALERS = {
+    "lanczos": "Lanczos",
+    "nearest": "Nearest",
+    "latent": "Latent",
+    "latent-antialiased": "Latent (antialiased)",
+    "latent-bicubic": "Latent (bicubic)",
+    "latent-bicubic-antialiased": "Latent (bicubic antialiased)",
+    "latent-nearest": "Latent (nearest)",
+    "latent-nearest-exact": "Latent (nearest-exact)",
+}
+"""What makes pictures larger, as A1111 calls it (`modules/shared.py`, latent_upscale_modes)."""
 
 CALLED = {
     "eta": "Eta",

@@ -31,31 +31,28 @@ from darkroom.checkpoint.family import Family
 from darkroom.diffusion import (
     Ask,
     Estimate,
-    Guidance,
     Point,
     Run,
     SeededNoise,
     Seeding,
-    guidance_from,
     parse_guides,
     positives,
-    sampler,
-    sampler_info,
 )
 from darkroom.errors import InvalidRequest
 from darkroom.generation.attention import Observer
 from darkroom.generation.canvas import Canvas
 from darkroom.generation.edits import finished
 from darkroom.generation.ensemble import Member, shares
-from darkroom.generation.frames import fitted
+from darkroom.generation.frames import FILTERS, fitted
 from darkroom.generation.latents import latents_array
+from darkroom.generation.manner import Manner
 from darkroom.generation.passes import Pass, passes
 from darkroom.generation.path import Turn, path
 from darkroom.generation.request import Request
 from darkroom.generation.saved import Saved, mark_of
 from darkroom.generation.shown import View, shown
 from darkroom.generation.wording import Extras, Wording
-from darkroom.generation.work import Encode, Row, Work
+from darkroom.generation.work import Encode, Enlarge, Row, Work
 from darkroom.language import Moment
 from darkroom.networks import Conditioning
 from darkroom.networks.freeu import FreeU
@@ -97,15 +94,16 @@ class Job:
         self.members = tuple(member for _, member in members)
         self.experts = (family, *(each for each, _ in members), *(() if refiner is None else (refiner,)))
         self._refiner = None if refiner is None else len(self.experts) - 1
-        self.wording = Wording(request, extras)
+        self.extras = extras or Extras()
+        first = Manner(request, self.experts, self.extras)
+        other = request.for_second_pass()
+        self._manners = first, first if other == request else Manner(other, self.experts, self.extras)
         self.watch = watch
-        self.guidance = tuple(guidance_of(request, each, self.wording.weights) for each in self.experts)
         self.freeu = next(
             (FreeU(**each.options) for each in parse_guides(request.guidance.guides) if each.name == "freeu"),
             None,
         )
-        self.sampler = sampler(request.sampling.sampler)
-        self.passes = passes(request, family, self.wording.extras.subject)
+        self.passes = passes(request, family, self.extras.subject, self.extras.upscaler)
         self._given = self._begins_with()
         self.total = sum(each.calls for each in self.passes)
         self.done = 0
@@ -128,40 +126,54 @@ class Job:
         told: dict[int, Told] = {}
         for number, prompts in self._needed().items():
             told[number] = dict(zip(prompts, (yield Encode(prompts, number)), strict=True))
-        pixels: Pixels | None = None
+        made: Any = None
         for stage, each in enumerate(self.passes):
             if self._resumed is not None and stage < self._resumed.stage:
                 continue
-            run = yield from self._begin(stage, each, pixels)
+            run = yield from self._begin(stage, each, made)
             self._stage, self._run = stage, run
             turns = partial(self._turns, run, each, told)
             if each.steps:
                 answered = partial(self._answered, run, each.canvas)
-                yield from path(self.sampler, run, each.points, turns, answered)
-            pixels = yield from each.canvas.end(run)
-        size = self.request.canvas
-        assert pixels is not None and size.width and size.height
+                yield from path(self._manner(each).sampler, run, each.points, turns, answered)
+            made = yield from each.canvas.end(run)
         self.total = self.done
-        return finished(fitted(pixels, size.width, size.height), self.request, self.wording.extras.subject)
+        return finished((yield from self._sized(made)), self.request, self.extras.subject)
+
+    def _sized(self, pixels: Pixels) -> Generator[Work, Any, Pixels]:
+        """What was drawn, at the size that is asked for."""
+        width, height, by = self.request.canvas.width, self.request.canvas.height, self.extras.upscaler
+        assert width and height
+        if by is not None and (width > pixels.shape[1] or height > pixels.shape[0]):
+            enlarged: Pixels = yield Enlarge(pixels, width, height, by)
+            return enlarged
+        return fitted(
+            pixels, width, height, FILTERS.get(str(self.request.canvas.upscaler), FILTERS["lanczos"])
+        )
+
+    def _manner(self, each: Pass) -> Manner:
+        return self._manners[each.second]
 
     def _needed(self) -> dict[int, tuple[Prompt | None, ...]]:
         """Every prompt of every step, by the expert that makes the step, each once."""
         found: dict[int, dict[Prompt | None, None]] = {}
         for each in self.passes:
+            wording = self._manner(each).wording
             for step in range(each.steps):
                 for number, _ in self.shares(each, step):
                     own = found.setdefault(number, {})
-                    for row in ("negative", *(row.name for row in positives(len(self.wording.weights)))):
-                        own |= dict.fromkeys(
-                            prompt for prompt, _ in self._told(row, number, each.moment(step))
-                        )
+                    for row in ("negative", *(row.name for row in positives(len(wording.weights)))):
+                        told = self._told(wording, row, number, each.moment(step))
+                        own |= dict.fromkeys(prompt for prompt, _ in told)
         return {number: tuple(found[number]) for number in sorted(found)}
 
-    def _told(self, row: str, number: int, moment: Moment) -> Sequence[tuple[Prompt | None, float]]:
+    def _told(
+        self, wording: Wording, row: str, number: int, moment: Moment
+    ) -> Sequence[tuple[Prompt | None, float]]:
         """What a row of an expert is told, and the share of each."""
-        if row == "negative" and self.experts[number].zero_empty and not self.wording.says_no:
+        if row == "negative" and self.experts[number].zero_empty and not wording.says_no:
             return ((None, 1.0),)
-        return self.wording.told(row, moment, adapted=number != self._refiner)
+        return wording.told(row, moment, adapted=number != self._refiner)
 
     def _begins_with(self) -> Tensor | None:
         """What the request begins with in place of noise, (1, C, h, w). Raises InvalidRequest where it is of another
@@ -182,11 +194,20 @@ class Job:
         return 1, family.latent_channels, canvas.height // family.factor, canvas.width // family.factor
 
     @property
+    def notes(self) -> list[str]:
+        """What of the request is not used, in words."""
+        if any(each.second for each in self.passes):
+            return []
+        unused = [f"second_{name}" for name, each in vars(self.request.second).items() if each is not None]
+        why = f"of {self.request.canvas.width}x{self.request.canvas.height}, which is drawn in one pass"
+        return [f"{', '.join(unused)}: not used for a picture {why}"] if unused else []
+
+    @property
     def latents(self) -> Tensor | None:
         """Where the way has come to, (1, C, h, w): at its end what the picture was decoded from."""
         return None if self._run is None else self._run.x
 
-    def _begin(self, stage: int, each: Pass, before: Pixels | None) -> Generator[Work, Any, Run]:
+    def _begin(self, stage: int, each: Pass, before: Any) -> Generator[Work, Any, Run]:
         family, canvas, saved = self.family, each.canvas, self._resumed
         assert self.request.seed is not None
         given = None if stage else self._given
@@ -203,13 +224,13 @@ class Job:
             run = yield from canvas.begin(source, each.points[0], before)
             if beside := (yield from shown(self._view(each, before))):
                 run.memory["beside"] = beside
-        if sampler_info(str(self.request.sampling.sampler)).brownian and each.steps:
+        if self._manner(each).brownian and each.steps:
             run.path = source.path(each.points)
         return run
 
-    def _view(self, each: Pass, before: Pixels | None) -> View:
+    def _view(self, each: Pass, before: Any) -> View:
         """For what the networks of a pass are shown something: those of an ensemble see the same."""
-        seed, canvas, subject = (self.request.seed or 0) + each.seed, each.canvas, self.wording.extras.subject
+        seed, canvas, subject = (self.request.seed or 0) + each.seed, each.canvas, self.extras.subject
         return View(self.request, subject, self.family, canvas.width, canvas.height, before, seed)
 
     def shares(self, each: Pass, step: int) -> tuple[tuple[int, float], ...]:
@@ -230,11 +251,11 @@ class Job:
     def _turns(self, run: Run, each: Pass, told: Mapping[int, Told], x: Tensor, point: Point) -> list[Turn]:
         """Who answers a question. By the whole step, not by the point: a step of two calls is not torn in the
         middle."""
-        moment = each.moment(run.step)
+        moment, guidance = each.moment(run.step), self._manner(each).guidance
         return [
             Turn(
                 self.experts[number].process,
-                self.guidance[number],
+                guidance[number],
                 partial(self._rows, number, each, moment, told[number], run.memory.get("beside", {})),
                 moment.step,
                 moment.steps,
@@ -255,13 +276,14 @@ class Job:
         x: Tensor,
         time: float,
     ) -> list[Row]:
-        family, scale = self.experts[number], self.request.guidance.scale
+        family, manner = self.experts[number], self._manner(each)
+        scale, wording = manner.request.guidance.scale, manner.wording
         assert scale is not None
         without, channels = ask.without, beside.get("channels")
         if without is not None and without.what == "picture":
             without, channels = None, None if channels is None else torch.zeros_like(channels)
         x = x if channels is None else torch.cat([x, channels], dim=1)
-        ends = self._told(ask.prompt, number, moment)
+        ends = self._told(wording, ask.prompt, number, moment)
         text = told[ends[0][0]]
         for other, share in ends[1:]:
             text = text.towards(told[other], share)
@@ -276,7 +298,7 @@ class Job:
         prompt, _ = max(ends, key=lambda end: end[1])
         if self.watch and prompt and number == 0 and ask.prompt != "negative" and ask.without is None:
             conditioning = replace(conditioning, attention=self.watch(prompt, x, conditioning))
-        doses = () if number == self._refiner else self.wording.doses(moment)
+        doses = () if number == self._refiner else wording.doses(moment)
         return [Row(x, time, conditioning, number, without, self.freeu, doses)]
 
     def _answered(self, run: Run, canvas: Canvas, answer: Estimate) -> Estimate:
@@ -296,18 +318,6 @@ def seeding_of(request: Request, family: Family) -> Seeding:
     if noise.resize_height and noise.resize_width:
         resized = noise.resize_height // family.factor, noise.resize_width // family.factor
     return Seeding(noise.source, noise.ensd, variation, resized)
-
-
-def guidance_of(request: Request, family: Family, weights: tuple[float, ...] = (1.0,)) -> Guidance:
-    """How a request is guided, its prompt's parts weighing `weights`: a network that is told the scale needs no
-    negative row."""
-    asked = request.guidance
-    assert asked.scale is not None
-    scale = 1.0 if family.embeds_guidance else asked.scale
-    if scale != 1:
-        scale *= sampler_info(str(request.sampling.sampler)).guidance_share
-    picture = 1.0 if request.seen.image_guidance is None else request.seen.image_guidance
-    return guidance_from(scale, asked.rescale, weights, parse_guides(asked.guides), picture)
 
 
 def sizes(name: str, request: Request, family: Family, canvas: Canvas) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from darkroom.checkpoint.preferences import COMPOSE, GUIDANCE, SECOND_STRENGTH, STEPS
 from darkroom.diffusion import SOURCES, Within, parse_guides, parse_sampler, parse_schedule
@@ -29,6 +29,11 @@ from darkroom.language import DIALECTS, EMPHASES, ORIGINAL
 MAX_SIDE = 8_192
 MAX_SEED = 2**64 - 1
 MAX_ENSD = 2**32 - 1
+LATENT = tuple(
+    f"latent{way}"
+    for way in ("", "-antialiased", "-bicubic", "-bicubic-antialiased", "-nearest", "-nearest-exact")
+)
+"""The ways in which A1111 makes latents larger, in its order."""
 DYNAMIC = ("off", "random", "all")
 SECOND_PASS = ("auto", "on", "off")
 
@@ -89,6 +94,13 @@ class Canvas(Part):
     first_height: int | None = setting(
         None, a_whole(8, MAX_SIDE, multiple=8), "height at which a larger picture is drawn first"
     )
+    upscaler: str | None = setting(
+        None,
+        a_text,
+        "what makes a picture larger that is drawn smaller at first: lanczos, nearest, an upscaler by its name or "
+        f"file, or, of two passes, its latent: {', '.join(LATENT)} (default: the model's)",
+        sign="NAME",
+    )
 
     def checked(self) -> Self:
         if (self.first_width is None) != (self.first_height is None):
@@ -134,11 +146,45 @@ class Sampling(Part):
 
     def checked(self) -> Self:
         found = super().checked()
-        if found.sampler is None:
-            return found
-        sampler, implied = parse_sampler(found.sampler)
-        schedule = implied if self.schedule is None else found.schedule
-        return dataclasses.replace(found, sampler=sampler, schedule=schedule)
+        return dataclasses.replace(found, **_apart(found.sampler, self.schedule, found.schedule))
+
+
+def _apart(sampler: str | None, given: str | None, schedule: str | None) -> dict[str, Any]:
+    """A sampler and its schedule, which may be joined to its name where none is `given`."""
+    if sampler is None:
+        return {}
+    sampler, implied = parse_sampler(sampler)
+    return {"sampler": sampler, "schedule": implied if given is None else schedule}
+
+
+@dataclass(frozen=True)
+class Second(Part):
+    """What the second pass of a larger picture is told otherwise than the first: A1111's hires fix has the same."""
+
+    title: ClassVar[str] = "the second pass"
+
+    prompt: str | None = setting(
+        None, a_text, "another prompt for the second pass (default: the prompt)", name="second_prompt"
+    )
+    negative: str | None = setting(
+        None, a_text, "its negative prompt (default: the negative prompt)", name="second_negative"
+    )
+    sampler: str | None = setting(
+        None, _sampler, "its sampler, with its options (default: the sampler)", name="second_sampler"
+    )
+    schedule: str | None = setting(
+        None,
+        _schedule,
+        "its noise schedule, with its options (default: the schedule; of another sampler what suits that)",
+        name="second_schedule",
+    )
+    guidance: float | None = setting(
+        None, a_number(GUIDANCE), "its guidance scale (default: the guidance scale)", name="second_guidance"
+    )
+
+    def checked(self) -> Self:
+        found = super().checked()
+        return dataclasses.replace(found, **_apart(found.sampler, self.schedule, found.schedule))
 
 
 def _guides(name: str, given: object) -> tuple[str, ...]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from darkroom.checkpoint.family import Family
 from darkroom.diffusion import Points, count_calls, points_for, sampler, tail
 from darkroom.diffusion.spacing import NEARLY_ALL, steps_taken
-from darkroom.generation.canvas import Canvas, FromPicture, Masked
+from darkroom.errors import InvalidRequest
+from darkroom.generation.canvas import Canvas, Enlarged, FromLatent, FromPicture, Masked
 from darkroom.generation.edits import (
     Subject,
     brought,
@@ -20,10 +21,11 @@ from darkroom.generation.edits import (
     recolored,
     strengths,
 )
-from darkroom.generation.frames import around, continued, fitted, near, stretched
+from darkroom.generation.frames import FILTERS, around, continued, fitted, near, stretched
 from darkroom.generation.masks import Share, by_latents
-from darkroom.generation.parts import Sampling
+from darkroom.generation.parts import LATENT, Sampling
 from darkroom.generation.request import Request
+from darkroom.generation.work import Enlarger
 from darkroom.language import Moment
 from darkroom.pixels import Pixels
 
@@ -44,7 +46,8 @@ class Pass:
     """One way of a canvas over `points`, in so many network calls.
 
     `before` is the steps of the pass that this one is counted on from, `skipped` those that it leaves out at its
-    beginning. Its noise is of the request's seed and `seed` more.
+    beginning. Its noise is of the request's seed and `seed` more. `second`: it goes as the request says of the second
+    pass.
     """
 
     canvas: Canvas
@@ -53,6 +56,7 @@ class Pass:
     before: int = 0
     skipped: int = 0
     seed: int = 0
+    second: bool = False
 
     @property
     def steps(self) -> int:
@@ -63,8 +67,11 @@ class Pass:
         return Moment(step + self.skipped, self.steps + self.skipped, self.before)
 
 
-def passes(request: Request, family: Family, subject: Subject | None = None) -> list[Pass]:
-    """The passes that a settled request takes; `subject`: what it begins with, where that is to be seen."""
+def passes(
+    request: Request, family: Family, subject: Subject | None = None, upscaler: Enlarger | None = None
+) -> list[Pass]:
+    """The passes that a settled request takes; `subject`: what it begins with, where that is to be seen; `upscaler`:
+    what makes it larger in between, if that is no filter."""
     canvas, edit = request.canvas, request.edit
     whole = edit.strength == 1 and edit.strength_as == "share" and edit.loops == 1
     if edit.image is not None and (request.in_part or family.sees_pictures or not whole):
@@ -74,34 +81,76 @@ def passes(request: Request, family: Family, subject: Subject | None = None) -> 
     if canvas.second_pass == "off":
         return [_from_noise(own, request, family)]
     if canvas.first_width and canvas.first_height:
-        return _enlarged((canvas.first_width, canvas.first_height), own, request, family)
-    return (_natively if canvas.compose == "native" else _in_proportion)(own, request, family)
+        return _enlarged((canvas.first_width, canvas.first_height), own, request, family, upscaler)
+    return (_natively if canvas.compose == "native" else _in_proportion)(own, request, family, upscaler)
 
 
-def _natively(own: tuple[int, int], request: Request, family: Family) -> list[Pass]:
+def _natively(
+    own: tuple[int, int], request: Request, family: Family, upscaler: Enlarger | None
+) -> list[Pass]:
     """A square of the native size, continued to the picture's proportions; what comes out is enlarged."""
     square, frame = (family.native, family.native), framed(*own, family)
+    if request.canvas.upscaler in LATENT and (own[0] > frame[0] or own[1] > frame[1]):
+        raise InvalidRequest(
+            f"upscaler is {request.canvas.upscaler}, but the picture is drawn at the native size and continued: choose "
+            '`compose="own"`, or another upscaler'
+        )
     found = [_from_noise(square, request, family)]
     if frame != square:
         found.append(_continuing(frame, request.sampling, family))
     if request.canvas.second_pass == "on" and own != square and math.prod(own) >= math.prod(frame):
-        found.append(_refining(_of_the_last(own, fitted), request, family))
+        found.append(_refining(_larger(own, fitted, request, upscaler), request, family))
     return found
 
 
-def _in_proportion(own: tuple[int, int], request: Request, family: Family) -> list[Pass]:
+def _in_proportion(
+    own: tuple[int, int], request: Request, family: Family, upscaler: Enlarger | None
+) -> list[Pass]:
     """The picture at its own size; where that is much larger than the native one, small first."""
     small = native_size(*own, family)
     larger = math.prod(own) > _SECOND_PASS_AREA * family.native**2
     if not (request.canvas.second_pass == "on" or larger):
         return [_from_noise(own, request, family)]
-    return _enlarged(small, own, request, family)
+    return _enlarged(small, own, request, family, upscaler)
 
 
-def _enlarged(small: tuple[int, int], own: tuple[int, int], request: Request, family: Family) -> list[Pass]:
+def _enlarged(
+    small: tuple[int, int],
+    own: tuple[int, int],
+    request: Request,
+    family: Family,
+    upscaler: Enlarger | None,
+) -> list[Pass]:
     """The picture at a size to begin with, then refined at its own."""
     first = _from_noise(small, request, family)
-    return [first] if small == own else [first, _refining(_of_the_last(own, stretched), request, family)]
+    if small == own:
+        return [first]
+    if (way := request.canvas.upscaler) not in LATENT:
+        return [first, _refining(_larger(own, stretched, request, upscaler), request, family)]
+    first = replace(first, canvas=replace(first.canvas, decoded=False))
+    size = own[1] // family.factor, own[0] // family.factor
+    return [first, _refining(FromLatent(*own, size, str(way)), request, family)]
+
+
+def _larger(
+    own: tuple[int, int],
+    resized: Callable[..., Pixels],
+    request: Request,
+    upscaler: Enlarger | None,
+) -> Canvas:
+    """A canvas for the picture of the pass before made larger: by an upscaler, or as its filter says."""
+    if upscaler is not None:
+        return Enlarged(*own, upscaler)
+    by = FILTERS.get(str(request.canvas.upscaler), FILTERS["lanczos"])
+    return _of_the_last(own, partial(resized, by=by))
+
+
+def enlarges(request: Request, family: Family, subject: Subject | None) -> bool:
+    """Whether a settled request's picture is drawn smaller at first, and then made larger."""
+    found, size = passes(request, family, subject), request.canvas
+    assert size.width and size.height
+    last = found[-1].canvas
+    return any(each.second for each in found) or last.width < size.width or last.height < size.height
 
 
 def native_size(width: int, height: int, family: Family) -> tuple[int, int]:
@@ -203,14 +252,16 @@ def _resized(
 
 
 def _refining(canvas: Canvas, request: Request, family: Family) -> Pass:
-    sampling, strength, steps = request.sampling, request.canvas.second_strength, request.canvas.second_steps
+    other = request.for_second_pass()
+    sampling, strength, steps = other.sampling, request.canvas.second_strength, request.canvas.second_steps
     assert strength
-    points = _points(sampling, family)
+    points, before = _points(sampling, family), _points(request.sampling, family)
     if steps is None:
         refining = tail(points, strength, convention="a1111")
     else:
         refining = _stretched_out(sampling, family, min(strength, NEARLY_ALL), steps)
-    return Pass(canvas, refining, _calls(refining, sampling), before=len(points) - 1)
+    calls = _calls(refining, sampling)
+    return Pass(canvas, refining, calls, before=len(before) - 1, second=True)
 
 
 def _stretched_out(sampling: Sampling, family: Family, strength: float, steps: int) -> Points:

@@ -334,8 +334,11 @@ def _metadata(image: Image.Image, path: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict) or "request" not in found:
         raise MadeElsewhere(f"{path} holds no Darkroom metadata: it was made elsewhere, or saved without it")
     request, numerics = found["request"], found.get("numerics")
+    then = numerics.get("version") if isinstance(numerics, dict) else None
+    if isinstance(request, dict) and isinstance(then, int) and then < 5:
+        request.setdefault("upscaler", "lanczos")  # There was no choice yet.
     if isinstance(request, dict) and "version" not in request:
         request["version"] = 1
-        if isinstance(numerics, dict) and numerics.get("version") in (1, 2):
-            request.setdefault("compose", "own")  # There was no choice yet.
+        if then in (1, 2):
+            request.setdefault("compose", "own")
     return found

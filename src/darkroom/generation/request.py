@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field
 from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, TypedDict, Unpack, cast
 
-from darkroom.diffusion import GUIDES, SAMPLERS, SCHEDULES
-from darkroom.errors import InvalidRequest, nearest
+from darkroom.errors import InvalidRequest
 from darkroom.generation.checks import (
     a_text,
     a_truth,
@@ -23,9 +22,10 @@ from darkroom.generation.checks import (
     setting,
     some_texts,
 )
+from darkroom.generation.elsewhere import unknown_setting
 from darkroom.generation.latents import nth
 from darkroom.generation.masks import Thing
-from darkroom.generation.parts import MAX_SEED, XL, Canvas, Guidance, Noise, Part, Sampling, Text
+from darkroom.generation.parts import MAX_SEED, XL, Canvas, Guidance, Noise, Part, Sampling, Second, Text
 from darkroom.generation.sources import Source
 from darkroom.generation.starting import Edit, Extend, Inpaint, Seen
 from darkroom.language.tags import parse_tag
@@ -58,6 +58,7 @@ class Settings(TypedDict, total=False):
     second_steps: Whole | None
     first_width: Whole | None
     first_height: Whole | None
+    upscaler: str | None
 
     edit: Edit
     image: Any
@@ -96,6 +97,13 @@ class Settings(TypedDict, total=False):
     sampler: str | None
     schedule: str | None
     steps: Whole | None
+
+    second: Second
+    second_prompt: str | None
+    second_negative: str | None
+    second_sampler: str | None
+    second_schedule: str | None
+    second_guidance: Number | None
 
     guidance: Number | Guidance | None
     guidance_rescale: Number
@@ -182,6 +190,7 @@ class Request:
     inpaint: Inpaint = field(default=Inpaint())
     extend: Extend = field(default=Extend())
     sampling: Sampling = field(default=Sampling())
+    second: Second = field(default=Second())
     guidance: Guidance = field(default=Guidance())
     noise: Noise = field(default=Noise())
     text: Text = field(default=Text())
@@ -245,6 +254,17 @@ class Request:
         else:
             own["seed"] = self.seed + index
         return self.replace(**own)
+
+    def for_second_pass(self) -> Request:
+        """What a second pass is told, as a request of its own."""
+        own, sampling = self.second, self.sampling
+        said = {"prompt": own.prompt, "negative": own.negative, "guidance": own.guidance}
+        if own.sampler is not None or own.schedule is not None:
+            said |= {
+                "sampler": own.sampler or sampling.sampler,
+                "schedule": own.schedule or sampling.schedule,
+            }
+        return self.replace(**cast(Changes, {name: each for name, each in said.items() if each is not None}))
 
     @property
     def in_part(self) -> bool:
@@ -329,7 +349,7 @@ def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
                 f"{name} is {value!r}: give an object of settings, or a {type(part).__name__}"
             )
         else:
-            raise InvalidRequest(f"unknown setting {name!r}: {unknown_setting(str(name))}")
+            raise InvalidRequest(f"unknown setting {name!r}: {unknown_setting(str(name), SETTINGS)}")
     return whole | found
 
 
@@ -350,76 +370,3 @@ def _plain(settings: Any) -> dict[str, Any]:
         if value is not None and not empty:
             found[each.name] = value
     return found
-
-
-# What other programs call the settings of a request; one of theirs may be two of ours.
-_ELSEWHERE_CALLED = {
-    "guidance_scale": "guidance",
-    "cfg_scale": "guidance",
-    "cfg": "guidance",
-    "scale": "guidance",
-    "num_inference_steps": "steps",
-    "ddim_steps": "steps",
-    "negative_prompt": "negative",
-    "negative_prompt_2": "negative_2",
-    "negative_prompt_3": "negative_3",
-    "sampler_name": "sampler",
-    "sampling_method": "sampler",
-    "scheduler": "sampler schedule",
-    "batch_size": "count",
-    "batch_count": "count",
-    "n_iter": "count",
-    "n_samples": "count",
-    "num_images": "count",
-    "num_images_per_prompt": "count",
-    "size": "width height",
-    "generator": "seed",
-    "lora": "adapters",
-    "loras": "adapters",
-    "init_image": "image",
-    "init_images": "image",
-    "init_img": "image",
-    "denoising_strength": "strength",
-    "denoise": "strength",
-    "resize_mode": "fit",
-    "initial_noise_multiplier": "noise_multiplier",
-    "final_denoising_strength": "last_strength",
-    "color_correction": "match_colors",
-    "depth_map": "depth",
-    "image_cfg_scale": "image_guidance",
-    "image_guidance_scale": "image_guidance",
-    "mask_image": "mask",
-    "inpainting_fill": "fill",
-    "inpainting_mask_invert": "mask_invert",
-    "inpaint_full_res": "only_masked",
-    "inpaint_full_res_padding": "mask_padding",
-    "padding_mask_crop": "mask_padding",
-    "grow_mask_by": "mask_grow",
-    "subseed": "variation_seed",
-    "subseed_strength": "variation_strength",
-}
-
-
-def called_here(name: str) -> list[str]:
-    """What a setting is called here that other programs call by that name, which may be two settings; else nothing."""
-    return _ELSEWHERE_CALLED.get(name.lower(), "").split()
-
-
-def option_of(name: str) -> tuple[str, str] | None:
-    """Of what an option is (sampler, schedule or guide), and how it is written there, for one that stands alone."""
-    name = name.lower()
-    known: dict[str, Mapping[str, Any]] = {"sampler": SAMPLERS, "schedule": SCHEDULES, "guide": GUIDES}
-    for kind, infos in known.items():
-        for each in infos.values():
-            if (option := each.options.get(name)) is not None:
-                return kind, f"{each.name}:{name}={option.written()}"
-    return None
-
-
-def unknown_setting(name: str, known: Iterable[str] = SETTINGS) -> str:
-    """What to write in place of a setting that there is not."""
-    if ours := called_here(name):
-        return f"it is called {' and '.join(ours)} here"
-    if found := option_of(name):
-        return f'it is an option of the {found[0]}, written as in "{found[1]}"'
-    return nearest(name, known)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from darkroom.checkpoint.family import DEPTH, PICTURE, Family
+from darkroom.checkpoint.preferences import Preferences
 from darkroom.diffusion import sampler_info, schedule_for
 from darkroom.errors import InvalidRequest
 from darkroom.generation.edits import Find, begun, subject_of
+from darkroom.generation.frames import FILTERS
 from darkroom.generation.latents import latents_array
 from darkroom.generation.request import Request
 from darkroom.generation.shown import KINDS
+from darkroom.library.installed import installed
 
 # Where a refiner takes over, as the makers of Stable Diffusion XL advise.
 REFINER_SWITCH = 0.8
@@ -44,6 +47,8 @@ def settle(
         begins = begun(request, subject, family)
     settled = request.settled(
         **begins,
+        upscaler=upscaler_of(preferences),
+        second_schedule=_second_schedule(request, family),
         steps=preferences.steps,
         guidance=preferences.guidance,
         sampler=preferences.sampler,
@@ -54,6 +59,20 @@ def settle(
     )
     check_size(settled, family)
     return settled
+
+
+def upscaler_of(preferences: Preferences) -> str:
+    """By what a model's pictures are made larger: by what it prefers, where that is here."""
+    name = preferences.upscaler
+    return name if name in FILTERS or name in installed("upscaler") else "lanczos"
+
+
+def _second_schedule(request: Request, family: Family) -> str | None:
+    """The schedule of a second pass with a sampler of its own; None where that is the first's, or suits it."""
+    if (own := request.second.sampler) is None:
+        return None
+    first = request.sampling.sampler or family.preferences.sampler
+    return None if sampler_info(own) == sampler_info(first) else schedule_for(family.schedule, own)
 
 
 def check_drawable(family: Family, name: str) -> None:

@@ -19,7 +19,10 @@ from darkroom.generation.request import MAX_COUNT, Request
 from darkroom.language.dynamic import combinations, count_combinations, drawn
 from darkroom.library.records import home
 
-PROMPTS = ("prompt", "negative", "prompt_2", "negative_2", "prompt_3", "negative_3", "towards")
+PROMPTS = (
+    *("prompt", "negative", "prompt_2", "negative_2", "prompt_3", "negative_3", "towards"),
+    *("second_prompt", "second_negative"),
+)
 STYLES, WILDCARDS = "styles.csv", "wildcards"
 _TXT = ".[tT][xX][tT]"
 _MOST_LINES, _MOST_NAMED = 100_000, 30
@@ -142,13 +145,23 @@ def completed(request: Request) -> Request:
     if request.text.styles:
         known = styles()
         prompt, negative, towards = request.prompt, request.negative, request.text.towards
+        second = request.second.prompt, request.second.negative
         for name in request.text.styles:
             if name not in known:
                 hint = nearest(name, known) if known else f"there are none, put them into {styles_files()[0]}"
                 raise InvalidRequest(f"there is no style {name!r}: {hint}")
             prompt, negative = known[name].applied(prompt, negative)
             towards = None if towards is None else known[name].applied(towards, "")[0]
-        request = request.replace(prompt=prompt, negative=negative, towards=towards, styles=())
+            applied = known[name].applied(second[0] or "", second[1] or "")
+            second = second[0] and applied[0], second[1] and applied[1]
+        request = request.replace(
+            prompt=prompt,
+            negative=negative,
+            towards=towards,
+            second_prompt=second[0],
+            second_negative=second[1],
+            styles=(),
+        )
         request = _checked(request, "its styles")
     if request.text.dynamic == "all" and request.count == 1:
         count = count_combinations(request.prompt, lines, MAX_COUNT)

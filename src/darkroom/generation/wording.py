@@ -17,6 +17,7 @@ from darkroom.diffusion import positives
 from darkroom.errors import InvalidRequest
 from darkroom.generation.edits import Subject
 from darkroom.generation.request import Request
+from darkroom.generation.work import Enlarger
 from darkroom.language import Moment, Part, Script, dialect_of, read, read_whole
 from darkroom.language.tags import Tag, parse_tag, tagged
 from darkroom.library.locate import anchored, anchored_tags
@@ -26,12 +27,13 @@ from darkroom.prompt.vocabulary import Embeddings
 
 @dataclass(frozen=True)
 class Extras:
-    """What a request names beside the model, read: adapters, embeddings, the picture that it begins with as `subject`;
-    `notes` say what of them is not used."""
+    """What a request names beside the model, read: adapters, embeddings, the picture that it begins with as `subject`,
+    what makes pictures larger if that is no filter; `notes` say what of them is not used."""
 
     adapters: Mapping[Tag, Adapter] = field(default_factory=dict)
     embeddings: Embeddings = ()
     subject: Subject | None = None
+    upscaler: Enlarger | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -143,15 +145,18 @@ def _ends(request: Request) -> Iterator[tuple[Request, float]]:
 
 def anchored_files(request: Request) -> Request:
     """The request with every file that it names beside the model, in its prompts too, named as from any folder."""
-    text = request.text
+    text, upscaler = request.text, request.canvas.upscaler
     found = request.replace(
-        adapters=tuple(map(anchored, request.adapters)), embeddings=tuple(map(anchored, text.embeddings))
+        adapters=tuple(map(anchored, request.adapters)),
+        embeddings=tuple(map(anchored, text.embeddings)),
+        upscaler=upscaler and anchored(upscaler),
     )
     if dialect_of(text.dialect).tagged is not tagged:
         return found
     return found.replace(
         prompt=anchored_tags(request.prompt),
         towards=text.towards and anchored_tags(text.towards),
+        second_prompt=request.second.prompt and anchored_tags(request.second.prompt),
         prompt_2=text.prompt_2 and anchored_tags(text.prompt_2),
         prompt_3=text.prompt_3 and anchored_tags(text.prompt_3),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -48,6 +49,24 @@ class Networks(Protocol):
     def decode(self, latent: Tensor, note: Note = unheard) -> Pixels: ...
 
     def render(self, latent: Tensor, note: Note = unheard) -> Tensor: ...
+
+    def enlarge(
+        self, pixels: Pixels, width: int, height: int, by: Enlarger, note: Note = unheard
+    ) -> Pixels: ...
+
+
+class Enlarger(Protocol):
+    """Makes pictures larger (`darkroom.upscaling`), by the network of a file."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> Path | None: ...
+
+    def brought(self, pixels: Pixels, width: int, height: int, note: Note = unheard) -> Pixels:
+        """Pixels (h, w, 3) uint8 as (height, width, 3), in their proportions: what has no room is cut off."""
+        ...
 
 
 class Work(Protocol):
@@ -224,6 +243,23 @@ class Render(_Single):
 
     def run(self, networks: Networks, note: Note = unheard) -> Tensor:
         return networks.render(self.latent, note)
+
+
+@dataclass(frozen=True)
+class Enlarge(_Single):
+    """A picture (h, w, 3) uint8 made larger by an upscaler: (height, width, 3), in its proportions."""
+
+    pixels: Pixels
+    width: int
+    height: int
+    by: Enlarger
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return ("enlarge",)
+
+    def run(self, networks: Networks, note: Note = unheard) -> Pixels:
+        return networks.enlarge(self.pixels, self.width, self.height, self.by, note)
 
 
 def no_picture(what: str, most: float) -> GenerationError | None:

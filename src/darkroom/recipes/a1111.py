@@ -225,14 +225,39 @@ class _Reading:
     def _hires(self, first: tuple[int, int], strength: str) -> None:
         recipe, steps = self.recipe, number_of(self.pop("Hires steps"))
         recipe.put_size(("first_width", "first_height"), first)
-        upscaler = self.pop("Hires upscaler") or "Latent"
-        if upscaler != "Lanczos":
-            recipe.lose("Hires upscaler", upscaler, "pictures are enlarged by Lanczos here")
+        recipe.put_upscaler(self.pop("Hires upscaler") or "Latent", "Hires upscaler")
         if self.writer.name != "Darkroom" or steps:
             # As many as in the first pass unless they are said, whatever the strength.
             recipe.put("second_steps", steps or recipe.settings.get("steps"), f"Hires steps: {steps}")
         if strength:
             recipe.put("second_strength", number_of(strength), f"Denoising strength: {strength}")
+        for name, setting in (
+            ("Hires prompt", "second_prompt"),
+            ("Hires negative prompt", "second_negative"),
+        ):
+            if said := self.pop(name):
+                recipe.put(setting, said, name)
+        if (scale := number_of(self.pop("Hires CFG Scale"))) and scale != recipe.settings.get("guidance"):
+            recipe.put("second_guidance", scale, "Hires CFG Scale")
+        self._second_sampling()
+
+    def _second_sampling(self) -> None:
+        """The sampler and the schedule of the second pass, where they are said: a sampler alone keeps the schedule."""
+        recipe, name, schedule = self.recipe, self.pop("Hires sampler"), self.pop("Hires schedule type")
+        name, schedule = ("" if each in _SAME else each for each in (name, schedule))
+        if name:
+            info, joined = _known(name)
+            automatic = "normal" if info is None else info.schedule
+            schedule = schedule or joined
+            recipe.put_sampler(name if info is None else info.name, None, whose="second_")
+            if schedule:
+                recipe.put_schedule(
+                    automatic if schedule.lower() == "automatic" else schedule, whose="second_"
+                )
+            elif "second_sampler" in recipe.settings:
+                recipe.put("second_schedule", recipe.settings.get("schedule"))
+        elif schedule and schedule.lower() != "automatic":
+            recipe.put_schedule(schedule, whose="second_")
 
     def _guidance(self) -> None:
         recipe, emphasis = self.recipe, self.pop("Emphasis").lower()

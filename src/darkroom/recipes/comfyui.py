@@ -6,7 +6,7 @@ its model, its LoRAs, its prompts; a later one is the second pass, or the refine
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from darkroom.errors import InvalidRequest
@@ -32,6 +32,16 @@ _COMPARED = {
     "seed": "seed",
 }
 """What is told of a later sampler that is not as in the first one, and what it is called."""
+_OF_THE_SECOND = ("prompt", "negative", "guidance", "sampler", "schedule")
+"""What a second pass may be told otherwise."""
+_WAYS = {
+    (True, "bilinear"): "latent",
+    (True, "bicubic"): "latent-bicubic",
+    (True, "nearest-exact"): "latent-nearest-exact",
+    (False, "lanczos"): "lanczos",
+    (False, "nearest-exact"): "nearest",
+}
+"""What enlarges latents (True) and pictures, by ComfyUI's names for it."""
 
 
 def recipe_of(texts: Mapping[str, str], size: tuple[int, int], path: str | Path) -> Recipe:
@@ -164,14 +174,36 @@ class _Reading:
             denoise = steps / then.steps
         recipe.put("second_strength", denoise, f"denoise {denoise:g}")
         recipe.put("second_steps", steps)
-        self._compare(then, "the second pass's")
+        other = self._compare(then, "the second pass's", but=_OF_THE_SECOND).recipe.settings
+        for name in _OF_THE_SECOND:
+            if name in other and other[name] != recipe.settings.get(name):
+                recipe.put(f"second_{name}", other[name])
+        if "second_sampler" in recipe.settings:  # Which would bring one of its own.
+            recipe.put("second_schedule", other.get("schedule"))
         for node in self._between(then):
             if node.kind in _ENLARGING:
-                method = node.inputs.get("upscale_method") or ""
-                recipe.lose(f"{node.kind} {method}".strip(), why="pictures are enlarged by Lanczos here")
+                self._enlarge_by(node)
                 self.graph.read.add(node.id)
             elif node.kind in _CODING:
                 self.graph.read.add(node.id)
+
+    def _enlarge_by(self, node: Node) -> None:
+        """A node between two passes that makes what the first one drew larger."""
+        recipe, graph = self.recipe, self.graph
+        if node.kind == "ImageUpscaleWithModel":
+            loader = graph.linked(node, "upscale_model")
+            if loader is not None and (name := graph.text(loader, "model_name")):
+                recipe.put_upscaler(name, node.kind)
+            else:
+                recipe.lose(node.kind, why="pictures are enlarged by Lanczos here")
+            return
+        method = str(node.inputs.get("upscale_method") or "")
+        way = _WAYS.get(("Latent" in node.kind, method))
+        if way is not None:
+            recipe.put("upscaler", way)
+        elif recipe.upscaler is None:  # After a network it does what Lanczos does here.
+            recipe.put("upscaler", "lanczos")
+            recipe.lose(f"{node.kind} {method}".strip(), why="pictures are enlarged by Lanczos here")
 
     def _go_on(self, then: Sampling) -> None:
         """A sampler that goes on where the one before stopped: Stable Diffusion XL's refiner, or the same model."""
@@ -185,13 +217,15 @@ class _Reading:
             for name in ("aesthetic", "negative_aesthetic"):
                 recipe.put(name, stage.recipe.settings.get(name))
 
-    def _compare(self, then: Sampling, whose: str, model: bool = True) -> Stage:
-        """A later sampler; what of it is not as in the first one is lost."""
+    def _compare(self, then: Sampling, whose: str, model: bool = True, but: Collection[str] = ()) -> Stage:
+        """A later sampler; what of it is not as in the first one, `but` some settings, is lost."""
         recipe, stage = self.recipe, Stage(self.graph, then)
         other = stage.recipe
         for name, called in _COMPARED.items():
             own, there = recipe.settings.get(name), other.settings.get(name)
-            if there is not None and there != own and not (name == "seed" and not then.noise):
+            if name in but or (name == "seed" and not then.noise):
+                continue
+            if there is not None and there != own:
                 recipe.lose(f"{whose} {called}", there)
         if model and other.model not in (None, recipe.model):
             recipe.lose(f"{whose} model", other.model)

@@ -14,6 +14,7 @@ from darkroom.checkpoint.family import PICTURE, Family
 from darkroom.diffusion import parse_sampler, parse_schedule, points_for, sampler_info
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
+from darkroom.generation.infotext import UPSCALERS
 from darkroom.generation.parts import XL
 from darkroom.generation.request import SETTINGS, flattened
 from darkroom.language.tags import KINDS, TAG, Tag, parse_tag
@@ -36,6 +37,17 @@ _SCHEDULES = {
 _XL = tuple(flattened({"xl": XL()}))
 
 
+_UPSCALERS = {
+    "r-esrgan 4x+": "RealESRGAN_x4plus",
+    "r-esrgan 4x+ anime6b": "RealESRGAN_x4plus_anime_6B",
+    "r-esrgan 2x+": "RealESRGAN_x2plus",
+    "r-esrgan general 4xv3": "realesr-general-x4v3",
+    "r-esrgan general wdn 4xv3": "realesr-general-wdn-x4v3",
+    "r-esrgan animevideo": "realesr-animevideov3",
+}
+"""The files of upscalers that A1111 has under names of its own (`modules/realesrgan_model.py`)."""
+
+
 @dataclass
 class Recipe:
     """What a picture's file says of its making.
@@ -43,8 +55,9 @@ class Recipe:
     program: which made it, and its version; settings: of a request, by name; model, vae, refiner, others: the files
     that it names; options: what a model is loaded with besides; adapters: LoRAs that stand in no prompt; hashes: the
     first digits of those that do, by name; embeddings: those that its prompts name; layer, empty_is_text: how the
-    program reads prompts, see `request`; edit: the settings of a picture that it began with; lost: what cannot be
-    honoured, a line each. `loading` and `request` add to it what they find.
+    program reads prompts, see `request`; edit: the settings of a picture that it began with; upscaler: the network by
+    which it was made larger; lost: what cannot be honoured, a line each. `loading` and `request` add to it what they
+    find.
     """
 
     program: str
@@ -60,8 +73,10 @@ class Recipe:
     layer: str = "sd1"
     empty_is_text: bool = False
     edit: dict[str, Any] = field(default_factory=dict)
+    upscaler: Named | None = None
     lost: list[str] = field(default_factory=list)
     _of_the_edit: set[str] = field(default_factory=set)
+    _enlarged_as: str = ""
 
     def __post_init__(self) -> None:
         self.program = shown(self.program)
@@ -130,9 +145,10 @@ class Recipe:
         schedule: str | None = None,
         options: Mapping[str, Any] | None = None,
         bend: Mapping[str, Any] | None = None,
+        whose: str = "",
     ) -> None:
         """The sampler of that name with those of its `options` that it has here, and its noise schedule, None the
-        sampler's own, with the options `bend`."""
+        sampler's own, with the options `bend`; `whose`: "second_" for the second pass's."""
         try:
             text, joined = parse_sampler(name)
         except InvalidRequest:
@@ -140,13 +156,15 @@ class Recipe:
         else:
             info = sampler_info(text)
             own = {option: value for option, value in (options or {}).items() if option in info.options}
-            self.settings["sampler"] = self._with_options(text, own, lambda each: parse_sampler(each)[0])
-            self.settings["schedule"] = info.schedule
+            self.settings[f"{whose}sampler"] = self._with_options(
+                text, own, lambda each: parse_sampler(each)[0]
+            )
+            self.settings[f"{whose}schedule"] = info.schedule
             schedule = schedule or joined
         if schedule:
-            self.put_schedule(schedule, bend)
+            self.put_schedule(schedule, bend, whose)
 
-    def put_schedule(self, name: str, options: Mapping[str, Any] | None = None) -> None:
+    def put_schedule(self, name: str, options: Mapping[str, Any] | None = None, whose: str = "") -> None:
         """A noise schedule with those options that it has here; one that is not known here is lost."""
         try:
             text = parse_schedule(_SCHEDULES.get(name.lower(), name))
@@ -154,7 +172,18 @@ class Recipe:
             why = "there is none of that name here: the sampler's own takes its place"
             self.lose("noise schedule", name, why)
         else:
-            self.settings["schedule"] = text and self._with_options(text, options or {}, parse_schedule)
+            self.settings[f"{whose}schedule"] = text and self._with_options(
+                text, options or {}, parse_schedule
+            )
+
+    def put_upscaler(self, name: str, what: str) -> None:
+        """By what it was made larger, as A1111 calls it or as its file is called; `what`: where the file says so."""
+        ways = {label.lower(): way for way, label in UPSCALERS.items()} | {"none": "lanczos"}
+        if (way := ways.get(name.lower())) is not None:
+            self.put("upscaler", way)
+        else:
+            self.upscaler = Named.of(_UPSCALERS.get(name.lower(), name))
+            self._enlarged_as = what
 
     def _with_options(self, text: str, options: Mapping[str, Any], parse: Callable[[str], str | None]) -> str:
         """A sampler or a schedule with options, each that it cannot have lost."""
@@ -238,7 +267,13 @@ class Recipe:
         settings = dict(self.settings)
         tags = settings.get("dialect", "a1111") in ("a1111", "plain")
         settings.setdefault("prompt", "")
-        for name in [name for name in settings if name.startswith(("prompt", "negative"))]:
+        if self.upscaler is not None:
+            settings["upscaler"] = here(self.upscaler, "upscaler") or "lanczos"
+            if settings["upscaler"] == "lanczos":
+                why = "it is not here, Lanczos takes its place: `darkroom models add FILE` adds one"
+                self.lose(self._enlarged_as, self.upscaler, why)
+        prompts = ("prompt", "negative", "second_prompt", "second_negative")
+        for name in [name for name in settings if name.startswith(prompts)]:
             if isinstance(settings[name], str):
                 settings[name] = self._with_tags(settings[name], tags)
         for named in self.embeddings:
@@ -253,6 +288,8 @@ class Recipe:
                 settings["schedule"] = "align_your_steps:table=sdxl"
             if self.empty_is_text and family.zero_empty and not settings.get("negative"):
                 settings["negative"] = " "
+            if self.empty_is_text and family.zero_empty and settings.get("second_negative") == "":
+                settings["second_negative"] = " "
         if adapters := [text for each in self.adapters if (text := self._adapter(*each))]:
             settings["adapters"] = tuple(adapters)
         return Request(**settings).checked()

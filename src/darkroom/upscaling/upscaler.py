@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from darkroom.diffusion import Within
-from darkroom.engine.devices import Placement, give_back_memory, out_of_memory, place
+from darkroom.engine.devices import Placement, give_back_memory, keep_freed_memory, out_of_memory, place
 from darkroom.errors import GenerationError, InvalidRequest, ModelError, closest
 from darkroom.files import portable
 from darkroom.generation.checks import a_number, a_whole
-from darkroom.generation.frames import fitted, stretched
+from darkroom.generation.frames import FILTERS, fitted, stretched
+from darkroom.generation.parts import LATENT
 from darkroom.generation.picture import Picture, made_of
 from darkroom.generation.sources import a_source
 from darkroom.generation.work import Note, unheard
@@ -32,8 +33,6 @@ from darkroom.weights.hashes import sha256
 Told = Callable[[int, int], object]
 """Is told how many parts of a picture are done, of how many."""
 
-FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
-"""The upscalers that are always there."""
 MOST = 16
 """How many times larger pictures are made at most."""
 TILE = 256
@@ -64,6 +63,14 @@ def load_upscaler(
         a_whole(SMALLEST_TILE, LONGEST_SIDE)("tile", tile)
     if str(upscaler) in FILTERS:
         return Upscaler(str(upscaler), tile=tile)
+    path = _located(upscaler)
+    placement = place(device, precision)
+    if placement.device.type == "cpu":
+        keep_freed_memory()
+    return Upscaler(name_of(path), read_upscaler(path, placement), path, placement, tile)
+
+
+def _located(upscaler: str | Path) -> Path:
     try:
         path = locate(upscaler, kind="upscaler")
     except ModelError:
@@ -72,8 +79,7 @@ def load_upscaler(
         raise ModelError(f"there is no upscaler {str(upscaler)!r}: did you mean {close!r}?") from None
     if path.is_dir():
         raise ModelError(f"{path} is a folder: give the file of an upscaler")
-    placement = place(device, precision)
-    return Upscaler(name_of(path), read_upscaler(path, placement), path, placement, tile)
+    return path
 
 
 class Upscaler:
@@ -195,6 +201,10 @@ class Upscaler:
             return Photo(colours)
         return Photo(colours, made[1][..., 0] if apart else made[0][..., 3])
 
+    def brought(self, pixels: Pixels, width: int, height: int, note: Note = unheard) -> Pixels:
+        """Pixels (h, w, 3) at a size that is no smaller, as `enlarged` does."""
+        return self.enlarged(Photo(pixels), width, height, note=note).pixels
+
     def _filtered(self, photo: Photo, width: int, height: int) -> Photo:
         by = FILTERS[self.name]
         if photo.alpha is None:
@@ -209,16 +219,16 @@ class Upscaler:
         """What the network makes of some (C, h, w), as often as it takes to come to a size: (height, width, 3 or 4)."""
         assert self._network is not None
         (h, w), scale = layers[0].shape[1:], self._network.scale
-        times = 1
-        while scale > 1 and (h * scale**times < height or w * scale**times < width):
-            times += 1
+        times = times_of((h, w), (height, width), scale)
         largest = h * scale**times, w * scale**times
         if math.prod(largest) > MOST_PIXELS:
             raise InvalidRequest(
                 f"on its way to {width}x{height} the picture would be of {largest[1]}x{largest[0]}, as {self.name} "
                 f"makes it {scale} times larger: {MOST_PIXELS:,} pixels are the most, give a smaller size"
             )
-        total = len(layers) * sum(self._parts(h * scale**n, w * scale**n) for n in range(times))
+        sizes = [(h * scale**n, w * scale**n) for n in range(times)]
+        whole = not self.tile or not self._network.tiled
+        total = len(layers) * sum(1 if whole else tile_count(*each, self.tile, OVERLAP) for each in sizes)
         done = 0
 
         def counted() -> None:
@@ -235,10 +245,6 @@ class Upscaler:
             levels = x[0].mul_(255).round_().to(torch.uint8).permute(1, 2, 0)
             found.append(np.ascontiguousarray(levels.expand(-1, -1, max(levels.shape[2], 3)).numpy()))
         return found
-
-    def _parts(self, height: int, width: int) -> int:
-        whole = not self.tile or self._network is None or not self._network.tiled
-        return 1 if whole else tile_count(height, width, self.tile, OVERLAP)
 
     def _once(self, x: Tensor, note: Note, counted: Callable[[], None]) -> Tensor:
         """Enlarged by the network's scale, in smaller parts where memory does not suffice."""
@@ -269,6 +275,27 @@ class Upscaler:
             note(f"enlarged in parts of {tile} pixels: memory did not suffice for larger ones")
 
 
+class Upscalers:
+    """The upscalers of a model, where it is placed: read when they are first needed, and the last one kept."""
+
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+        self._last: tuple[Path, Upscaler] | None = None
+
+    def __call__(self, name: str | None, needed: bool = True) -> Upscaler | None:
+        """The network of that name or in that file where one is `needed`; None for a filter, which needs none, and for
+        a latent's. Raises as `load_upscaler` does."""
+        if name is None or name in FILTERS or name in LATENT:
+            return None
+        path = _located(name)
+        if not needed:
+            return None
+        if self._last is None or self._last[0] != path:
+            placement = self._placement
+            self._last = path, load_upscaler(path, device=placement.device, precision=placement.dtype)
+        return self._last[1]
+
+
 def repeated(picture: Picture, after: Sequence[Mapping[str, Any]], **where: Any) -> Picture:
     """A picture with all done to it again that its file says was done `after` it was made; `where`: the device and the
     precision, in place of those that it was done on. Raises InvalidRequest for what is none of that."""
@@ -281,6 +308,15 @@ def repeated(picture: Picture, after: Sequence[Mapping[str, Any]], **where: Any)
             picture, width=each.get("width"), height=each.get("height")
         )
     return picture
+
+
+def times_of(size: tuple[int, int], wanted: tuple[int, int], scale: int) -> int:
+    """How often a network that makes pictures `scale` times larger is used, at least once, for one to be no smaller
+    than it is to be; heights before widths."""
+    times = 1
+    while scale > 1 and (size[0] * scale**times < wanted[0] or size[1] * scale**times < wanted[1]):
+        times += 1
+    return times
 
 
 def _brought(

@@ -78,6 +78,7 @@ def assemble(vae_folder: Path, trained: Path, out: Path, name: str = "pocket") -
                 "sampler": facts["sampler"],
                 "schedule": "simple" if facts["process"] == "flow" else "karras",
                 "compose": "native",  # It knows squares alone.
+                "upscaler": "pocket-x4",
             },
             "preview": preview_matrix(vae),
             "trained_on": {"world": "darkroom.world", "vae": facts["vae"]},
