@@ -50,7 +50,7 @@ def test_names_of_files_that_cannot_be_names(run, tmp_path):
         status, out, _ = run("add", lora(tmp_path / f"{name}.safetensors", len(name)))
         assert (status, out.partition(":")[0]) == (0, called)
     assert run("add", write_model(tmp_path / "toy-1.5"))[1].startswith("toy-1.5: model")
-    assert len(run("list")[1].splitlines()) == 6
+    assert len(run("list")[1].splitlines()) == 7
     for name in ("", " x", "a\nb", ".x"):
         status, _, err = run("add", lora(tmp_path / "other.safetensors", 9), f"--name={name}")
         assert status == 2
@@ -66,7 +66,7 @@ def test_the_list(run, tmp_path):
         assert (status, err) == (0, "")
         head, *rows = out.splitlines()
         assert head.split() == ["name", "kind", "what", "version", "size", "where"]
-        assert [row.split()[0].strip(",") for row in rows] == ["pocket", "toy", "style"]
+        assert [row.split()[0].strip(",") for row in rows] == ["pocket", "pocket-x4", "toy", "style"]
     assert "style" not in run("list", "--kind", "model")[1]
     (tmp_path / "style.safetensors").unlink()
     assert "(MISSING)" in run()[1]
@@ -74,11 +74,12 @@ def test_the_list(run, tmp_path):
     assert run("--json")[1] == run("list", "--json")[1]
     assert [(row["name"], row["versions"][0]["state"]) for row in rows] == [
         ("pocket", "ok"),
+        ("pocket-x4", "ok"),
         ("toy", "ok"),
         ("style", "missing"),
     ]
-    assert rows[1]["aliases"] == ["t"]
-    assert len(rows[1]["versions"][0]["sha256"]) == 64
+    assert rows[2]["aliases"] == ["t"]
+    assert len(rows[2]["versions"][0]["sha256"]) == 64
 
 
 def test_versions_and_going_back(run, tmp_path):
@@ -191,7 +192,7 @@ def test_verifying(run, tmp_path):
     status, out, _ = run("verify")
     assert status == 0
     assert [line.split()[:2] for line in out.splitlines()] == [
-        ["ok", f"{n}:"] for n in ("pocket", "toy", "style")
+        ["ok", f"{n}:"] for n in ("pocket", "pocket-x4", "toy", "style")
     ]
     weights = folder / "unet/diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)
@@ -223,7 +224,7 @@ def test_locking_a_project(run, service, tmp_path):
         ("toy", ""),
     ]
     status, out, _ = run("verify")
-    assert (status, out.count("ok ")) == (0, 3)
+    assert (status, out.count("ok ")) == (0, 4)
     # A newer version does not disturb the project.
     service.add_civitai(12, 35, "Style", {"s.safetensors": newer})
     assert "version 2 (current)" in run("pull", "Style")[1]

@@ -64,6 +64,16 @@ def test_networks_by_name_and_by_file(run, photos, network):  # noqa: F811
     assert (status, "compact (Real-ESRGAN), x4" in out) == (0, True)
 
 
+def test_settings_that_are_always_to_be_so(run, photos, network, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("DARKROOM_UPSCALER", str(network))
+    assert run("upscale", photos / "wide.png", "--quiet", *HERE)[1] == "out/wide-x4.png\n"
+    assert run("upscale", photos / "wide.png", "--upscaler", "nearest", "--quiet")[1] == "out/wide-x2.png\n"
+    monkeypatch.setenv("DARKROOM_UPSCALER", "latent")
+    assert run("upscale", photos / "tall.png", "--quiet")[1] == "out/tall-x2.png\n"
+    status, _, err = run("upscale", photos / "tall.png", "--upscaler", "latent")
+    assert (status, "there is no upscaler 'latent'" in err) == (1, True)
+
+
 def test_again(run, photos, network, toy_folder):  # noqa: F811
     made = run("generate", "a boat", "--model", toy_folder, "--steps", "2", "--size", "32", "--quiet", *HERE)[
         1

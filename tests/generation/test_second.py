@@ -158,6 +158,8 @@ def test_again_and_plan(model, network, toy_folder, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "enlarge 32x24" in out
     assert "upscaler 0.00" in out
+    assert main(["plan", "a boat", *where[:-1], "bfloat16", *size, "--upscaler", str(network)]) == 0
+    assert "enlarge 32x24" in capsys.readouterr().out
     assert main(["plan", "a boat", *where, "--upscaler", str(network)]) == 0
     assert "upscaler" not in capsys.readouterr().out
 

@@ -16,6 +16,7 @@ from darkroom.cli.settings import add_settings_file
 from darkroom.cli.words import aside
 from darkroom.errors import InvalidRequest
 from darkroom.files import as_json
+from darkroom.generation.parts import LATENT
 from darkroom.generation.request import SETTINGS
 from darkroom.generation.sources import a_source, several
 from darkroom.loading import LOADING
@@ -90,7 +91,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.picture.exists():
         raise InvalidRequest(f"no file {args.picture}: name a picture, or a folder of them")
-    loading, saving, _ = layered(args).over({})
+    loading, saving, settings = layered(args).over({})
     from PIL import Image
 
     from darkroom.cli.files import Files, picture_file
@@ -100,10 +101,13 @@ def run(args: argparse.Namespace) -> int:
     files, named = Files.of(saving, "{image}"), picture_file(saving.output)
     pictures = [Path(one) for one in several(args.picture)]
     loaded: dict[str, Upscaler] = {}
+    asked = settings.get("upscaler")
+    if args.upscaler is None and asked in LATENT:
+        asked = None  # For pictures that are being drawn.
 
     def looked(where: str, path: Path) -> tuple[Path, Upscaler, tuple[int, int]]:
         """A picture, its upscaler and the size that it had: all mistakes are told before anything is made."""
-        name = args.upscaler or _usual(path)
+        name = asked or _usual(path)
         if name not in loaded:
             tile = TILE if args.tile is None else args.tile
             loaded[name] = load_upscaler(name, device=loading.device, precision=loading.precision, tile=tile)

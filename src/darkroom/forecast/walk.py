@@ -208,7 +208,8 @@ class _Walked:
 
 
 def _enlarge(network: nn.Module, picture: Sequence[int]) -> object:
-    return network(torch.zeros(*picture)).float()
+    dtype = next(network.parameters()).dtype
+    return network(torch.zeros(*picture, dtype=dtype)).float()
 
 
 def _encode(network: nn.Module) -> object:

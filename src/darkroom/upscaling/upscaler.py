@@ -23,6 +23,7 @@ from darkroom.generation.parts import LATENT
 from darkroom.generation.picture import Picture, made_of
 from darkroom.generation.sources import a_source
 from darkroom.generation.work import Note, unheard
+from darkroom.library.installed import installed
 from darkroom.library.locate import locate, name_of, recalled
 from darkroom.networks.tiles import in_tiles, snug, tile_count
 from darkroom.photos import LONGEST_SIDE, MOST_PIXELS, Photo
@@ -115,7 +116,9 @@ class Upscaler:
         """What it is and where it runs, as a picture's file says it."""
         found: dict[str, Any] = {"upscaler": self.name}
         if self.path is not None and self.placement is not None:
-            found |= {"path": portable(self.path), "sha256": sha256(self.path), "tile": self.tile}
+            if installed("upscaler").get(self.name) != self.path:
+                found["path"] = portable(self.path)
+            found |= {"sha256": sha256(self.path), "tile": self.tile}
             found |= {"device": str(self.placement.device), "precision": self.placement.precision}
         return found
 
