@@ -41,16 +41,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the tests that passed only when they were tried again (`--reruns`, which continuous integration sets)."""
-    stats = terminalreporter.stats
-    failed = {report.nodeid for kind in ("failed", "error") for report in stats.get(kind, ())}
-    flaky = {report.nodeid: report for report in stats.get("rerun", ()) if report.nodeid not in failed}
-    if flaky:
-        terminalreporter.section("flaky: failed, then passed when tried again")
-    for name, report in flaky.items():
-        crash = getattr(report.longrepr, "reprcrash", None)
-        terminalreporter.line(f"FLAKY {name}: {crash.message.splitlines()[0] if crash else report.longrepr}")
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Writes down how it ended, for continuous integration, which tries once more what failed where all else ran."""
+    cache = getattr(session.config, "cache", None)
+    if cache is not None and not hasattr(session.config, "workerinput"):
+        cache.set("darkroom/status", int(exitstatus))
 
 
 @pytest.fixture(scope="session")

@@ -159,6 +159,32 @@ def test_damaged_files(tmp_path):
         upscaler_in({**{name: tuple(each.shape) for name, each in body.items()}, "body.1.weight": (8, 8)})
 
 
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"body.0.weight": ()},
+        {"body.0.weight": (8,)},
+        {"body.0.weight": (8, 0, 3, 3), "body.1.weight": (8,), "body.2.weight": (12, 8, 3, 3)},
+        {"body.0.rdb1.conv1.weight": (4, 8, 3, 3)},
+        {"body.0.rdb1.conv1.weight": (4,), "conv_first.weight": (8,), "conv_last.weight": (3, 8, 3, 3)},
+        {"model.1.sub.0.RDB1.conv1.0.weight": (4, 8, 3, 3), "model.0.weight": (8, 3, 3, 3)},
+        {
+            "model.1.sub.0.RDB1.conv1.0.weight": (4, 8, 3, 3),
+            "model.0.weight": (8, 3),
+            "model.x.weight": (8, 3),
+        },
+        {
+            **{"model.1.sub.0.RDB1.conv1.0.weight": (4, 8, 3, 3), "model.0.weight": (8, 3, 3, 3)},
+            **{f"model.{n}.weight": () for n in (99, 999_999)},
+        },
+    ],
+    ids=str,
+)
+def test_shapes_that_make_no_network(shapes):
+    with pytest.raises(ModelError):
+        upscaler_in(shapes)
+
+
 @pytest.mark.peer
 def test_other_networks_are_spandrels(spandrel, tmp_path, monkeypatch):
     """Of a sort that is none of ours, and of one that begins as ours do."""

@@ -76,7 +76,11 @@ def upscaler_in(shapes: Mapping[str, Shape]) -> UpscalerFile | None:
         for mark in architecture.layouts:
             for prefix in _PREFIXES:
                 if prefix + mark in shapes:
-                    config = architecture.dimensions(Names(within(shapes, prefix)), mark)
+                    own = Names(within(shapes, prefix))
+                    try:
+                        config = architecture.dimensions(own, mark)
+                    except (ValueError, ArithmeticError, LookupError) as error:
+                        raise ModelError(f"the tensors make no {architecture.label}: {error}") from None
                     return UpscalerFile(architecture, config, prefix, mark)
     return None
 
@@ -110,7 +114,7 @@ def _rrdb(names: Names, mark: str) -> RRDBNetConfig:
         last, doublings = f"model.{numbers[-1]}", (numbers[-1] - 4) // 3
     else:
         up = "conv_up{}" if mark == _OURS else "upconv{}"
-        last, doublings = "conv_last", next(n for n in range(9) if up.format(n + 1) not in names)
+        last, doublings = "conv_last", _count(names, up, first=1)
     out = names[f"{last}.weight"][0]
     unshuffle = _fold(folded, out, 1 << doublings)
     inner = block.format(0) + dense.format(1)
@@ -126,8 +130,9 @@ def _rrdb(names: Names, mark: str) -> RRDBNetConfig:
     )
 
 
-def _count(names: Names, form: str) -> int:
-    return next(number for number in range(len(names.shapes) + 1) if form.format(number) not in names)
+def _count(names: Names, form: str, first: int = 0) -> int:
+    """How many blocks there are whose names are `form` with consecutive numbers in it."""
+    return next(n for n in range(len(names.shapes) + 1) if form.format(first + n) not in names)
 
 
 def _fold(channels: int, out: int, most: int) -> int:

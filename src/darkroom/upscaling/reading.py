@@ -38,11 +38,15 @@ def read_upscaler(path: Path, placement: Placement) -> Enlarging:
     """The network of a file. Raises ModelError where there is none, or it is damaged, and UnsupportedModel for one that
     neither Darkroom nor spandrel knows, or which spandrel would be needed for."""
     with open_weights(path) as weights:
-        found = upscaler_in(weights.shapes)
+        found, mistake = None, None
+        try:
+            found = upscaler_in(weights.shapes)
+        except ModelError as error:  # Of ours, or one of another sort that begins alike.
+            mistake = ModelError(f"{path}: {error}")
         if found is not None and (rules := _rules(found, weights)) is not None:
             return _own(found, rules, weights, placement)
         refuse_foreign(path, weights.entries)
-        return _by_spandrel(weights, placement)
+        return _by_spandrel(weights, placement, mistake)
 
 
 def _rules(found: UpscalerFile, weights: WeightsFile) -> list[Rule] | None:
@@ -85,7 +89,7 @@ def _own(found: UpscalerFile, rules: list[Rule], weights: WeightsFile, placement
 def _run(network: nn.Module | Any, placement: Placement) -> Callable[[Tensor], Tensor]:
     def run(x: Tensor) -> Tensor:
         there = x.to(placement.device, placement.dtype, memory_format=torch.channels_last)
-        with torch.inference_mode():
+        with torch.no_grad():
             made: Tensor = network(there).to("cpu", torch.float32)
         return made
 
@@ -95,11 +99,14 @@ def _run(network: nn.Module | Any, placement: Placement) -> Callable[[Tensor], T
 _EXTRA = "install it (pip install 'darkroom[upscalers]'), or choose another upscaler"
 
 
-def _by_spandrel(weights: WeightsFile, placement: Placement) -> Enlarging:
-    """A network of any other sort, whose code spandrel has. It gets tensors alone: nothing of a file is executed."""
+def _by_spandrel(weights: WeightsFile, placement: Placement, mistake: ModelError | None) -> Enlarging:
+    """A network of any other sort, whose code spandrel has. It gets tensors alone: nothing of a file is executed.
+    Raises the `mistake` that there is in one of ours, if any, where spandrel is not here or knows nothing better."""
     try:
         import spandrel
     except ImportError as error:
+        if mistake is not None:
+            raise mistake from None
         raise UnsupportedModel(
             f"{weights.path} is an upscaler that Darkroom does not run by itself, or none at all, and spandrel, which "
             f"knows more of them, cannot be imported ({error}): {_EXTRA}"
@@ -109,6 +116,8 @@ def _by_spandrel(weights: WeightsFile, placement: Placement) -> Enlarging:
     try:
         made = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(state))
     except spandrel.UnsupportedModelError:
+        if mistake is not None:
+            raise mistake from None
         raise UnsupportedModel(
             f"{weights.path} holds no upscaler that Darkroom or spandrel {spandrel.__version__} knows: choose another"
         ) from None

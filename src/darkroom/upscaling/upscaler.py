@@ -157,7 +157,7 @@ class Upscaler:
         """Width and height of what becomes of a picture of that size. Raises InvalidRequest for one that cannot be."""
         if by is not None and (width or height):
             raise InvalidRequest(
-                f"by is {by:g}, which does not go with width or height: leave one of the two out"
+                f"by is {by}, which does not go with width or height: leave one of the two out"
             )
         if width is None and height is None:
             by = a_number(Within(1, MOST))("by", self.usual if by is None else by)
