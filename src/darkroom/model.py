@@ -35,6 +35,7 @@ from darkroom.generation.attention import Observer
 from darkroom.generation.between import between
 from darkroom.generation.checks import showing
 from darkroom.generation.edits import notes_of, subject_of
+from darkroom.generation.frames import by_network
 from darkroom.generation.job import Job
 from darkroom.generation.named import Finder
 from darkroom.generation.passes import enlarges
@@ -273,7 +274,9 @@ class Model(Edits):
         _, subject = subject_of(request, self._find)
         if subject is not None:
             notes += notes_of(request, subject)
-        upscaler = self._upscalers(request.canvas.upscaler, enlarges(request, self.family, subject))
+        upscaler = None
+        if by_network(name := request.canvas.upscaler):
+            upscaler = self._upscalers(str(name), enlarges(request, self.family, subject))
         return Extras(adapters, tuple(embeddings.items()), subject, upscaler, tuple(dict.fromkeys(notes)))
 
     def _develop(self, series: Series) -> Iterator[Step | Picture]:

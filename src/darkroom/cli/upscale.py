@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     from PIL import Image
 
     from darkroom.cli.files import Files, picture_file
-    from darkroom.generation.picture import made_of
+    from darkroom.generation.picture import made_from
     from darkroom.upscaling.upscaler import TILE, load_upscaler
 
     files, named = Files.of(saving, "{image}"), picture_file(saving.output)
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
             )
         loaded[name].size(photo.size, args.by, args.width, args.height)
         if files.limited:
-            likely = made_of(path, Image.fromarray(photo.pixels[:8, :8]), loaded[name].facts, "")
+            likely = made_from(path, Image.fromarray(photo.pixels[:8, :8]), loaded[name].facts, "")
             files.check(likely.metadata, likely.parameters)
         return path, loaded[name], photo.size
 

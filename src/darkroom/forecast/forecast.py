@@ -22,8 +22,7 @@ from darkroom.engine.memory import MODES, Memory, Stay, as_size, memory_mode, st
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.speed import Speed
 from darkroom.forecast.walk import UPSCALER, Blank, BlankUpscaler, Phase, Seat, phases_of
-from darkroom.generation.frames import FILTERS
-from darkroom.generation.parts import LATENT
+from darkroom.generation.frames import by_network
 from darkroom.generation.request import Request
 from darkroom.library.locate import locate
 from darkroom.networks.roles import Role
@@ -144,7 +143,7 @@ def _stay(seat: Seat, memory: Memory) -> Stay:
 
 def blank_upscaler(name: str | None, dtype: torch.dtype) -> BlankUpscaler | None:
     """The network of an upscaler without its numbers; None for a filter, and for one that spandrel has."""
-    if name is None or name in FILTERS or name in LATENT:
+    if name is None or not by_network(name):
         return None
     path = locate(name, kind="upscaler")
     with open_weights(path) as weights:

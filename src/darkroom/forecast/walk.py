@@ -31,7 +31,7 @@ from darkroom.networks.tiles import snug, tile_count
 from darkroom.pixels import Pixels
 from darkroom.prompt import Prompt
 from darkroom.prompt.conditioning import T5_LENGTH
-from darkroom.upscaling.upscaler import OVERLAP, TILE, times_of
+from darkroom.upscaling.upscaler import OVERLAP, TILE, stages
 
 CLIP_LENGTH = 77
 
@@ -171,13 +171,12 @@ class _Walked:
 
     def enlarge(self, pixels: Pixels, width: int, height: int, by: Enlarger, note: Note = unheard) -> Pixels:
         assert isinstance(by, BlankUpscaler)
-        config, size = by.network.config, pixels.shape[:2]
-        for n in range(times_of(size, (height, width), config.scale)):
-            whole = [side * config.scale**n for side in size]
-            high, wide = (min(snug(side, TILE, OVERLAP), side) for side in whole)
-            run = partial(_enlarge, by.network, (1, config.in_channels, high, wide))
-            count = tile_count(whole[0], whole[1], TILE, OVERLAP)
-            self._add("enlarge", UPSCALER, f"{whole[1]}x{whole[0]}", run, count)
+        config = by.network.config
+        for high, wide in stages(pixels.shape[:2], (height, width), config.scale):
+            sides = snug(high, TILE, OVERLAP), snug(wide, TILE, OVERLAP)
+            run = partial(_enlarge, by.network, (1, config.in_channels, *sides))
+            count = tile_count(high, wide, TILE, OVERLAP)
+            self._add("enlarge", UPSCALER, f"{wide}x{high}", run, count)
         return by.brought(pixels, width, height)
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from darkroom.generation.parts import LATENT
 from darkroom.pixels import Pixels
 
 # What of a side is left out before it is continued (painters leave a rim), and what beside it is drawn out, in heights
@@ -31,6 +32,16 @@ def around(side: float, unit: int) -> int:
 _LANCZOS = Image.Resampling.LANCZOS
 FILTERS = {"lanczos": _LANCZOS, "nearest": Image.Resampling.NEAREST}
 """The ways in which pictures are made larger without a network."""
+
+
+def by_network(upscaler: str | None) -> bool:
+    """Whether the setting of that name asks for a network, not for a filter and not for the latent's own way."""
+    return upscaler is not None and upscaler not in FILTERS and upscaler not in LATENT
+
+
+def filter_of(upscaler: str | None) -> Image.Resampling:
+    """The filter that it asks for, Lanczos where it asks for something else."""
+    return FILTERS.get(str(upscaler), _LANCZOS)
 
 
 class Resized(Protocol):

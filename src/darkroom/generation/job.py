@@ -43,7 +43,7 @@ from darkroom.generation.attention import Observer
 from darkroom.generation.canvas import Canvas
 from darkroom.generation.edits import finished
 from darkroom.generation.ensemble import Member, shares
-from darkroom.generation.frames import FILTERS, fitted
+from darkroom.generation.frames import filter_of, fitted
 from darkroom.generation.latents import latents_array
 from darkroom.generation.manner import Manner
 from darkroom.generation.passes import Pass, passes
@@ -97,7 +97,7 @@ class Job:
         self.extras = extras or Extras()
         first = Manner(request, self.experts, self.extras)
         other = request.for_second_pass()
-        self._manners = first, first if other == request else Manner(other, self.experts, self.extras)
+        self._manners = first, first if other is request else Manner(other, self.experts, self.extras)
         self.watch = watch
         self.freeu = next(
             (FreeU(**each.options) for each in parse_guides(request.guidance.guides) if each.name == "freeu"),
@@ -147,9 +147,7 @@ class Job:
         if by is not None and (width > pixels.shape[1] or height > pixels.shape[0]):
             enlarged: Pixels = yield Enlarge(pixels, width, height, by)
             return enlarged
-        return fitted(
-            pixels, width, height, FILTERS.get(str(self.request.canvas.upscaler), FILTERS["lanczos"])
-        )
+        return fitted(pixels, width, height, filter_of(self.request.canvas.upscaler))
 
     def _manner(self, each: Pass) -> Manner:
         return self._manners[each.second]

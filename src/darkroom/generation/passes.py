@@ -21,7 +21,7 @@ from darkroom.generation.edits import (
     recolored,
     strengths,
 )
-from darkroom.generation.frames import FILTERS, around, continued, fitted, near, stretched
+from darkroom.generation.frames import around, continued, filter_of, fitted, near, stretched
 from darkroom.generation.masks import Share, by_latents
 from darkroom.generation.parts import LATENT, Sampling
 from darkroom.generation.request import Request
@@ -141,8 +141,7 @@ def _larger(
     """A canvas for the picture of the pass before made larger: by an upscaler, or as its filter says."""
     if upscaler is not None:
         return Enlarged(*own, upscaler)
-    by = FILTERS.get(str(request.canvas.upscaler), FILTERS["lanczos"])
-    return _of_the_last(own, partial(resized, by=by))
+    return _of_the_last(own, partial(resized, by=filter_of(request.canvas.upscaler)))
 
 
 def enlarges(request: Request, family: Family, subject: Subject | None) -> bool:

@@ -215,7 +215,7 @@ def edit_of(image: object, prompt: str | None, like: object, refined: bool) -> R
     return Request(**given)
 
 
-def made_of(given: object, image: Image.Image, after: Mapping[str, Any], words: str) -> Picture:
+def made_from(given: object, image: Image.Image, after: Mapping[str, Any], words: str) -> Picture:
     """A picture made of another by other means than a model, with all that the other says of itself. `after`: what was
     done with it, as its metadata says it; `words`: the same as A1111 does. Its seed is 0 where none is known."""
     metadata: dict[str, Any] = {}

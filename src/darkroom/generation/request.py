@@ -256,8 +256,10 @@ class Request:
         return self.replace(**own)
 
     def for_second_pass(self) -> Request:
-        """What a second pass is told, as a request of its own."""
+        """What a second pass is told, as a request of its own; this one where it is told nothing else."""
         own, sampling = self.second, self.sampling
+        if own == Second():
+            return self
         said = {"prompt": own.prompt, "negative": own.negative, "guidance": own.guidance}
         if own.sampler is not None or own.schedule is not None:
             said |= {

@@ -151,11 +151,8 @@ def _upscaler(weights: WeightsFile | None) -> list[Network]:
     """The network of an upscaler that Darkroom runs by itself."""
     if weights is None or (found := upscaler_in(weights.shapes)) is None:
         return []
-    sizes: Counter[str] = Counter()
-    for entry in weights.entries.values():
-        sizes[entry.dtype] += entry.nbytes
     numbers = sum(math.prod(entry.shape) for entry in weights.entries.values())
-    return [Network("upscaler", found.described, numbers, tuple(name for name, _ in sizes.most_common()))]
+    return [Network("upscaler", found.described, numbers, _precisions(weights, weights.entries))]
 
 
 def _called(file: Path, model: Path) -> str:
@@ -165,16 +162,17 @@ def _called(file: Path, model: Path) -> str:
 
 def _network(role: str, part: Part, names: Iterable[str]) -> Network:
     """A network in words; `names` are those of its tensors in the file."""
-    precisions: Counter[str] = Counter()
+    what = part.component.described(part.config)
+    return Network(role, what, part.parameters(), _precisions(part.weights, names))
+
+
+def _precisions(weights: WeightsFile, names: Iterable[str]) -> tuple[str, ...]:
+    """Those of some tensors of a file, that which most bytes are of first."""
+    found: Counter[str] = Counter()
     for name in names:
-        entry = part.weights.entries[name]
-        precisions[entry.dtype] += entry.nbytes
-    return Network(
-        role,
-        part.component.described(part.config),
-        part.parameters(),
-        tuple(name for name, _ in precisions.most_common()),
-    )
+        entry = weights.entries[name]
+        found[entry.dtype] += entry.nbytes
+    return tuple(name for name, _ in found.most_common())
 
 
 def _memory(networks: Sequence[Network]) -> dict[str, int]:

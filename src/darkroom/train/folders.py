@@ -8,6 +8,7 @@ from typing import TypeAlias, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from darkroom.checkpoint.components import component_of
 from darkroom.checkpoint.settings import read_json
@@ -44,8 +45,13 @@ def load_network(folder: Path, kind: type[AnyNetwork]) -> AnyNetwork:
 def save_network(folder: Path, network: Network, dtype: torch.dtype = torch.float32) -> None:
     """Write a network's `config.json` and weights under the names that the layout has for them."""
     write_json(folder / "config.json", component_of(type(network)).to_json(network.config))
+    save_weights(weights_file(folder, type(network)), network, dtype)
+
+
+def save_weights(path: Path, network: nn.Module, dtype: torch.dtype) -> None:
+    """Write a network's tensors under its own names for them."""
     weights = {
         name: value.detach().to("cpu", dtype).contiguous() for name, value in network.state_dict().items()
     }
-    with replacing(weights_file(folder, type(network))) as file:
+    with replacing(path) as file:
         save_file(weights, file, metadata={"format": "pt"})

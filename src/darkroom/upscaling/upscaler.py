@@ -19,8 +19,7 @@ from darkroom.errors import GenerationError, InvalidRequest, ModelError, closest
 from darkroom.files import portable
 from darkroom.generation.checks import a_number, a_whole
 from darkroom.generation.frames import FILTERS, fitted, stretched
-from darkroom.generation.parts import LATENT
-from darkroom.generation.picture import Picture, made_of
+from darkroom.generation.picture import Picture, made_from
 from darkroom.generation.sources import a_source
 from darkroom.generation.work import Note, unheard
 from darkroom.library.installed import installed
@@ -145,7 +144,7 @@ class Upscaler:
         enlarged = self.enlarged(photo, *size, note=note, told=progress)
         done = {**self.facts, "width": size[0], "height": size[1], "of": source.to_dict()}
         words = f"Postprocess upscale by: {size[0] / photo.size[0]:.4g}, Postprocess upscaler: {self.name}"
-        return made_of(image, _image(enlarged), done, words)
+        return made_from(image, _image(enlarged), done, words)
 
     def size(
         self,
@@ -222,14 +221,13 @@ class Upscaler:
         """What the network makes of some (C, h, w), as often as it takes to come to a size: (height, width, 3 or 4)."""
         assert self._network is not None
         (h, w), scale = layers[0].shape[1:], self._network.scale
-        times = times_of((h, w), (height, width), scale)
-        largest = h * scale**times, w * scale**times
+        sizes = stages((h, w), (height, width), scale)
+        largest = scale * sizes[-1][0], scale * sizes[-1][1]
         if math.prod(largest) > MOST_PIXELS:
             raise InvalidRequest(
                 f"on its way to {width}x{height} the picture would be of {largest[1]}x{largest[0]}, as {self.name} "
                 f"makes it {scale} times larger: {MOST_PIXELS:,} pixels are the most, give a smaller size"
             )
-        sizes = [(h * scale**n, w * scale**n) for n in range(times)]
         whole = not self.tile or not self._network.tiled
         total = len(layers) * sum(1 if whole else tile_count(*each, self.tile, OVERLAP) for each in sizes)
         done = 0
@@ -243,7 +241,7 @@ class Upscaler:
         found = []
         for layer in layers:
             x = torch.from_numpy(layer)[None]
-            for _ in range(times):
+            for _ in sizes:
                 x = self._once(x, note, counted).clamp_(0, 1)
             levels = x[0].mul_(255).round_().to(torch.uint8).permute(1, 2, 0)
             found.append(np.ascontiguousarray(levels.expand(-1, -1, max(levels.shape[2], 3)).numpy()))
@@ -285,11 +283,8 @@ class Upscalers:
         self._placement = placement
         self._last: tuple[Path, Upscaler] | None = None
 
-    def __call__(self, name: str | None, needed: bool = True) -> Upscaler | None:
-        """The network of that name or in that file where one is `needed`; None for a filter, which needs none, and for
-        a latent's. Raises as `load_upscaler` does."""
-        if name is None or name in FILTERS or name in LATENT:
-            return None
+    def __call__(self, name: str, needed: bool) -> Upscaler | None:
+        """The network of that name or in that file, None where it is not `needed`. Raises as `load_upscaler` does."""
         path = _located(name)
         if not needed:
             return None
@@ -313,13 +308,13 @@ def repeated(picture: Picture, after: Sequence[Mapping[str, Any]], **where: Any)
     return picture
 
 
-def times_of(size: tuple[int, int], wanted: tuple[int, int], scale: int) -> int:
-    """How often a network that makes pictures `scale` times larger is used, at least once, for one to be no smaller
-    than it is to be; heights before widths."""
-    times = 1
-    while scale > 1 and (size[0] * scale**times < wanted[0] or size[1] * scale**times < wanted[1]):
-        times += 1
-    return times
+def stages(size: tuple[int, int], wanted: tuple[int, int], scale: int) -> list[tuple[int, int]]:
+    """What a network that makes pictures `scale` times larger is given, one after the other, for one to be no smaller
+    than it is to be: the sizes, heights before widths; itself at least."""
+    found = [size]
+    while scale > 1 and any(scale * had < to for had, to in zip(found[-1], wanted, strict=True)):
+        found.append((scale * found[-1][0], scale * found[-1][1]))
+    return found
 
 
 def _brought(

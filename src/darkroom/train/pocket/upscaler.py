@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from darkroom.files import replacing
 from darkroom.networks.configs import CompactConfig
 from darkroom.networks.upscaler import Compact
 from darkroom.pixels import sheet, to_images, to_pixels
 from darkroom.train.config import LoopConfig
 from darkroom.train.feed import Arrays, Source
+from darkroom.train.folders import save_weights
 from darkroom.train.loop import Batch, Share, shares_by_shape
 from darkroom.train.pocket.artefacts import chosen, compressed, noisy, softened
 from darkroom.train.pocket.data import WorldConfig, generator_at, scene_at, scenes_by_style
@@ -80,7 +80,7 @@ class Pairs:
         return {"small": np.stack(small), "large": np.stack(large)}
 
 
-_LAST: dict[Scene, NDArray[np.uint8]] = {}
+_large = lru_cache(maxsize=1)(render)
 """The scene that was drawn last: the next parts are of it, too."""
 
 
@@ -89,10 +89,7 @@ def _drawn(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """A scene drawn large, and that made small."""
     size = settings.world.size
-    if scene not in _LAST:
-        _LAST.clear()
-        _LAST[scene] = render(scene, size * settings.network.scale)
-    whole = _LAST[scene]
+    whole = _large(scene, size * settings.network.scale)
     return whole, np.asarray(Image.fromarray(whole).resize((size, size), by))
 
 
@@ -145,13 +142,8 @@ class UpscalerStage:
         return sheet(rows, columns=3, gap=2)
 
     def export(self, folder: Path) -> None:
-        weights = {
-            name: value.detach().to("cpu", torch.float16).contiguous()
-            for name, value in self.network.state_dict().items()
-        }
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "upscaler.safetensors") as file:
-            save_file(weights, file, metadata={"format": "pt"})
+        save_weights(folder / "upscaler.safetensors", self.network, torch.float16)
 
     def _enlarged(self, images: Tensor) -> Tensor:
         """Of images in [-1, 1], which the network has in [0, 1]."""
