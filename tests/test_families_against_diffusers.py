@@ -45,7 +45,7 @@ class Undecoded:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.networks, name)
 
-    def decode(self, latent: torch.Tensor, note: Any = None) -> np.ndarray:
+    def decode(self, latent: torch.Tensor, *_: Any) -> np.ndarray:
         self.latents.append(latent.clone())
         return np.zeros((8, 8, 3), np.uint8)
 

@@ -24,8 +24,8 @@ ORDER = {
         guidance samplers multistep plusplus solvers catalogue registry
     """,
     "networks": """
-        roles configs parameters layers watched conditioning denoiser unfilled tiles unet vae tiny clip t5 mmdit freeu
-        precise altered upscaler
+        roles configs parameters layers watched conditioning denoiser unfilled seamless tiles bands unet vae tiny clip
+        t5 mmdit freeu precise altered upscaler
     """,
     "weights": """
         names hashes dtypes mapped ggml archives gguf safe_tensors scaled packed unpickled pickles torch_files
@@ -53,8 +53,8 @@ ORDER = {
     """,
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """
-        latents checks sources masks parts starting elsewhere request between work colors frames edits shown wording
-        settle canvas passes templates ensemble manner path attention picture infotext saved job named explain
+        latents checks sources masks parts starting elsewhere request between work tiles colors frames edits shown
+        wording settle canvas passes templates ensemble manner path attention picture infotext saved job named explain
     """,
     "cli": """
         arguments parser words settings files progress asked show doctor train checkpoints models lora merge like

@@ -126,7 +126,7 @@ def test_evaluations_take_what_generations_take(run, toy_folder, tmp_path):  # n
     ]
     status, out, err = run("evaluate", "toy", *arguments, *options)
     assert status == 0, err
-    assert json.loads(out)["numerics"]["tiled"] is True
+    assert json.loads(out)["numerics"]["decoded_in"] == "bands"
     (path,) = (tmp_path / "e" / "pictures").iterdir()
     assert open_picture(path)[1]["model"]["vae"] == "vae"
     assert run("evaluate", "toy", "--vae", "", "--device", "cpu")[0] == 2

@@ -135,6 +135,7 @@ def test_metadata_says_everything(model, toy_folder):
         "second_steps",
         "first_width",
         "first_height",
+        *("seamless", "tile", "tile_overlap"),
         *("second_prompt", "second_negative", "second_sampler", "second_schedule", "second_guidance"),
         "refiner_switch",
         "variation_seed",

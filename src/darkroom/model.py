@@ -69,7 +69,7 @@ class Model(Edits):
         self.placement = networks.placement
         self.engine = Engine(networks)
         self.provenance = Provenance(
-            opened, loading, networks.placement, self.engine.rows, networks.memory.tiled
+            opened, loading, networks.placement, self.engine.rows, networks.memory.parts
         )
         """What its pictures come from, as their files say it."""
         self.refiner = self.provenance.refiner

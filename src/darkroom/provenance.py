@@ -10,6 +10,7 @@ import torch
 
 from darkroom.assembly import Opened
 from darkroom.engine.devices import Placement
+from darkroom.engine.memory import MODES
 from darkroom.errors import InvalidRequest
 from darkroom.generation.infotext import infotext
 from darkroom.generation.request import Request
@@ -19,25 +20,26 @@ from darkroom.language.tags import parse_tag
 from darkroom.library.locate import OF_A_VAE, anchored, given_path, name_of, recalled
 from darkroom.loading import Loading
 from darkroom.networks.roles import Role
+from darkroom.networks.vae import Parts
 from darkroom.version import __version__
 from darkroom.weights.hashes import sha256_of
 
 # Raised whenever the same request would give other pixels than before.
-NUMERICS = 5
+NUMERICS = 6
 
 
 class Provenance:
     """What pictures of a loaded model come from: its files, what it was loaded with, the machine.
 
-    `rows` are those of a network call, `tiled` says whether large pictures are decoded in tiles.
+    `rows` are those of a network call, `parts` are those that pictures are decoded in.
     """
 
     def __init__(
-        self, opened: Opened, loading: Loading, placement: Placement, rows: int, tiled: bool
+        self, opened: Opened, loading: Loading, placement: Placement, rows: int, parts: Parts
     ) -> None:
         self.name = opened.name
         self.refiner = None if opened.refiner is None else name_of(opened.refiner.path)
-        self.placement, self.rows, self.tiled = placement, rows, tiled
+        self.placement, self.rows, self.parts = placement, rows, parts
         self._files = _files_of(opened)
         self._denoiser = opened.source.denoiser.role
         self._loaded = _loaded(opened, loading)
@@ -65,8 +67,8 @@ class Provenance:
             "rows": self.rows,
             "torch": torch.__version__,
         }
-        if self.tiled:
-            facts["tiled"] = True
+        if self.parts != "whole":
+            facts["decoded_in"] = self.parts
         if self.placement.device.type == "cpu":
             facts |= {
                 "threads": torch.get_num_threads(),
@@ -180,13 +182,21 @@ def loading_of(metadata: Mapping[str, Any], path: Path, **instead: str | Path) -
         raise InvalidRequest(f"{path}: its metadata is damaged (numerics is {numerics!r})")
     found = {
         **{name: numerics[name] for name in ("device", "precision") if name in numerics},
-        "memory": "low" if numerics.get("tiled") else "full",
+        "memory": _memory(numerics),
         **made_of(metadata, path),
         **instead,
     }
     if "model" not in found:
         raise InvalidRequest(f"{path} does not say which model made it: give `model=`")
     return Loading(**found).checked()
+
+
+def _memory(numerics: Mapping[str, Any]) -> str:
+    """The fastest memory mode in which pictures are decoded as that one was."""
+    parts = (
+        "tiles" if numerics.get("tiled") else numerics.get("decoded_in", "whole")
+    )  # Up to version 5: tiled or not.
+    return next((name for name, mode in MODES.items() if mode.parts == parts), "full")
 
 
 def made_of(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -59,12 +59,12 @@ class ToyNetworks:
             y = y * float("nan")
         return list(y.split(1))
 
-    def prepare(self, pixels, note=None):
+    def prepare(self, pixels, note=None, seamless=""):
         image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
         small = torch.nn.functional.avg_pool2d(image, 8)
         return torch.cat([small, small.mean(1, keepdim=True)], 1)
 
-    def decode(self, latent, note=None):
+    def decode(self, latent, note=None, seamless=""):
         big = torch.nn.functional.interpolate(latent[:, :3], scale_factor=8)
         return ((big[0] * 40 + 128).clamp(0, 255)).byte().permute(1, 2, 0).numpy().copy()
 

@@ -203,22 +203,37 @@ def test_what_overflows_is_decoded_in_float32(overflowing, memory):
     assert made[0].image.tobytes() == made[1].image.tobytes()
 
 
-def test_what_finds_no_memory_is_decoded_in_tiles(toy_folder, monkeypatch):
+def test_what_finds_no_memory_is_made_in_smaller_parts(toy_folder, monkeypatch):
     model = darkroom.load(toy_folder, device="cpu", precision="float32")
-    vae = model.engine.networks.vae
-    plain = type(vae).from_latent
+    settings = {"steps": 1, "seed": 1, "width": 64, "height": 48}
+    (whole,) = model.generate("a boat", **settings)
+    kind, refused = type(model.engine.networks.vae), []
+    plain = {"from_latent": kind.from_latent, "to_latent": kind.to_latent}
 
-    def crowded(latent, tiled=False):
-        if not tiled:
-            raise torch.OutOfMemoryError("the memory is full")
-        return plain(vae, latent, tiled)
+    def crowd(name):
+        def crowded(vae, x, parts="whole", **how):
+            if parts in refused:
+                raise torch.OutOfMemoryError("the memory is full")
+            return plain[name](vae, x, parts, **how)
 
-    monkeypatch.setattr(vae, "from_latent", crowded)
-    (picture,) = model.generate("a boat", steps=1, seed=1, width=64, height=48)
-    assert picture.metadata["notes"] == ["decoded in tiles: memory did not suffice for the whole picture"]
-    monkeypatch.setattr(vae, "from_latent", lambda latent, tiled=False: crowded(latent))
+        monkeypatch.setattr(kind, name, crowded)
+
+    crowd("from_latent")
+    crowd("to_latent")
+    monkeypatch.setattr("darkroom.networks.vae.TILE", 4)
+    refused.append("whole")
+    (picture,) = model.generate("a boat", **settings)
+    assert "decoded in bands: memory did not suffice for more at once" in picture.metadata["notes"]
+    near = np.abs(np.asarray(picture.image, int) - np.asarray(whole.image, int))
+    assert near.max() <= 1
+    (edited,) = model.edit(whole, "a boat", strength=0.5, steps=2, seed=1)
+    assert "read in bands: memory did not suffice for more at once" in edited.metadata["notes"]
+    refused.append("bands")
+    (picture,) = model.generate("a boat", **settings)
+    assert "decoded in tiles: memory did not suffice for more at once" in picture.metadata["notes"]
+    refused.append("tiles")
     with pytest.raises(darkroom.GenerationError, match="out of memory: ask for a smaller picture"):
-        model.generate("a boat", steps=1, seed=1, width=64, height=48)
+        model.generate("a boat", **settings)
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,13 @@ def watched(model):
             asked[f"expert {rows[0].expert}"] += 1
             return networks.denoise(rows)
 
-        def prepare(self, pixels, note):
+        def prepare(self, pixels, *how):
             asked["prepare"] += 1
-            return networks.prepare(pixels, note)
+            return networks.prepare(pixels, *how)
 
-        def decode(self, latent, note):
+        def decode(self, latent, *how):
             asked["decode"] += 1
-            return networks.decode(latent, note)
+            return networks.decode(latent, *how)
 
     model.engine.networks = Watched()
     return asked
@@ -71,7 +71,7 @@ def foretold(path, settings, **options):
         found = Forecaster(opened, place("cpu", "float32"), request)
     calls = Counter()
     for phase in found._phases:
-        if not phase.tiled:
+        if phase.parts in (None, "whole"):
             calls[phase.name.removeprefix(f"{phase.seat.model} ").split()[0]] += phase.calls
             if phase.seat.role.denoises:
                 calls[phase.seat.model] += phase.calls

@@ -193,3 +193,54 @@ def test_pictures_of_the_time_before_are_made_as_they_were(model, tmp_path):
     Image.fromarray(pixels(picture)).save(tmp_path / "old.png", pnginfo=text)
     request = darkroom.Request.from_dict(open_picture(tmp_path / "old.png")[1]["request"])
     assert request.canvas.upscaler == "lanczos"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"width": 96, "height": 72},
+        {"width": 96, "height": 96},
+        {"width": 96, "height": 64, "fit": "pad"},
+        {"width": 64, "height": 96, "fit": "stretch"},
+        {"width": 96, "height": 72, "mask_box": (4, 4, 12, 9)},
+        {"width": 96, "height": 72, "loops": 2, "match_colors": True},
+    ],
+    ids=str,
+)
+def test_a_picture_that_is_given_is_made_larger_by_it(model, network, asked):
+    """An edit on a larger canvas, and one of the picture that the upscaler has made larger before."""
+    picture = Image.fromarray(np.random.default_rng(2).integers(0, 256, (24, 32, 3), np.uint8))
+    settings = {**FIRST, "strength": 0.6, **asked}
+    (found,) = model.edit(picture, "a boat", **settings, upscaler=str(network))
+    scale = max(asked["width"] / 32, asked["height"] / 24)
+    scale = min(asked["width"] / 32, asked["height"] / 24) if asked.get("fit") == "pad" else scale
+    larger = darkroom.load_upscaler(network, device="cpu", precision="float32").upscale(
+        picture, width=round(32 * scale), height=round(24 * scale)
+    )
+    if box := settings.pop("mask_box", None):
+        settings["mask_box"] = [round(scale * each) for each in box]
+    (expected,) = model.edit(larger.image, "a boat", **settings, upscaler="lanczos")
+    apart = np.abs(pixels(found).astype(int) - pixels(expected))
+    assert np.median(apart) == 0 if box else not apart.any()
+    (plain,) = model.edit(picture, "a boat", **{**FIRST, "strength": 0.6, **asked}, upscaler="nearest")
+    (other,) = model.edit(picture, "a boat", **{**FIRST, "strength": 0.6, **asked})
+    assert len({each.image.tobytes() for each in (found, plain, other)}) == 3
+
+
+def test_an_upscaler_that_a_given_picture_does_not_need(model, tmp_path):
+    picture = Image.fromarray(np.random.default_rng(2).integers(0, 256, (48, 64, 3), np.uint8))
+    damaged = tmp_path / "none.safetensors"
+    damaged.write_bytes(b"no weights")
+    for needless in ({}, {"width": 48}, {"width": 128, "strength": 1.0, "second_pass": "off"}):
+        asked = {**FIRST, "strength": 0.5, **needless, "upscaler": str(damaged)}
+        assert model.edit(picture, "a boat", **asked)
+    with pytest.raises(ModelError, match="none"):
+        model.edit(picture, "a boat", **FIRST, strength=0.5, width=128, upscaler=str(damaged))
+
+
+def test_pictures_of_before_are_made_again_as_they_were(tmp_path, model, network):
+    picture = Image.fromarray(np.random.default_rng(2).integers(0, 256, (24, 32, 3), np.uint8))
+    (made,) = model.edit(picture, "a boat", **FIRST, strength=0.6, width=64, upscaler=str(network))
+    made.metadata["numerics"]["version"] = 5
+    made.save(tmp_path / "a.png")
+    assert open_picture(tmp_path / "a.png")[1]["request"]["canvas"]["upscaler"] == "lanczos"

@@ -108,10 +108,11 @@ def test_tiles_are_close_to_the_whole_picture(randomise, relative_error):
     z, image = torch.randn(1, 4, 80, 96, generator=g), torch.rand(1, 3, 640, 320, generator=g) * 2 - 1
     whole, tiled = vae.decode(z), vae.decode_tiled(z)
     assert 0 < relative_error(tiled, whole) < 0.02
-    assert torch.equal(vae.from_latent(z, tiled=True), tiled)
+    for parts in ("tiles", "bands"):
+        assert torch.equal(vae.from_latent(z, parts), tiled)
     far = (..., slice(0, 80), slice(0, 100))  # From any seam.
     torch.testing.assert_close(tiled[far], whole[far])
-    assert 0 < relative_error(vae.to_latent(image, tiled=True), vae.to_latent(image)) < 0.02
+    assert 0 < relative_error(vae.to_latent(image, "tiles"), vae.to_latent(image)) < 0.02
     small = z[..., :64, :64]
     assert torch.equal(vae.decode_tiled(small), vae.decode(small))
 
@@ -123,7 +124,7 @@ def test_half_precision(dtype, limit, randomise, relative_error):
     latent = vae.to_latent(image)
     picture = vae.from_latent(latent)
     half = vae.to(dtype, memory_format=torch.channels_last)
-    assert half.to_latent(image).dtype == half.from_latent(latent, tiled=True).dtype == dtype
+    assert half.to_latent(image).dtype == half.from_latent(latent, "tiles").dtype == dtype
     assert relative_error(half.to_latent(image), latent) < limit
     assert relative_error(half.from_latent(latent), picture) < limit
 

@@ -8,7 +8,9 @@ from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
 from darkroom.checkpoint.components import AUTOENCODER
-from darkroom.networks import VAE, VAEConfig
+from darkroom.networks import VAE, VAEConfig, bands
+from darkroom.networks.precise import in_float32
+from darkroom.networks.vae import Block
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "sd1": {"block_out_channels": (16, 32, 32)},
@@ -57,7 +59,7 @@ def test_every_module_gives_what_its_peer_gives(variant, height, width, randomis
         out[who] = vae.encode(image), vae.decode(z)
 
     names = compare_modules(ours, lambda: run(ours, "ours"), theirs, lambda: run(theirs, "theirs"))
-    containers = (torch.nn.ModuleList, torch.nn.Identity)
+    containers = (torch.nn.ModuleList, torch.nn.Identity, torch.nn.ZeroPad2d, Block)
     assert names == {
         name for name, module in ours.named_modules() if name and not isinstance(module, containers)
     }
@@ -83,10 +85,10 @@ def test_latents_are_scaled_and_shifted_there_and_back(randomise, close):
 class Local(VAE):
     """An autoencoder that looks at no neighbours: tiles must then change nothing at all."""
 
-    def decode(self, z):
+    def decode(self, z, seamless=""):
         return F.interpolate(z[:, :3], scale_factor=self.config.factor)
 
-    def encode(self, image):
+    def encode(self, image, seamless=""):
         small = image[..., :: self.config.factor, :: self.config.factor].repeat(1, 2, 1, 1)[:, :4]
         return small, small * 2
 
@@ -96,10 +98,11 @@ class Local(VAE):
 def test_tiles_cover_everything_once(height, width, tile, overlap):
     vae = Local(VAEConfig(block_out_channels=(8, 8, 8), norm_num_groups=4))
     z = torch.randn(2, 4, height, width)
-    torch.testing.assert_close(vae.decode_tiled(z, tile, overlap), vae.decode(z))
     image = torch.randn(2, 3, 4 * height, 4 * width)
-    for ours, whole in zip(vae.encode_tiled(image, tile, overlap), vae.encode(image), strict=True):
-        torch.testing.assert_close(ours, whole)
+    for axes in ("", "x", "y", "xy"):
+        torch.testing.assert_close(vae.decode_tiled(z, tile, overlap, axes), vae.decode(z))
+        for ours, whole in zip(vae.encode_tiled(image, tile, overlap, axes), vae.encode(image), strict=True):
+            torch.testing.assert_close(ours, whole)
 
 
 def test_tiled_is_close_to_whole_and_has_no_seams(randomise, relative_error):
@@ -116,6 +119,49 @@ def test_tiled_is_close_to_whole_and_has_no_seams(randomise, relative_error):
     assert torch.equal(vae.decode_tiled(z[..., :32, :32], 32), vae.decode(z[..., :32, :32]))
 
 
+@pytest.mark.parametrize("numbers", [1 << 10, 1 << 13, 1 << 23])
+@pytest.mark.parametrize("axes", ["", "x", "y", "xy"])
+def test_bands_are_the_whole(randomise, relative_error, monkeypatch, axes, numbers):
+    monkeypatch.setattr(bands, "_BAND", numbers)
+    monkeypatch.setattr("darkroom.networks.vae.TILE", 4)
+    torch.manual_seed(0)
+    vae = randomise(VAE(VAEConfig(block_out_channels=(16, 32, 32), norm_num_groups=8)))
+    z, image = torch.randn(2, 4, 21, 18), torch.randn(2, 3, 84, 72)
+    with torch.no_grad():
+        assert relative_error(vae.decode(z, "bands", axes), vae.decode(z, seamless=axes)) < 1e-5
+        for ours, whole in zip(
+            vae.encode(image, "bands", axes), vae.encode(image, seamless=axes), strict=True
+        ):
+            assert relative_error(ours, whole) < 1e-5
+        half = vae.to(torch.bfloat16)
+        assert relative_error(half.decode(z, "bands", axes), half.decode(z, seamless=axes)) < 0.02
+        with in_float32(half):
+            assert half.decode(z, "bands", axes).dtype == torch.float32
+
+
+@pytest.mark.parametrize("axes", ["x", "y", "xy"])
+@pytest.mark.parametrize("parts", ["whole", "bands"])
+def test_what_is_seamless_may_be_rolled(randomise, relative_error, monkeypatch, axes, parts):
+    monkeypatch.setattr("darkroom.networks.vae.TILE", 4)
+    torch.manual_seed(0)
+    vae = randomise(VAE(VAEConfig(block_out_channels=(16, 32, 32), norm_num_groups=8)))
+    z, image = torch.randn(1, 4, 12, 16), torch.randn(1, 3, 48, 64)
+    by = 5 * ("y" in axes), 3 * ("x" in axes)
+
+    def rolled(x, factor=1):
+        return torch.roll(x, [factor * each for each in by], (2, 3))
+
+    padding = [each.padding for each in vae.modules() if isinstance(each, torch.nn.Conv2d)]
+    with torch.no_grad():
+        picture = rolled(vae.decode(z, parts, axes), 4)
+        assert relative_error(vae.decode(rolled(z), parts, axes), picture) < 1e-5
+        assert relative_error(vae.decode(rolled(z)), rolled(vae.decode(z), 4)) > 0.01
+        mean, logvar = vae.encode(rolled(image, 4), parts, axes)
+        for ours, whole in zip((mean, logvar), vae.encode(image, parts, axes), strict=True):
+            assert relative_error(ours, rolled(whole)) < 1e-5
+    assert padding == [each.padding for each in vae.modules() if isinstance(each, torch.nn.Conv2d)]
+
+
 def test_half_precision(randomise, relative_error):
     vae = randomise(VAE(VAEConfig(block_out_channels=(16, 32), norm_num_groups=8)))
     image = torch.randn(1, 3, 16, 24)
@@ -125,7 +171,7 @@ def test_half_precision(randomise, relative_error):
     assert half.to_latent(image).dtype == torch.bfloat16
     assert relative_error(half.to_latent(image), latent) < 0.05
     assert relative_error(half.from_latent(latent), picture) < 0.05
-    assert relative_error(half.from_latent(latent, tiled=True), picture) < 0.05
+    assert relative_error(half.from_latent(latent, "tiles"), picture) < 0.05
 
 
 @pytest.mark.peer

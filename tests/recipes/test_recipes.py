@@ -148,13 +148,14 @@ def test_hires_fix(
 def test_what_there_is_not_is_said(png: Callable[..., Path]) -> None:
     recipe = a1111(
         png,
-        f"{COMMON}, Tiling: True, Face restoration: CodeFormer, ControlNet 0: \"Module: canny, Model: x\", "
+        f"{COMMON}, Tiled Diffusion: \"{{'Method': 'x', 'Tile tile width': 96}}\", Face restoration: CodeFormer, "
+        f"ControlNet 0: \"Module: canny, Model: x\", "
         "ADetailer model: face.pt, ADetailer confidence: 0.3, Denoising strength: 0.75, Mask blur: 4, "
         "Hypernet: old, Hypernet strength: 0.5, Sampler: none, Batch size: 4, User: me",
     )  # fmt: skip
     said = "\n".join(recipe.lost)
     for word in (
-        "Tiling",
+        "Tiled Diffusion",
         "Face restoration",
         "ControlNet 0",
         "ADetailer",
@@ -314,6 +315,38 @@ def test_comfy_common(png: Callable[..., Path]) -> None:
     # Where no node says it SDXL is told of 768 pixels; others are told nothing.
     assert recipe.request(BY_ID["sdxl"]).xl.target_width == 768
     assert request.xl.target_width is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "becomes", "lost"),
+    [
+        ("SeamlessTile", {"tiling": "x_only"}, ("x", None, None), ""),
+        ("SeamlessTile", {"tiling": "both"}, ("xy", None, None), ""),
+        ("SeamlessTile", {"tiling": "disable"}, (None, None, None), ""),
+        ("SeamlessTile", {"tiling": ["4", 0]}, (None, None, None), "SeamlessTile"),
+        ("TiledDiffusion", {"method": "MultiDiffusion"}, (None, 768, 64), ""),
+        (
+            "TiledDiffusion",
+            {"method": "SpotDiffusion"},
+            (None, None, None),
+            "SpotDiffusion, tiles of 768x768",
+        ),
+        ("TiledDiffusion", {"method": "MultiDiffusion", "tile_width": 700}, (None, None, None), "700x768"),
+    ],
+    ids=str,
+)
+def test_comfy_tiles(
+    png: Callable[..., Path], kind: str, said: dict[str, Any], becomes: tuple[object, ...], lost: str
+) -> None:
+    if kind == "TiledDiffusion":
+        said = {"tile_width": 768, "tile_height": 768, "tile_overlap": 64, "tile_batch_size": 4, **said}
+    changed = graph(**{"12": (kind, {**said, "model": ["10", 0]})})
+    changed["3"]["inputs"]["model"] = ["12", 0]
+    recipe = read_recipe(png(prompt=changed))
+    tiling = recipe.request().tiling
+    assert (tiling.seamless, tiling.tile, tiling.overlap) == becomes
+    found = [line for line in recipe.lost if kind in line]
+    assert any(lost in line for line in found) if lost else not found
 
 
 def test_comfy_counts_layers_from_the_last(png: Callable[..., Path]) -> None:
@@ -729,9 +762,46 @@ def test_invoke_common(png: Callable[..., Path]) -> None:
     assert 12 + request.noise.ensd == 12 ^ 0xFFFFFFFF
     assert [tag.strength for _, tag in recipe.adapters] == [0.6]
     assert str(recipe.vae) == "other-vae"
-    more = {"controlnets": [{"x": 1}], "seamless_x": True, "hrf_enabled": True, "cfg_scale": [7, 5]}
+    more = {"controlnets": [{"x": 1}], "hrf_enabled": True, "cfg_scale": [7, 5]}
     lost = "\n".join(read_recipe(png(invokeai_metadata={**INVOKED, **more})).lost)
     assert all(name in lost for name in more)
+
+
+@pytest.mark.parametrize("axes", ["", "x", "y", "xy"])
+def test_seamless(png: Callable[..., Path], axes: str) -> None:
+    said = {f"seamless_{axis}": axis in axes for axis in "xy"}
+    recipe = read_recipe(png(invokeai_metadata={**INVOKED, **said}))
+    assert recipe.request().tiling.seamless == (axes or None)
+    assert not any("seamless" in line for line in recipe.lost)
+    assert a1111(png, f"{COMMON}, Tiling: True").request().tiling.seamless == "xy"
+
+
+@pytest.mark.parametrize(
+    ("said", "becomes", "lost"),
+    [
+        ({}, (768, 384, "average"), []),
+        ({"Method": "Mixture of Diffusers"}, (768, 384, "gaussian"), []),
+        (
+            {"Tile tile height": 64, "NoiseInv": True},
+            (768, 384, "average"),
+            ["768x512", "NoiseInv: True"],
+        ),
+        ({"Tile Overlap": 96}, (None, None, "gaussian"), ["Tiled Diffusion"]),
+        ({"Tile tile width": "__import__('os')"}, (None, None, "gaussian"), ["Tiled Diffusion"]),
+    ],
+    ids=str,
+)
+def test_tiled_diffusion(
+    png: Callable[..., Path], said: dict[str, Any], becomes: tuple[object, ...], lost: list[str]
+) -> None:
+    usual = {"Method": "MultiDiffusion", "Tile tile width": 96, "Tile tile height": 96, "Tile Overlap": 48}
+    text = json.dumps(str({**usual, "Tile batch size": 4, **said}))
+    recipe = a1111(png, f"{COMMON}, Tiled Diffusion: {text}")
+    tiling = recipe.request().tiling
+    assert (tiling.tile, tiling.overlap, tiling.blend) == becomes
+    found = "\n".join(line for line in recipe.lost if "ile" in line.replace("file", "") or "Noise" in line)
+    assert all(word in found for word in lost)
+    assert bool(found) == bool(lost)
 
 
 def test_invoke_of_a_picture(png: Callable[..., Path]) -> None:

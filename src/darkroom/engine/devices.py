@@ -47,6 +47,8 @@ def place(device: str | torch.device | None = None, precision: str | torch.dtype
     return Placement(chosen, dtype, f"asked for; {SLOW_HERE}" if slow else "asked for")
 
 
+KEPT_BLOCK = 64 << 20
+"""Of freed blocks of memory, the largest in bytes that a CPU keeps for the next ones."""
 SLOW_HERE = "a processor computes float16 many times slower than float32 or bfloat16"
 
 
@@ -143,9 +145,10 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep large freed blocks instead of giving them back to the system.
 
     By default every activation above 128 KiB is mapped anew and its pages faulted in again, which
-    costs a convolution network a good part of its time on a CPU.
+    costs a convolution network a good part of its time on a CPU. Very large ones are: kept, no two of
+    them fit into each other's place, and a large picture would take twice the memory.
     """
-    _mallopt({_MMAP_THRESHOLD: 2**30, _TRIM_THRESHOLD: 2**31 - 1})
+    _mallopt({_MMAP_THRESHOLD: KEPT_BLOCK, _TRIM_THRESHOLD: 2**31 - 1})
 
 
 @cache

@@ -20,6 +20,7 @@ from darkroom.checkpoint.load import Progress, Reader, fill
 from darkroom.engine.devices import give_back_memory
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.networks.roles import Role
+from darkroom.networks.vae import Parts
 
 Stay = Literal["keep", "turns", "stream"]
 """Always there; there until another network needs the room; there layer by layer."""
@@ -30,12 +31,13 @@ _SMALL = 1 << 18
 
 @dataclass(frozen=True)
 class Memory:
-    """How a model uses memory: the stay of its text encoders and autoencoder and of its denoiser, whether pictures are
-    encoded and decoded in tiles. Attention needs no mode: torch's own never holds a whole matrix of scores."""
+    """How a model uses memory: the stay of its text encoders and autoencoder and of its denoiser, and how much of a
+    picture its autoencoder works on at once. Attention needs no mode: torch's own never holds a whole matrix of
+    scores."""
 
     others: Stay = "keep"
     denoiser: Stay = "keep"
-    tiled: bool = False
+    parts: Parts = "whole"
 
     def of(self, role: Role) -> Stay:
         """The stay of the network of that role."""
@@ -52,8 +54,8 @@ class Memory:
 MODES: Mapping[str, Memory] = {
     "full": Memory(),
     "medium": Memory(others="turns"),
-    "low": Memory(others="turns", denoiser="turns", tiled=True),
-    "lowest": Memory(others="stream", denoiser="stream", tiled=True),
+    "low": Memory(others="turns", denoiser="turns", parts="bands"),
+    "lowest": Memory(others="stream", denoiser="stream", parts="tiles"),
 }
 """By name, from the fastest to the smallest."""
 

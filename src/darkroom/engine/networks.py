@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import get_args
 
 import numpy as np
 import torch
@@ -25,6 +27,8 @@ from darkroom.networks.conditioning import together
 from darkroom.networks.freeu import places
 from darkroom.networks.precise import in_float32
 from darkroom.networks.roles import Role
+from darkroom.networks.seamless import seamless
+from darkroom.networks.vae import Parts
 from darkroom.pixels import Pixels, to_images, to_pixels
 from darkroom.prompt.conditioning import Prompt, TextConditioner
 
@@ -99,9 +103,11 @@ class LatentDiffusion:
             output = called(self.experts[rows[0].expert].denoiser, rows, self.placement)
             return list(torch.split(output.to("cpu", torch.float32), 1))
 
-    def prepare(self, pixels: Pixels | NDArray[np.float32], note: Note = unheard) -> Tensor:
+    def prepare(
+        self, pixels: Pixels | NDArray[np.float32], note: Note = unheard, seamless: str = ""
+    ) -> Tensor:
         image = to_images(pixels[None]).to(self.placement.device)
-        return self._autoencoded(lambda: self.vae.to_latent(image, self.memory.tiled), "read", note)
+        return self._autoencoded(partial(self.vae.to_latent, image, seamless=seamless), "read", note)
 
     def look(self, pixels: Pixels) -> Looked:
         assert self.looker is not None
@@ -109,44 +115,49 @@ class LatentDiffusion:
         with self.lock:
             return self.looker.looked(self.looker.embeddings(seen))
 
-    def decode(self, latent: Tensor, note: Note = unheard) -> Pixels:
-        pixels: Pixels = to_pixels(self.render(latent, note))[0]
+    def decode(self, latent: Tensor, note: Note = unheard, seamless: str = "") -> Pixels:
+        pixels: Pixels = to_pixels(self.render(latent, note, seamless))[0]
         return pixels
 
-    def render(self, latent: Tensor, note: Note = unheard) -> Tensor:
+    def render(self, latent: Tensor, note: Note = unheard, seamless: str = "") -> Tensor:
         if not bool(latent.isfinite().all()):
             raise GenerationError(
                 "the finished latent is not a number: ask for less guidance, or another sampler or schedule"
             )
         there = latent.to(self.placement.device)
         beyond = no_picture("the finished latent", float(latent.abs().max()))
-        return self._autoencoded(lambda: self._whole_or_in_tiles(there, note), "decoded", note, beyond)
+        run = partial(self.vae.from_latent, there, seamless=seamless)
+        return self._autoencoded(run, "decoded", note, beyond)
 
     def enlarge(self, pixels: Pixels, width: int, height: int, by: Enlarger, note: Note = unheard) -> Pixels:
         with self.lock:
             return by.brought(pixels, width, height, note)
 
-    def _whole_or_in_tiles(self, latent: Tensor, note: Note) -> Tensor:
-        try:
-            return self.vae.from_latent(latent, tiled=self.memory.tiled)
-        except Exception as error:
-            if self.memory.tiled or not out_of_memory(error):
-                raise
-        give_back_memory()
-        note("decoded in tiles: memory did not suffice for the whole picture")
-        return self.vae.from_latent(latent, tiled=True)
+    def _in_parts(self, run: Callable[[Parts], Tensor], done: str, note: Note) -> Tensor:
+        """What the autoencoder makes, of smaller parts of a picture where memory does not suffice."""
+        ways = get_args(Parts)
+        for parts in ways[ways.index(self.memory.parts) :]:
+            if parts != self.memory.parts:
+                give_back_memory()
+                note(f"{done} in {parts}: memory did not suffice for more at once")
+            try:
+                return run(parts).to("cpu", torch.float32)
+            except Exception as error:
+                if parts == ways[-1] or not out_of_memory(error):
+                    raise
+        raise AssertionError("the last way gave neither a picture nor an error")
 
     def _autoencoded(
-        self, run: Callable[[], Tensor], done: str, note: Note, beyond: GenerationError | None = None
+        self, run: Callable[[Parts], Tensor], done: str, note: Note, beyond: GenerationError | None = None
     ) -> Tensor:
         """What the autoencoder makes, once more in float32 where it overflows in the precision of its weights. Raises
         GenerationError where it makes no numbers even so: `beyond`, if that explains it."""
         with self.lock:
-            made = run().to("cpu", torch.float32)
+            made = self._in_parts(run, done, note)
             if bool(made.isfinite().all()):
                 return made
             with in_float32(self.vae):
-                made = run().to("cpu", torch.float32)
+                made = self._in_parts(run, done, note)
         if not bool(made.isfinite().all()):
             raise beyond or GenerationError(
                 "the autoencoder's output is not a number, not even in float32: its weights are damaged, give another "
@@ -166,6 +177,7 @@ def called(denoiser: Denoiser, rows: Sequence[Row], placement: Placement) -> Ten
     with (
         applied(denoiser, denoiser.role, [row.doses for row in rows]),
         altered(denoiser, x, without, freeu, told.attention) as attention,
+        seamless(denoiser, rows[0].seamless),
     ):
         output: Tensor = denoiser(x, times, replace(told, attention=attention))
         return output

@@ -17,7 +17,7 @@ from darkroom.assembly import Opened
 from darkroom.checkpoint.load import readers
 from darkroom.checkpoint.source import Source
 from darkroom.checkpoint.upscalers import upscaler_in
-from darkroom.engine.devices import Placement
+from darkroom.engine.devices import KEPT_BLOCK, Placement
 from darkroom.engine.memory import MODES, Memory, Stay, as_size, memory_mode, stays_anyway
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.speed import Speed
@@ -36,6 +36,10 @@ _CPU_BASE = 450 << 20
 # What kernels need of their own while they run, and what lies idle between blocks of memory, as a share of a call's
 # tensors.
 _SCRATCH = 0.1
+# What lies idle on a CPU where freed blocks are kept for the next ones: as much as a call's tensors, but large ones.
+_KEPT = 4 * KEPT_BLOCK
+# What Python takes for a token of a vocabulary.
+_TOKEN = 512
 
 
 @dataclass(frozen=True)
@@ -97,14 +101,14 @@ class Forecaster:
     def forecast(self, mode: str, speed: Speed | None = None) -> Forecast:
         """What pictures take in a memory mode, by its name."""
         memory = memory_mode(mode)
-        phases = [phase for phase in self._phases if phase.tiled in (None, memory.tiled)]
+        phases = [phase for phase in self._phases if phase.parts in (None, memory.parts)]
         always = sum(size for seat, size in self._sizes.items() if _stay(seat, memory) == "keep")
         working = {phase.name: self._working(phase) for phase in phases}
         peak = (
             self._base + always + max(self._beside(phase, memory) + working[phase.name] for phase in phases)
         )
         if self.placement.device.type == "cpu":
-            peak += WINDOW  # Of the file that weights are read from.
+            peak += self._on_the_cpu(memory, max(phase.cost.peak for phase in phases))
         seconds = {} if speed is None else {p.name: p.calls * self._seconds(p, memory, speed) for p in phases}
         return Forecast(mode, peak, self.weights, working, seconds)
 
@@ -119,13 +123,26 @@ class Forecaster:
             f"{as_size(found.peak)}, ask for a smaller picture or a lower precision"
         )
 
+    def _on_the_cpu(self, memory: Memory, most: int) -> int:
+        """What there is beside weights and tensors, `most` of them at once, in the memory of the process: vocabularies,
+        what is mapped of the files that weights are read from, what is kept of freed blocks."""
+        streams = [size for seat, size in self._sizes.items() if _stay(seat, memory) == "stream"]
+        mapped = max(WINDOW, sum(min(size, WINDOW) for size in streams))
+        words = sum(getattr(each.config, "vocab_size", 0) for each in self._networks.values())
+        # glibc keeps some by itself, and where layers come and go nothing.
+        idle = 0 if streams else min(most, _KEPT) // (2 if memory.comes_and_goes else 1)
+        return mapped + words * _TOKEN + idle
+
     def _beside(self, phase: Phase, memory: Memory) -> int:
-        """The weights that are there in a phase besides those that always are."""
+        """The weights that are there in a phase besides those that are kept."""
         stay, network = _stay(phase.seat, memory), self._networks[phase.seat]
+        small = sum(
+            stays_anyway(each) for seat, each in self._networks.items() if _stay(seat, memory) == "stream"
+        )
         if stay == "turns":
-            return self._sizes[phase.seat]
+            return self._sizes[phase.seat] + small
         # A layer, and its tensor while it is brought into the network's precision.
-        return 2 * _largest_layer(network) + stays_anyway(network) if stay == "stream" else 0
+        return small + (2 * _largest_layer(network) if stay == "stream" else 0)
 
     def _working(self, phase: Phase) -> int:
         return int(phase.cost.peak * (1 + _SCRATCH)) + _largest_layer(self._networks[phase.seat])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from darkroom.generation.work import Enlarger, Looked, Note, Row, alone, unheard
 from darkroom.networks import Conditioning, Denoiser, T5Encoder
 from darkroom.networks.roles import Role
 from darkroom.networks.tiles import snug, tile_count
+from darkroom.networks.vae import Parts
 from darkroom.pixels import Pixels
 from darkroom.prompt import Prompt
 from darkroom.prompt.conditioning import T5_LENGTH
@@ -49,14 +50,14 @@ class Seat(NamedTuple):
 
 @dataclass
 class Phase:
-    """One kind of work: how often it is done for a picture, by which network, and what one call costs. tiled: whether
-    that is in tiles; None where it does not matter."""
+    """One kind of work: how often it is done for a picture, by which network, and what one call costs. parts: of
+    what parts of a picture (`darkroom.networks.vae.Parts`); None where it does not matter."""
 
     name: str
     calls: int
     seat: Seat
     cost: Cost
-    tiled: bool | None = None
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class _Walked:
 
     def __init__(self, experts: Sequence[Blank]) -> None:
         self.experts = experts
-        self.phases: dict[tuple[str, bool | None], Phase] = {}
+        self.phases: dict[tuple[str, Parts | None], Phase] = {}
         self._costs: dict[object, Cost] = {}
 
     def encode(self, prompts: Sequence[Prompt | None], expert: int = 0) -> list[Conditioning]:
@@ -144,11 +145,13 @@ class _Walked:
         channels = denoiser.config.out_channels
         return [row.x[:, :channels] * (1 + number / 100) for number, row in enumerate(rows)]
 
-    def prepare(self, pixels: Pixels | NDArray[np.float32], note: Note = unheard) -> Tensor:
+    def prepare(
+        self, pixels: Pixels | NDArray[np.float32], note: Note = unheard, seamless: str = ""
+    ) -> Tensor:
         height, width = pixels.shape[:2]
-        for tiled in (False, True):
-            run = partial(_prepare, self._vae, (3, height, width), tiled)
-            self._add("prepare", Seat(Role.VAE), f"{width}x{height}", run, tiled=tiled)
+        for parts in get_args(Parts):
+            run = partial(_prepare, self._vae, (3, height, width), parts, seamless)
+            self._add("prepare", Seat(Role.VAE), f"{width}x{height}", run, parts=parts)
         family = self.experts[0].family
         return torch.zeros(1, family.latent_channels, height // family.factor, width // family.factor)
 
@@ -159,15 +162,15 @@ class _Walked:
         self._add("look", Seat(Role.IMAGE_ENCODER), f"{side}x{side}", run)
         return Looked(torch.zeros(1, width), torch.zeros(1, width), torch.ones(1, width))
 
-    def decode(self, latent: Tensor, note: Note = unheard) -> Pixels:
-        for tiled in (False, True):
-            run = partial(_decode, self._vae, tuple(latent.shape[1:]), tiled)
-            self._add("decode", Seat(Role.VAE), self._size(latent), run, tiled=tiled)
+    def decode(self, latent: Tensor, note: Note = unheard, seamless: str = "") -> Pixels:
+        for parts in get_args(Parts):
+            run = partial(_decode, self._vae, tuple(latent.shape[1:]), parts, seamless)
+            self._add("decode", Seat(Role.VAE), self._size(latent), run, parts=parts)
         factor = self.experts[0].family.factor
         return np.zeros((latent.shape[-2] * factor, latent.shape[-1] * factor, 3), np.uint8)
 
-    def render(self, latent: Tensor, note: Note = unheard) -> Tensor:
-        return torch.from_numpy(self.decode(latent)).permute(2, 0, 1)[None].float()
+    def render(self, latent: Tensor, note: Note = unheard, seamless: str = "") -> Tensor:
+        return torch.from_numpy(self.decode(latent, note, seamless)).permute(2, 0, 1)[None].float()
 
     def enlarge(self, pixels: Pixels, width: int, height: int, by: Enlarger, note: Note = unheard) -> Pixels:
         assert isinstance(by, BlankUpscaler)
@@ -194,14 +197,14 @@ class _Walked:
         of: str,
         call: Callable[[], object],
         count: int = 1,
-        tiled: bool | None = None,
+        parts: Parts | None = None,
         kind: Sequence[Row] = (),
     ) -> None:
         name = f"{seat.model} {what} {of}".lstrip()
         altered = tuple((row.without, row.freeu, row.conditioning.key) for row in kind)
-        if (cost := self._costs.get((name, tiled, altered))) is None:
-            cost = self._costs[name, tiled, altered] = cost_of(call)
-        phase = self.phases.setdefault((name, tiled), Phase(name, 0, seat, cost, tiled))
+        if (cost := self._costs.get((name, parts, altered))) is None:
+            cost = self._costs[name, parts, altered] = cost_of(call)
+        phase = self.phases.setdefault((name, parts), Phase(name, 0, seat, cost, parts))
         phase.calls += count
         phase.cost = max(phase.cost, cost, key=lambda each: each.peak)
 
@@ -221,13 +224,13 @@ def _denoise(network: Denoiser, rows: Sequence[Row]) -> object:
     return called(network, rows, Placement(torch.device("meta"), dtype, "no numbers"))
 
 
-def _prepare(vae: Any, picture: Sequence[int], tiled: bool) -> object:
-    return vae.to_latent(torch.zeros(1, *picture), tiled)
+def _prepare(vae: Any, picture: Sequence[int], parts: Parts, seamless: str) -> object:
+    return vae.to_latent(torch.zeros(1, *picture), parts, seamless)
 
 
-def _decode(vae: Any, latent: Sequence[int], tiled: bool) -> object:
+def _decode(vae: Any, latent: Sequence[int], parts: Parts, seamless: str) -> object:
     # The picture leaves as float32 on its way to bytes.
-    return vae.from_latent(torch.zeros(1, *latent), tiled).float()
+    return vae.from_latent(torch.zeros(1, *latent), parts, seamless).float()
 
 
 def _look(encoder: Any, picture: Sequence[int]) -> object:

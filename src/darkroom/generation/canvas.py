@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from darkroom.diffusion import Estimate, Noise, Point, Run
+from darkroom.generation.frames import Rim
 from darkroom.generation.work import Decode, Enlarge, Enlarger, Prepare, Work
 from darkroom.pixels import Pixels
 
@@ -20,7 +21,7 @@ from darkroom.pixels import Pixels
 @dataclass(frozen=True)
 class Canvas:
     """A picture of width x height, from noise alone; `full`: from the whole of it (see `Run.begin`). Not `decoded` it
-    stays a latent, for a canvas after it that begins with one.
+    stays a latent, for a canvas after it that begins with one. seamless: along which axes its edges meet.
 
     It has no state: what a canvas must remember from one step to the next is in `run.memory`, so that a run that is
     restored goes on as it was.
@@ -30,6 +31,7 @@ class Canvas:
     height: int
     full: bool = field(default=False, kw_only=True)
     decoded: bool = field(default=True, kw_only=True)
+    seamless: str = field(default="", kw_only=True)
 
     def begin(self, source: Noise, point: Point, before: Any) -> Generator[Work, Any, Run]:
         """A run that starts at `point`. before: what the canvas before this one ended with, if there is one."""
@@ -45,7 +47,7 @@ class Canvas:
         """The picture, (height, width, 3) uint8, or the latent that it stays."""
         if not self.decoded:
             return run.x
-        pixels: Pixels = yield Decode(run.x)
+        pixels: Pixels = yield Decode(run.x, self.seamless)
         return pixels
 
 
@@ -62,7 +64,9 @@ class FromLatent(Canvas):
         _, *words = self.way.split("-")
         antialias = words[-1:] == ["antialiased"]
         mode = "-".join(words[:-1] if antialias else words) or "bilinear"
-        latent = F.interpolate(before, self.size, mode=mode, antialias=antialias)
+        rim = Rim.around(before.shape[-2:], self.size, self.seamless)
+        latent = F.interpolate(rim.laid(before), rim.size, mode=mode, antialias=antialias)
+        latent = rim.taken_off(latent)
         return Run.begin(source, point, latent, self.full)
 
 
@@ -73,8 +77,10 @@ class Enlarged(Canvas):
     by: Enlarger = field(repr=False, compare=False)
 
     def begin(self, source: Noise, point: Point, before: Any) -> Generator[Work, Any, Run]:
-        pixels = yield Enlarge(before, self.width, self.height, self.by)
-        latent = yield Prepare(pixels)
+        rim = Rim.around(before.shape[:2], (self.height, self.width), self.seamless)
+        high, wide = rim.size
+        pixels = yield Enlarge(rim.laid(before), wide, high, self.by)
+        latent = yield Prepare(rim.taken_off(pixels), self.seamless)
         return Run.begin(source, point, latent, self.full)
 
 
@@ -90,7 +96,7 @@ class FromPicture(Canvas):
     noise: float = field(default=1.0, kw_only=True)
 
     def begin(self, source: Noise, point: Point, before: Any) -> Generator[Work, Any, Run]:
-        latent = yield Prepare(self.brought(before))
+        latent = yield Prepare(self.brought(before), self.seamless)
         return self._at(source, point, latent)
 
     def _at(self, source: Noise, point: Point, latent: Tensor | None) -> Run:
@@ -115,7 +121,7 @@ class Masked(FromPicture):
 
     def begin(self, source: Noise, point: Point, before: Any) -> Generator[Work, Any, Run]:
         picture = self.known()
-        known = latent = yield Prepare(picture)
+        known = latent = yield Prepare(picture, self.seamless)
         if self.fill == "fresh":
             latent = None
         elif self.fill == "noise":
@@ -123,7 +129,7 @@ class Masked(FromPicture):
         elif self.fill == "nothing":
             latent = torch.zeros_like(known)
         elif not np.array_equal(picture, drawn := self.brought(before)):
-            latent = yield Prepare(drawn)
+            latent = yield Prepare(drawn, self.seamless)
         share = torch.from_numpy(self.share())[None, None]
         run, kept = self._at(source, point, latent), self._at(source, point, known)
         run.x = torch.where(share >= 1, run.x, kept.x)

@@ -14,7 +14,7 @@ from PIL import Image
 from darkroom.checkpoint.family import DEPTH, PICTURE, Family
 from darkroom.errors import InvalidRequest
 from darkroom.generation.colors import matched
-from darkroom.generation.frames import Resized, around, fitted, near, padded, stretched
+from darkroom.generation.frames import Resized, around, filter_of, fitted, near, padded, stretched
 from darkroom.generation.masks import ALPHA, Box, Share, Thing, around_mask, fill_by, put_in, share_of
 from darkroom.generation.parts import MAX_SIDE
 from darkroom.generation.request import PARTS, Request, within
@@ -272,13 +272,35 @@ def strengths(edit: Edit) -> list[float]:
     return [float(each) for each in np.linspace(edit.strength, edit.last_strength, edit.loops)]
 
 
+def enlarged_size(request: Request, subject: Subject | None) -> tuple[int, int] | None:
+    """Width and height that an upscaler is to bring the picture to before it comes to its canvas; None where that asks
+    for no more pixels than there are, and of what is around a mask alone."""
+    if subject is None or request.edit.fit == "own" or request.inpaint.only_masked:
+        return None
+    (w, h), (width, height) = subject.photo.size, (request.canvas.width or 0, request.canvas.height or 0)
+    scale = (min if request.edit.fit == "pad" else max)(width / w, height / h)
+    return (round(w * scale), round(h * scale)) if scale > 1 else None
+
+
+def enlarged(subject: Subject, pixels: Pixels) -> Subject:
+    """A subject whose picture an upscaler has made larger: `pixels`."""
+    height, width = pixels.shape[:2]
+    share, depth = subject.share, subject.depth
+    if share is not None:
+        share = np.asarray(Image.fromarray(share).resize((width, height), Image.Resampling.BILINEAR))
+    depth = None if depth is None else stretched(depth, width, height)
+    return Subject(Photo(pixels, notes=subject.photo.notes), share, depth)
+
+
 def brought(request: Request, subject: Subject | None, smaller: int = 1) -> Pixels:
     """The picture that a settled request begins with, at the size of its canvas, or so many times `smaller`: (height,
     width, 3). None stands for one that is not there, as where work is foretold."""
     if subject is None:
         width, height = request.canvas.width or 0, request.canvas.height or 0
         return np.zeros((height // smaller, width // smaller, 3), np.uint8)
-    return _on_canvas(subject.photo.over(), request, subject, smaller=smaller)
+    larger = enlarged_size(request, subject) is not None
+    by = filter_of(request.canvas.upscaler if larger else None)
+    return _on_canvas(subject.photo.over(), request, subject, by, smaller)
 
 
 def brought_depth(request: Request, subject: Subject | None) -> Pixels:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,10 @@ from darkroom.pixels import Pixels
 _RIM = 0.04
 # Within how much of the picture's height a continuation loses its detail, and how much.
 _FADING, _BLUR = 1 / 16, 1 / 40
+
+
+Picture = TypeVar("Picture", bound=Any)
+"""Pixels (h, w, 3), or a tensor (1, C, h, w)."""
 
 
 def near(side: float, unit: int) -> int:
@@ -97,6 +103,77 @@ def continued(pixels: Pixels, width: int, height: int) -> Pixels:
     right = _drawn_out(middle[:, -2 * rim - 1 : -rim], missing - before + rim)
     whole = np.concatenate([left, middle[:, rim:-rim], right], axis=1)
     return whole.round().clip(0, 255).astype(np.uint8)
+
+
+# How far a picture whose edges meet is laid on around it before it is made larger: as far as filters and upscalers see.
+_REACH = 16
+
+
+@dataclass(frozen=True)
+class Rim:
+    """What is laid around a picture of `inner` = (height, width) along axes where its edges meet, to make it one of
+    `outer` with what is then around that: so much above and below, and so much left and right, for `before` and
+    `after`."""
+
+    inner: tuple[int, int]
+    outer: tuple[int, int]
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+    @classmethod
+    def around(cls, inner: Sequence[int], outer: Sequence[int], axes: str) -> Rim:
+        """That of a picture that is seamless along those axes; without any there is none."""
+        rims = [
+            _rim(*sides) if axis in axes else (0, 0) for axis, *sides in zip("yx", inner, outer, strict=True)
+        ]
+        (above, higher), (left, wider) = rims
+        return cls((inner[0], inner[1]), (outer[0], outer[1]), (above, left), (higher, wider))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what is made with it around."""
+        return self.outer[0] + 2 * self.after[0], self.outer[1] + 2 * self.after[1]
+
+    def laid(self, picture: Picture) -> Picture:
+        """A picture, (h, w, 3) uint8 or (1, C, h, w), with it around."""
+        if not any(self.before):
+            return picture
+        rows, columns = (
+            np.arange(-rim, side + rim) % side for side, rim in zip(self.inner, self.before, strict=True)
+        )
+        return _part(picture, rows[:, None], columns)
+
+    def taken_off(self, picture: Picture) -> Picture:
+        """What was made, without it."""
+        ys, xs = (slice(rim, rim + side) for side, rim in zip(self.outer, self.after, strict=True))
+        return _part(picture, ys, xs)
+
+
+def _part(picture: Picture, rows: Any, columns: Any) -> Picture:
+    own = picture[rows, columns] if isinstance(picture, np.ndarray) else picture[..., rows, columns]
+    return cast(Picture, own)
+
+
+def _rim(inner: int, outer: int) -> tuple[int, int]:
+    """The least that reaches far enough and is a whole number of pixels before and after."""
+    step = inner // math.gcd(inner, outer)
+    before = math.ceil(_REACH / step) * step
+    return before, before * outer // inner
+
+
+def without_edges(
+    resized: Callable[[Pixels, int, int], Pixels], axes: str
+) -> Callable[[Pixels, int, int], Pixels]:
+    """A way to bring pictures to another size, for those whose edges meet along some axes."""
+    if not axes:
+        return resized
+
+    def brought(pixels: Pixels, width: int, height: int) -> Pixels:
+        rim = Rim.around(pixels.shape[:2], (height, width), axes)
+        high, wide = rim.size
+        return rim.taken_off(resized(rim.laid(pixels), wide, high))
+
+    return brought
 
 
 def _drawn_out(edge: NDArray[np.float32], columns: int) -> NDArray[np.float32]:

@@ -41,12 +41,12 @@ from darkroom.diffusion import (
 from darkroom.errors import InvalidRequest
 from darkroom.generation.attention import Observer
 from darkroom.generation.canvas import Canvas
-from darkroom.generation.edits import finished
+from darkroom.generation.edits import enlarged, enlarged_size, finished
 from darkroom.generation.ensemble import Member, shares
 from darkroom.generation.frames import filter_of, fitted
 from darkroom.generation.latents import latents_array
 from darkroom.generation.manner import Manner
-from darkroom.generation.passes import Pass, passes
+from darkroom.generation.passes import Pass, draws_over, passes
 from darkroom.generation.path import Turn, path
 from darkroom.generation.request import Request
 from darkroom.generation.saved import Saved, mark_of
@@ -104,6 +104,8 @@ class Job:
             None,
         )
         self.passes = passes(request, family, self.extras.subject, self.extras.upscaler)
+        if watch is not None and any(each.tiles for each in self.passes):
+            raise InvalidRequest("attention is looked at in whole pictures: leave `tile=` out")
         self._given = self._begins_with()
         self.total = sum(each.calls for each in self.passes)
         self.done = 0
@@ -124,6 +126,7 @@ class Job:
     def develop(self) -> Generator[Work, Any, Pixels]:
         """Make the picture: (height, width, 3) uint8."""
         told: dict[int, Told] = {}
+        yield from self._enlarge_subject()
         for number, prompts in self._needed().items():
             told[number] = dict(zip(prompts, (yield Encode(prompts, number)), strict=True))
         made: Any = None
@@ -140,13 +143,23 @@ class Job:
         self.total = self.done
         return finished((yield from self._sized(made)), self.request, self.extras.subject)
 
+    def _enlarge_subject(self) -> Generator[Work, Any, None]:
+        """Have the upscaler bring the picture that all begins with to the size at which it is drawn over."""
+        request, subject, by = self.request, self.extras.subject, self.extras.upscaler
+        size = enlarged_size(request, subject) if draws_over(request, self.family) else None
+        if by is None or subject is None or size is None:
+            return
+        pixels = yield Enlarge(subject.photo.over(), *size, by)
+        self.extras = replace(self.extras, subject=enlarged(subject, pixels))
+        self.passes = passes(request, self.family, self.extras.subject, by)
+
     def _sized(self, pixels: Pixels) -> Generator[Work, Any, Pixels]:
         """What was drawn, at the size that is asked for."""
         width, height, by = self.request.canvas.width, self.request.canvas.height, self.extras.upscaler
         assert width and height
         if by is not None and (width > pixels.shape[1] or height > pixels.shape[0]):
-            enlarged: Pixels = yield Enlarge(pixels, width, height, by)
-            return enlarged
+            larger: Pixels = yield Enlarge(pixels, width, height, by)
+            return larger
         return fitted(pixels, width, height, filter_of(self.request.canvas.upscaler))
 
     def _manner(self, each: Pass) -> Manner:
@@ -194,11 +207,15 @@ class Job:
     @property
     def notes(self) -> list[str]:
         """What of the request is not used, in words."""
+        tile = self.request.tiling.tile
+        notes = []
+        if tile is not None and not any(each.tiles for each in self.passes):
+            notes.append(f"tile: not used for a picture that is drawn no larger than {tile} pixels a side")
         if any(each.second for each in self.passes):
-            return []
+            return notes
         unused = [f"second_{name}" for name, each in vars(self.request.second).items() if each is not None]
         why = f"of {self.request.canvas.width}x{self.request.canvas.height}, which is drawn in one pass"
-        return [f"{', '.join(unused)}: not used for a picture {why}"] if unused else []
+        return [*notes, f"{', '.join(unused)}: not used for a picture {why}"] if unused else notes
 
     @property
     def latents(self) -> Tensor | None:
@@ -259,6 +276,7 @@ class Job:
                 moment.steps,
                 number,
                 share,
+                each.tiles,
             )
             for number, share in self.shares(each, run.step)
         ]
@@ -297,7 +315,7 @@ class Job:
         if self.watch and prompt and number == 0 and ask.prompt != "negative" and ask.without is None:
             conditioning = replace(conditioning, attention=self.watch(prompt, x, conditioning))
         doses = () if number == self._refiner else wording.doses(moment)
-        return [Row(x, time, conditioning, number, without, self.freeu, doses)]
+        return [Row(x, time, conditioning, number, each.canvas.seamless, without, self.freeu, doses)]
 
     def _answered(self, run: Run, canvas: Canvas, answer: Estimate) -> Estimate:
         answer = canvas.answered(run, answer)

@@ -34,6 +34,8 @@ LATENT = tuple(
     for way in ("", "-antialiased", "-bicubic", "-bicubic-antialiased", "-nearest", "-nearest-exact")
 )
 """The ways in which A1111 makes latents larger, in its order."""
+AXES = ("x", "y", "xy")
+BLENDS = ("gaussian", "average")
 DYNAMIC = ("off", "random", "all")
 SECOND_PASS = ("auto", "on", "off")
 
@@ -97,8 +99,8 @@ class Canvas(Part):
     upscaler: str | None = setting(
         None,
         a_text,
-        "what makes a picture larger that is drawn smaller at first: lanczos, nearest, an upscaler by its name or "
-        f"file, or, of two passes, its latent: {', '.join(LATENT)} (default: the model's)",
+        "what makes a picture larger that is given, or drawn smaller at first: lanczos, nearest, an upscaler by its "
+        f"name or file, or, of two passes, its latent: {', '.join(LATENT)} (default: the model's)",
         sign="NAME",
     )
 
@@ -110,6 +112,48 @@ class Canvas(Part):
                 "first_width is the first of two passes: leave second_pass off out, or first_width"
             )
         return super().checked()
+
+
+@dataclass(frozen=True)
+class Tiling(Part):
+    """Whether it is drawn in tiles, and whether it is one: whether its edges meet."""
+
+    title: ClassVar[str] = "tiles"
+
+    seamless: str | None = one_of(
+        None,
+        AXES,
+        "have the picture's left and right edges meet (x), its top and bottom (y), or both (xy), as wallpapers do",
+    )
+    tile: int | None = setting(
+        None,
+        a_whole(64, MAX_SIDE, multiple=8),
+        "draw in tiles of so many pixels a side, which make each step together: pictures larger than the model draws "
+        "well, in the memory of a tile (default: whole)",
+    )
+    overlap: int | None = setting(
+        None,
+        a_whole(0, MAX_SIDE, multiple=8),
+        "by how many pixels tiles overlap, at least (default: half a tile)",
+        name="tile_overlap",
+    )
+    blend: str = one_of(
+        "gaussian",
+        BLENDS,
+        "how tiles are joined where they overlap: gaussian, the middle of each counting most (Mixture of Diffusers), "
+        "or average (MultiDiffusion)",
+        name="tile_blend",
+    )
+
+    def checked(self) -> Self:
+        found = super().checked()
+        if found.tile is None and found.overlap is not None:
+            raise InvalidRequest(
+                f"tile_overlap is {found.overlap}, but nothing is drawn in tiles: give `tile=`"
+            )
+        if found.tile is not None and found.overlap is not None and found.overlap >= found.tile:
+            raise InvalidRequest(f"tile_overlap is {found.overlap}: choose less than the tile's {found.tile}")
+        return found
 
 
 def _sampler(name: str, given: object) -> str:

@@ -17,14 +17,16 @@ from darkroom.generation.edits import (
     Subject,
     brought,
     brought_share,
+    enlarged_size,
     filled,
     recolored,
     strengths,
 )
-from darkroom.generation.frames import around, continued, filter_of, fitted, near, stretched
+from darkroom.generation.frames import around, continued, filter_of, fitted, near, stretched, without_edges
 from darkroom.generation.masks import Share, by_latents
 from darkroom.generation.parts import LATENT, Sampling
 from darkroom.generation.request import Request
+from darkroom.generation.tiles import Tiles, tiles_of
 from darkroom.generation.work import Enlarger
 from darkroom.language import Moment
 from darkroom.pixels import Pixels
@@ -47,7 +49,7 @@ class Pass:
 
     `before` is the steps of the pass that this one is counted on from, `skipped` those that it leaves out at its
     beginning. Its noise is of the request's seed and `seed` more. `second`: it goes as the request says of the second
-    pass.
+    pass. In `tiles`, where the network does not see it as a whole.
     """
 
     canvas: Canvas
@@ -57,6 +59,7 @@ class Pass:
     skipped: int = 0
     seed: int = 0
     second: bool = False
+    tiles: Tiles | None = None
 
     @property
     def steps(self) -> int:
@@ -72,9 +75,26 @@ def passes(
 ) -> list[Pass]:
     """The passes that a settled request takes; `subject`: what it begins with, where that is to be seen; `upscaler`:
     what makes it larger in between, if that is no filter."""
-    canvas, edit = request.canvas, request.edit
+    found = []
+    for each in _passes(request, family, subject, upscaler):
+        canvas = replace(each.canvas, seamless=request.tiling.seamless or "")
+        tiles = tiles_of(request.tiling, canvas.width, canvas.height, family)
+        found.append(replace(each, canvas=canvas, tiles=tiles))
+    return found
+
+
+def draws_over(request: Request, family: Family) -> bool:
+    """Whether anything of the picture that a settled request begins with, if there is one, is left to draw over."""
+    edit = request.edit
     whole = edit.strength == 1 and edit.strength_as == "share" and edit.loops == 1
-    if edit.image is not None and (request.in_part or family.sees_pictures or not whole):
+    return edit.image is not None and (request.in_part or family.sees_pictures or not whole)
+
+
+def _passes(
+    request: Request, family: Family, subject: Subject | None, upscaler: Enlarger | None
+) -> list[Pass]:
+    canvas = request.canvas
+    if draws_over(request, family):
         return _drawing_over(request, family, subject)
     assert canvas.width and canvas.height
     own = canvas.width, canvas.height
@@ -141,11 +161,14 @@ def _larger(
     """A canvas for the picture of the pass before made larger: by an upscaler, or as its filter says."""
     if upscaler is not None:
         return Enlarged(*own, upscaler)
-    return _of_the_last(own, partial(resized, by=filter_of(request.canvas.upscaler)))
+    how = partial(resized, by=filter_of(request.canvas.upscaler))
+    return _of_the_last(own, without_edges(how, request.tiling.seamless or ""))
 
 
 def enlarges(request: Request, family: Family, subject: Subject | None) -> bool:
-    """Whether a settled request's picture is drawn smaller at first, and then made larger."""
+    """Whether a settled request's picture is made larger: what it begins with, or what is drawn smaller at first."""
+    if draws_over(request, family) and enlarged_size(request, subject) is not None:
+        return True
     found, size = passes(request, family, subject), request.canvas
     assert size.width and size.height
     last = found[-1].canvas

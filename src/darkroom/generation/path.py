@@ -27,6 +27,7 @@ from darkroom.diffusion import (
     estimate,
 )
 from darkroom.generation.ensemble import averaged
+from darkroom.generation.tiles import Tiles
 from darkroom.generation.work import Denoise, Row, Work
 
 
@@ -36,6 +37,7 @@ class Turn:
 
     rows: the rows that one of the guidance's asks comes to, given the network's input x (n, C, h, w) and its time: one
     for each picture. step, of steps: where the question stands for what goes by steps. expert: whose memory it is.
+    tiles: those in which the network sees the pictures, if that is not as a whole.
     """
 
     process: Process
@@ -45,6 +47,7 @@ class Turn:
     steps: int = 1
     expert: int = 0
     share: float = 1.0
+    tiles: Tiles | None = None
 
 
 def path(
@@ -85,6 +88,16 @@ def _taken(turn: Turn, x: Tensor, point: Point, run: Run) -> Generator[Work, Any
     given, time = turn.process.network_input(x, point)
     by_ask = [turn.rows(ask, given, time) for ask in turn.guidance.rows(question)]
     # The rows of a picture side by side: where calls are small, they are in one.
-    outputs = yield Denoise(tuple(itertools.chain(*zip(*by_ask, strict=True))))
+    outputs = yield from _denoised(tuple(itertools.chain(*zip(*by_ask, strict=True))), turn.tiles)
     parts = [torch.cat(outputs[number :: len(by_ask)]) for number in range(len(by_ask))]
     return estimate(turn.guidance, parts, question)
+
+
+def _denoised(rows: Sequence[Row], tiles: Tiles | None) -> Generator[Work, Any, list[Tensor]]:
+    """What a network says of each row, whole or in tiles."""
+    if tiles is None:
+        outputs: list[Tensor] = yield Denoise(tuple(rows))
+        return outputs
+    parts = [tiles.cut(row) for row in rows]
+    made = iter((yield Denoise(tuple(itertools.chain(*parts)))))
+    return [tiles.joined(list(itertools.islice(made, len(each)))) for each in parts]

@@ -335,10 +335,19 @@ def _metadata(image: Image.Image, path: str | Path) -> dict[str, Any]:
         raise MadeElsewhere(f"{path} holds no Darkroom metadata: it was made elsewhere, or saved without it")
     request, numerics = found["request"], found.get("numerics")
     then = numerics.get("version") if isinstance(numerics, dict) else None
-    if isinstance(request, dict) and isinstance(then, int) and then < 5:
-        request.setdefault("upscaler", "lanczos")  # There was no choice yet.
-    if isinstance(request, dict) and "version" not in request:
-        request["version"] = 1
-        if then in (1, 2):
-            request.setdefault("compose", "own")
+    if isinstance(request, dict):
+        _meant(request, then if isinstance(then, int) else None)
     return found
+
+
+def _meant(request: dict[str, Any], numerics: int | None) -> None:
+    """Have a request say what it meant to the version of the numerics that its picture is of."""
+    if numerics is not None and numerics < 5:
+        request.setdefault("upscaler", "lanczos")  # There was no choice yet.
+    canvas, edit = request.get("canvas"), request.get("edit")
+    if numerics == 5 and isinstance(canvas, dict) and isinstance(edit, dict) and edit.get("strength") != 1:
+        canvas["upscaler"] = "lanczos"  # It was for what is drawn, not for pictures that are given.
+    if "version" not in request:
+        request["version"] = 1
+        if numerics in (1, 2):
+            request.setdefault("compose", "own")

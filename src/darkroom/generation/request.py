@@ -25,7 +25,18 @@ from darkroom.generation.checks import (
 from darkroom.generation.elsewhere import unknown_setting
 from darkroom.generation.latents import nth
 from darkroom.generation.masks import Thing
-from darkroom.generation.parts import MAX_SEED, XL, Canvas, Guidance, Noise, Part, Sampling, Second, Text
+from darkroom.generation.parts import (
+    MAX_SEED,
+    XL,
+    Canvas,
+    Guidance,
+    Noise,
+    Part,
+    Sampling,
+    Second,
+    Text,
+    Tiling,
+)
 from darkroom.generation.sources import Source
 from darkroom.generation.starting import Edit, Extend, Inpaint, Seen
 from darkroom.language.tags import parse_tag
@@ -59,6 +70,12 @@ class Settings(TypedDict, total=False):
     first_width: Whole | None
     first_height: Whole | None
     upscaler: str | None
+
+    tiling: Tiling
+    seamless: str | None
+    tile: Whole | None
+    tile_overlap: Whole | None
+    tile_blend: str
 
     edit: Edit
     image: Any
@@ -185,6 +202,7 @@ class Request:
     )
     count: int = setting(1, a_whole(1, MAX_COUNT), "how many pictures")
     canvas: Canvas = field(default=Canvas())
+    tiling: Tiling = field(default=Tiling())
     edit: Edit = field(default=Edit())
     seen: Seen = field(default=Seen())
     inpaint: Inpaint = field(default=Inpaint())

@@ -45,15 +45,17 @@ def settle(
     request, subject = subject_of(request, find)
     if subject is not None:
         begins = begun(request, subject, family)
+    tiling = request.tiling
     settled = request.settled(
         **begins,
+        tile_overlap=tiling.tile and tiling.tile // (2 * family.unit) * family.unit,
         upscaler=upscaler_of(preferences),
         second_schedule=_second_schedule(request, family),
         steps=preferences.steps,
         guidance=preferences.guidance,
         sampler=preferences.sampler,
         schedule=schedule,
-        compose=preferences.compose,
+        compose="own" if tiling.seamless else preferences.compose,
         second_strength=preferences.second_strength,
         refiner_switch=REFINER_SWITCH if refined else None,
     )
@@ -106,9 +108,25 @@ def _check_seen(request: Request, family: Family, name: str) -> None:
 
 
 def check_size(request: Request, family: Family) -> None:
-    """Raises InvalidRequest for a settled request of a size that a family cannot draw."""
+    """Raises InvalidRequest for a settled request of a size that a family cannot draw, whole or in tiles."""
     unit, largest = family.unit, family.largest
-    canvas = request.canvas
+    canvas, tiling = request.canvas, request.tiling
+    if tiling.tile is not None:
+        for name, given in ("tile", tiling.tile), ("tile_overlap", tiling.overlap or 0):
+            if given % unit:
+                raise InvalidRequest(f"{name} is {given}: {family.name} draws multiples of {unit}")
+        if largest is not None and tiling.tile > largest:
+            raise InvalidRequest(f"tile is {tiling.tile}: {family.name} draws up to {largest}")
+        largest = None
+    if tiling.seamless and canvas.compose == "native":
+        raise InvalidRequest(
+            "compose is native, which continues a picture beyond its edges: a seamless one has none, leave compose out"
+        )
+    if tiling.seamless and family.most_patches is not None:
+        raise InvalidRequest(
+            f"seamless is {tiling.seamless}: {family.name} tells its network where in the picture it is, so that edges "
+            "stay edges, choose a model with a U-Net"
+        )
     sides = ("width", canvas.width), ("height", canvas.height)
     first = ("first_width", canvas.first_width), ("first_height", canvas.first_height)
     for name, side in (*sides, *(each for each in first if each[1] is not None)):

@@ -44,6 +44,11 @@ class View:
     before: Pixels | None = None
     seed: int = 0
 
+    @property
+    def seamless(self) -> str:
+        """Along which axes the edges of the canvas meet."""
+        return self.request.tiling.seamless or ""
+
 
 def shown(view: View) -> Shown:
     """What the networks of a family are shown, by name; nothing of those that draw from text alone."""
@@ -56,7 +61,7 @@ def _mask(view: View) -> Shown:
     """The mask, then what it leaves of the picture."""
     factor = view.family.factor
     left, painted = left_by_mask(view.request, view.subject, view.width, view.height)
-    latent = yield Prepare(left)
+    latent = yield Prepare(left, view.seamless)
     mask = torch.from_numpy(painted[::factor, ::factor].copy())[None, None]
     return {"channels": torch.cat([mask, latent], dim=1)}
 
@@ -66,7 +71,7 @@ def _picture(view: View) -> Shown:
     the one before came to."""
     request, subject = view.request, view.subject
     pixels = brought(request, subject) if view.before is None else recolored(view.before, request, subject)
-    latent = yield Prepare(pixels)
+    latent = yield Prepare(pixels, view.seamless)
     return {"channels": latent / view.family.scaling + view.family.shift}
 
 

@@ -42,13 +42,17 @@ class Networks(Protocol):
         float32."""
         ...
 
-    def prepare(self, pixels: Pixels | NDArray[np.float32], note: Note = unheard) -> Tensor: ...
+    def prepare(
+        self, pixels: Pixels | NDArray[np.float32], note: Note = unheard, seamless: str = ""
+    ) -> Tensor:
+        """seamless: along which axes the edges of the picture meet (`darkroom.networks.seamless`)."""
+        ...
 
     def look(self, pixels: Pixels) -> Looked: ...
 
-    def decode(self, latent: Tensor, note: Note = unheard) -> Pixels: ...
+    def decode(self, latent: Tensor, note: Note = unheard, seamless: str = "") -> Pixels: ...
 
-    def render(self, latent: Tensor, note: Note = unheard) -> Tensor: ...
+    def render(self, latent: Tensor, note: Note = unheard, seamless: str = "") -> Tensor: ...
 
     def enlarge(
         self, pixels: Pixels, width: int, height: int, by: Enlarger, note: Note = unheard
@@ -139,15 +143,16 @@ class Encode(_Single):
 class Row:
     """One row of a network call: x (1, C, h, w) float32 as the network wants it, its time, and what it is told.
 
-    `expert` is the network it is for: 0 the model's own, then those of an ensemble, last its refiner's. `without` and
-    `freeu` say how that network is another one for this row (see `darkroom.networks.altered`), `doses` which adapters
-    it has. In these the rows of a call may differ.
+    `expert` is the network it is for: 0 the model's own, then those of an ensemble, last its refiner's. `seamless` says
+    along which axes the edges of its picture meet. `without` and `freeu` say how that network is another one for this
+    row (see `darkroom.networks.altered`), `doses` which adapters it has. In these the rows of a call may differ.
     """
 
     x: Tensor
     time: float
     conditioning: Conditioning
     expert: int = 0
+    seamless: str = ""
     without: Without | None = None
     freeu: FreeU | None = None
     doses: tuple[Dose, ...] = ()
@@ -162,7 +167,7 @@ class Denoise:
     @property
     def key(self) -> tuple[object, ...]:
         row = self.rows[0]
-        return ("denoise", row.expert, tuple(row.x.shape), row.conditioning.key)
+        return ("denoise", row.expert, row.seamless, tuple(row.x.shape), row.conditioning.key)
 
     def run(self, networks: Networks, note: Note = unheard) -> list[Tensor]:
         return self.made(self.call(networks, self.rows))
@@ -184,13 +189,14 @@ class Prepare(_Single):
     """A picture (height, width, 3), of bytes or of numbers in their range, to its latent (1, C, h, w) float32."""
 
     pixels: Pixels | NDArray[np.float32]
+    seamless: str = ""
 
     @property
     def key(self) -> tuple[object, ...]:
         return ("prepare", self.pixels.shape)
 
     def run(self, networks: Networks, note: Note = unheard) -> Tensor:
-        return networks.prepare(self.pixels, note)
+        return networks.prepare(self.pixels, note, self.seamless)
 
 
 class Looked(NamedTuple):
@@ -221,13 +227,14 @@ class Decode(_Single):
     """A latent (1, C, h, w) float32 to its picture (height, width, 3) uint8."""
 
     latent: Tensor
+    seamless: str = ""
 
     @property
     def key(self) -> tuple[object, ...]:
         return ("decode", tuple(self.latent.shape))
 
     def run(self, networks: Networks, note: Note = unheard) -> Pixels:
-        return networks.decode(self.latent, note)
+        return networks.decode(self.latent, note, self.seamless)
 
 
 @dataclass(frozen=True)
@@ -236,13 +243,14 @@ class Render(_Single):
     [-1, 1] or slightly beyond."""
 
     latent: Tensor
+    seamless: str = ""
 
     @property
     def key(self) -> tuple[object, ...]:
         return ("render", tuple(self.latent.shape))
 
     def run(self, networks: Networks, note: Note = unheard) -> Tensor:
-        return networks.render(self.latent, note)
+        return networks.render(self.latent, note, self.seamless)
 
 
 @dataclass(frozen=True)

@@ -135,12 +135,11 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int, padding: int = 1) -> None:
         super().__init__()
+        self.pad = nn.Identity() if padding else nn.ZeroPad2d((0, 1, 0, 1))
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.conv.padding == (0, 0):
-            x = F.pad(x, (0, 1, 0, 1))
-        return self.conv(x)
+        return self.conv(self.pad(x))
 
 
 class Upsample(nn.Module):

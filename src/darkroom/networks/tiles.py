@@ -18,26 +18,45 @@ def in_tiles(
     down: int = 1,
     up: int = 1,
     halo: int = 0,
+    seamless: str = "",
 ) -> Tensor:
     """What a network that shrinks by `down` and grows by `up` makes of x (B, C, H, W), tile by tile: (B, channels,
     up * H / down, up * W / down) on the device of x.
 
     Sizes count after shrinking. Of what two tiles make of where they overlap, the outermost `halo` of each is left out,
-    where a network misses what is beyond; in between one passes into the other.
+    where a network misses what is beyond; in between one passes into the other. seamless: as of
+    `darkroom.networks.seamless`; along an axis of one tile, that is for the network to see to.
     """
     height, width = (size // down for size in x.shape[-2:])
     high, wide = (tile, tile) if isinstance(tile, int) else tile
     out = torch.zeros(len(x), channels, up * height, up * width, device=x.device)
-    for ys, row in _windows(height, high, overlap, up, halo):
-        for xs, column in _windows(width, wide, overlap, up, halo):
-            part = network(x[..., _times(down, ys), _times(down, xs)])
-            out[..., _times(up, ys), _times(up, xs)] += part * torch.outer(row, column).to(out.device)
+    for ys, row in _windows(height, high, overlap, up, halo, "y" in seamless):
+        for xs, column in _windows(width, wide, overlap, up, halo, "x" in seamless):
+            part = network(_cut(_cut(x, -2, ys, down), -1, xs, down))
+            share = part * torch.outer(row, column).to(out.device)
+            # Of a tile that goes on at the other edge, piece by piece.
+            for at_y, from_y in _pieces(ys, height):
+                for at_x, from_x in _pieces(xs, width):
+                    own = share[..., _times(up, from_y), _times(up, from_x)]
+                    out[..., _times(up, at_y), _times(up, at_x)] += own
     return out.to(part.dtype)
 
 
-def snug(size: int, tile: int, overlap: int) -> int:
+def starts(size: int, tile: int, overlap: int, wraps: bool = False) -> list[int]:
+    """Where tiles begin that cover `size`, evenly spread and overlapping by `overlap` at least. wraps: the last ones go
+    on at the beginning."""
+    if wraps and size > tile:
+        count = math.ceil(size / max(tile - overlap, 1))
+        return [i * size // count for i in range(count)]
+    count = _count(size, tile, overlap)
+    return [i * (size - tile) // max(count - 1, 1) for i in range(count)]
+
+
+def snug(size: int, tile: int, overlap: int, wraps: bool = False) -> int:
     """The smallest tile by which as few cover `size` as by one of that size: what overlaps more than it must is work
     done twice."""
+    if wraps and size > tile:
+        return math.ceil(size / len(starts(size, tile, overlap, wraps))) + overlap
     count = _count(size, tile, overlap)
     return math.ceil((size + (count - 1) * overlap) / count)
 
@@ -51,24 +70,44 @@ def _count(size: int, tile: int, overlap: int) -> int:
     return 1 + math.ceil(max(size - tile, 0) / max(tile - overlap, 1))
 
 
-def _windows(size: int, tile: int, overlap: int, scale: int, halo: int = 0) -> list[tuple[slice, Tensor]]:
-    """Evenly spread tiles that cover `size`, with weights (scale * tile,) that sum to one everywhere."""
-    count, tile = _count(size, tile, overlap), min(tile, size)
-    starts = [round(i * (size - tile) / max(count - 1, 1)) for i in range(count)]
+def _windows(
+    size: int, tile: int, overlap: int, scale: int, halo: int = 0, wraps: bool = False
+) -> list[tuple[slice, Tensor]]:
+    """Tiles that cover `size`, with weights (scale * tile,) that sum to one everywhere. Where it `wraps` they may end
+    beyond it."""
+    begins, tile, wraps = starts(size, tile, overlap, wraps), min(tile, size), wraps and size > tile
     ramp, most = torch.arange(1.0, scale * tile + 1) - scale * halo, float(scale * (overlap - 2 * halo) + 1)
     weights = []
-    for start in starts:
+    for start in begins:
         # What is at an edge of the picture is not blended with anything.
-        before = ramp if start else torch.full_like(ramp, most)
-        after = ramp.flip(0) if start + tile < size else torch.full_like(ramp, most)
+        before = ramp if start or wraps else torch.full_like(ramp, most)
+        after = ramp.flip(0) if start + tile < size or wraps else torch.full_like(ramp, most)
         weights.append(torch.minimum(before, after).clamp(0, most))
     total = torch.zeros(scale * size)
-    for start, weight in zip(starts, weights, strict=True):
-        total[scale * start : scale * (start + tile)] += weight
+    at = [torch.arange(scale * start, scale * (start + tile)) % (scale * size) for start in begins]
+    for places, weight in zip(at, weights, strict=True):
+        total[places] += weight
     return [
-        (slice(a, a + tile), weight / total[scale * a : scale * (a + tile)])
-        for a, weight in zip(starts, weights, strict=True)
+        (slice(start, start + tile), weight / total[places])
+        for start, places, weight in zip(begins, at, weights, strict=True)
     ]
+
+
+def _cut(x: Tensor, dim: int, span: slice, factor: int) -> Tensor:
+    """What of x is in a tile that may go on at the other edge."""
+    size, (start, stop) = x.shape[dim], (factor * span.start, factor * span.stop)
+    if stop <= size:
+        return x.narrow(dim, start, stop - start)
+    return torch.cat([x.narrow(dim, start, size - start), x.narrow(dim, 0, stop - size)], dim)
+
+
+def _pieces(span: slice, size: int) -> list[tuple[slice, slice]]:
+    """Where the parts of a tile belong in a picture, and where they are in the tile."""
+    length = span.stop - span.start
+    if span.stop <= size:
+        return [(span, slice(0, length))]
+    first = size - span.start
+    return [(slice(span.start, size), slice(0, first)), (slice(0, span.stop - size), slice(first, length))]
 
 
 def _times(factor: int, span: slice) -> slice:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from darkroom.networks.configs import TinyVAEConfig
-from darkroom.networks.vae import VAE
+from darkroom.networks.seamless import seamless as joined
+from darkroom.networks.vae import VAE, Parts
 
 LIMIT = 3.0  # What z is kept within before it is decoded.
 
@@ -66,7 +67,8 @@ class Decoder(nn.Module):
 class TinyVAE(VAE):
     """A tiny autoencoder in a large one's place: tiles and scales are inherited, the networks are its own.
 
-    There is neither norm nor attention in it, so tiles differ from the whole picture at their edges only.
+    There is neither norm nor attention in it, so tiles differ from the whole picture at their edges only, and stand for
+    bands too.
     """
 
     config: TinyVAEConfig  # type: ignore[assignment]
@@ -77,14 +79,20 @@ class TinyVAE(VAE):
         self.encoder = Encoder(config)  # type: ignore[assignment]
         self.decoder = Decoder(config)  # type: ignore[assignment]
 
-    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, image: Tensor, parts: Parts = "whole", seamless: str = "") -> tuple[Tensor, Tensor]:
         """z (B, latent_channels, H/factor, W/factor), and for its log-variance -30: there is none."""
-        z = self.encoder(self._cast(image))
+        if parts != "whole":
+            return self.encode_tiled(image, seamless=seamless)
+        with joined(self, seamless):
+            z = self.encoder(self._cast(image))
         return z, torch.full_like(z, -30)
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, parts: Parts = "whole", seamless: str = "") -> Tensor:
         """The picture of z (B, latent_channels, h, w); values may leave [-1, 1] a little."""
-        return self.decoder(self._cast(z))
+        if parts != "whole":
+            return self.decode_tiled(z, seamless=seamless)
+        with joined(self, seamless):
+            return self.decoder(self._cast(z))
 
     def _cast(self, x: Tensor) -> Tensor:
         return x.to(next(self.parameters()).dtype, memory_format=torch.channels_last)

@@ -18,7 +18,7 @@ from darkroom.language import IGNORE, NO_NORM
 from darkroom.language.tags import TAG
 from darkroom.recipes.files import Named
 from darkroom.recipes.infotext import number_of, pairs_of, parse, size_of
-from darkroom.recipes.plain import mapping, parsed, rows
+from darkroom.recipes.plain import literal, mapping, parsed, rows
 from darkroom.recipes.recipe import Recipe
 from darkroom.recipes.writers import VERSION, writer_of
 
@@ -58,6 +58,7 @@ _GROUPS = (
     *("Dynamic thresholding", "RP"),
 )
 """What has many settings, which one line names."""
+_OF_TILES = {"Method", "Tile tile width", "Tile tile height", "Tile Overlap", "Tile batch size"}
 _LARGEST = 100  # Times that hires fix enlarges.
 _SAME = ("Use same choices", "Use same checkpoint", "Use same sampler", "Use same scheduler")
 
@@ -115,6 +116,7 @@ class _Reading:
         self._sampling()
         self._noise()
         self._passes()
+        self._tiles()
         self._guidance()
         self._files()
         self._rest()
@@ -258,6 +260,20 @@ class _Reading:
                 recipe.put("second_schedule", recipe.settings.get("schedule"))
         elif schedule and schedule.lower() != "automatic":
             recipe.put_schedule(schedule, whose="second_")
+
+    def _tiles(self) -> None:
+        """Whether it is one, and those of the Tiled Diffusion extension, which counts latent pixels."""
+        recipe = self.recipe
+        if self.pop("Tiling") == "True":
+            recipe.put("seamless", "xy")
+        said = mapping(literal(self.pop("Tiled Diffusion")))
+        if not said:
+            return
+        sides = [said.get(f"Tile {name}") for name in ("tile width", "tile height", "Overlap")]
+        sides = [8 * each if type(each) is int else each for each in sides]
+        recipe.put_tiles("Tiled Diffusion", sides, said.get("Method"))
+        for name in said.keys() - _OF_TILES:
+            recipe.lose(f"Tiled Diffusion's {name}", said[name])
 
     def _guidance(self) -> None:
         recipe, emphasis = self.recipe, self.pop("Emphasis").lower()

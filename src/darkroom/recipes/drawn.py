@@ -50,6 +50,8 @@ _FIELDS = {
     "RescaleCFG": "multiplier",
     "FreeU_V2": "b1 b2 s1 s2",
     "PerturbedAttentionGuidance": "scale",
+    "TiledDiffusion": "method tile_width tile_height tile_overlap",
+    "SeamlessTile": "tiling",
     "LoadImage": "image",
     "PrimitiveNode": "value",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from darkroom.diffusion import parse_sampler, parse_schedule, points_for, sample
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
 from darkroom.generation.infotext import UPSCALERS
-from darkroom.generation.parts import XL
+from darkroom.generation.parts import MAX_SIDE, XL
 from darkroom.generation.request import SETTINGS, flattened
 from darkroom.language.tags import KINDS, TAG, Tag, parse_tag
 from darkroom.library.locate import OF_A_VAE, OF_PARTS
@@ -184,6 +184,21 @@ class Recipe:
         else:
             self.upscaler = Named.of(_UPSCALERS.get(name.lower(), name))
             self._enlarged_as = what
+
+    def put_tiles(self, what: str, sides: Sequence[object], method: object) -> None:
+        """The tiles that `what` says the picture was drawn in, as extensions of A1111 and ComfyUI do; sides: width,
+        height and overlap in pixels, or what stands there."""
+        width, height, overlap = sides
+        wide, high, shared = (each if type(each) is int else -1 for each in sides)
+        blend = {"MultiDiffusion": "average", "Mixture of Diffusers": "gaussian"}.get(str(method))
+        if blend is None or not 64 <= wide <= MAX_SIDE or not 0 <= shared < wide or wide % 8 or shared % 8:
+            self.lose(what, f"{method}, tiles of {width}x{height} that share {overlap}")
+            return
+        self.put("tile", wide)
+        self.put("tile_overlap", shared)
+        self.put("tile_blend", blend)
+        if high != wide:
+            self.lose(what, f"tiles of {width}x{height}", "they are square here")
 
     def _with_options(self, text: str, options: Mapping[str, Any], parse: Callable[[str], str | None]) -> str:
         """A sampler or a schedule with options, each that it cannot have lost."""

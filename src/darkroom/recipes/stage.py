@@ -19,6 +19,7 @@ _UNLESS_SAID = 768
 """The sides that Stable Diffusion XL is told where no node says them (`comfy/model_base.py`)."""
 _SHIFT = 3.0
 """Of Stable Diffusion 3's noise schedule."""
+_SEAMLESS = {"enable": "xy", "both": "xy", "x_only": "x", "x": "x", "y_only": "y", "y": "y", "disable": ""}
 _EMBEDDING = re.compile(r"embedding:([^\s,()\[\]:]+)")
 _CHECKPOINTS = ("ckpt_name", "unet_name", "model_path", "base_ckpt_name")
 _CONDITIONINGS = ("conditioning", "conditioning_to", "conditioning_1", "cond1", "conditioning1")
@@ -151,6 +152,11 @@ class Stage:
             recipe.guide("freeu:" + ",".join(f"{each}={said.get(each)}" for each in ("b1", "b2", "s1", "s2")))
         elif node.kind == "RescaleCFG":
             recipe.put("guidance_rescale", self.graph.number(node, "multiplier"))
+        elif node.kind == "TiledDiffusion":
+            sides = [said.get(name) for name in ("tile_width", "tile_height", "tile_overlap")]
+            recipe.put_tiles(node.kind, sides, said.get("method"))
+        elif node.kind == "SeamlessTile" and (axes := _SEAMLESS.get(str(said.get("tiling")))) is not None:
+            recipe.put("seamless", axes or None)
         elif node.kind == "PerturbedAttentionGuidance":
             recipe.guide(f"pag:scale={said.get('scale', 3.0)}")
         elif node.kind == "SkipLayerGuidanceSD3":

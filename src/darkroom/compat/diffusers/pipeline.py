@@ -326,7 +326,7 @@ class DiffusionPipeline(Calls, Prompted, Saved):
     def _develop(self, job: Batch) -> list[Any]:
         networks = self._networks()
         if self._tiled:
-            networks = replace(networks, memory=replace(networks.memory, tiled=True))
+            networks = replace(networks, memory=replace(networks.memory, parts="tiles"))
         engine = Engine(networks)
         task = engine.submit(job)
         try:
