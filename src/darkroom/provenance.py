@@ -193,9 +193,8 @@ def loading_of(metadata: Mapping[str, Any], path: Path, **instead: str | Path) -
 
 def _memory(numerics: Mapping[str, Any]) -> str:
     """The fastest memory mode in which pictures are decoded as that one was."""
-    parts = (
-        "tiles" if numerics.get("tiled") else numerics.get("decoded_in", "whole")
-    )  # Up to version 5: tiled or not.
+    # Up to version 5 it was said whether in tiles.
+    parts = "tiles" if numerics.get("tiled") else numerics.get("decoded_in", "whole")
     return next((name for name, mode in MODES.items() if mode.parts == parts), "full")
 
 

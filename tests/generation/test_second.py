@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
-from tests.upscaling.test_reading import filled
 from torch.nn import functional as F
 
 import darkroom
@@ -18,8 +16,6 @@ from darkroom.generation.canvas import FromLatent
 from darkroom.generation.parts import LATENT
 from darkroom.generation.picture import open_picture
 from darkroom.generation.settle import settle, upscaler_of
-from darkroom.networks.configs import CompactConfig
-from darkroom.networks.upscaler import Compact
 
 FIRST = {"steps": 4, "seed": 3, "guidance": 3.0, "negative": "rain"}
 TWO = {"first_width": 32, "first_height": 24, "width": 64, "height": 48, "second_strength": 0.6}
@@ -28,13 +24,6 @@ TWO = {"first_width": 32, "first_height": 24, "width": 64, "height": 48, "second
 @pytest.fixture(scope="module")
 def model(toy_folder):
     return darkroom.load(toy_folder, device="cpu", precision="float32")
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    path = tmp_path_factory.mktemp("upscaler") / "sharp.safetensors"
-    save_file(filled(Compact(CompactConfig(features=8, layers=1, scale=4))).state_dict(), path)
-    return path
 
 
 def pixels(picture):

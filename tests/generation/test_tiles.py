@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from tests.families import peer, relative_error
 from tests.tables import wide
-from tests.upscaling.test_reading import filled
 
 import darkroom
 from darkroom.checkpoint.families import SD1, SD3, SDXL
@@ -24,8 +22,6 @@ from darkroom.generation.settle import settle
 from darkroom.generation.tiles import tiles_of
 from darkroom.generation.work import Row
 from darkroom.networks import Conditioning
-from darkroom.networks.configs import CompactConfig
-from darkroom.networks.upscaler import Compact
 
 SETTINGS = {"steps": 3, "seed": 3, "guidance": 3.0, "second_pass": "off", "compose": "own"}
 
@@ -147,13 +143,6 @@ def test_seamless_in_little_memory(toy_folder, model, monkeypatch, memory):
     (found,) = other.generate("a boat", **settings)
     other.close()
     assert np.abs(pixels(found) - pixels(whole)).max() <= 1
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    path = tmp_path_factory.mktemp("upscaler") / "sharp.safetensors"
-    save_file(filled(Compact(CompactConfig(features=8, layers=1, scale=4))).state_dict(), path)
-    return path
 
 
 @pytest.mark.parametrize("upscaler", ["lanczos", "latent", "NETWORK"])

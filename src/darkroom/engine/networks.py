@@ -27,7 +27,7 @@ from darkroom.networks.conditioning import together
 from darkroom.networks.freeu import places
 from darkroom.networks.precise import in_float32
 from darkroom.networks.roles import Role
-from darkroom.networks.seamless import seamless
+from darkroom.networks.seamless import joined
 from darkroom.networks.vae import Parts
 from darkroom.pixels import Pixels, to_images, to_pixels
 from darkroom.prompt.conditioning import Prompt, TextConditioner
@@ -177,7 +177,7 @@ def called(denoiser: Denoiser, rows: Sequence[Row], placement: Placement) -> Ten
     with (
         applied(denoiser, denoiser.role, [row.doses for row in rows]),
         altered(denoiser, x, without, freeu, told.attention) as attention,
-        seamless(denoiser, rows[0].seamless),
+        joined(denoiser, rows[0].seamless),
     ):
         output: Tensor = denoiser(x, times, replace(told, attention=attention))
         return output

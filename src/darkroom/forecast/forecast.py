@@ -126,19 +126,20 @@ class Forecaster:
     def _on_the_cpu(self, memory: Memory, most: int) -> int:
         """What there is beside weights and tensors, `most` of them at once, in the memory of the process: vocabularies,
         what is mapped of the files that weights are read from, what is kept of freed blocks."""
-        streams = [size for seat, size in self._sizes.items() if _stay(seat, memory) == "stream"]
-        mapped = max(WINDOW, sum(min(size, WINDOW) for size in streams))
+        streams = self._streamed(memory)
+        mapped = max(WINDOW, sum(min(self._sizes[seat], WINDOW) for seat in streams))
         words = sum(getattr(each.config, "vocab_size", 0) for each in self._networks.values())
         # glibc keeps some by itself, and where layers come and go nothing.
         idle = 0 if streams else min(most, _KEPT) // (2 if memory.comes_and_goes else 1)
         return mapped + words * _TOKEN + idle
 
+    def _streamed(self, memory: Memory) -> list[Seat]:
+        return [seat for seat in self._networks if _stay(seat, memory) == "stream"]
+
     def _beside(self, phase: Phase, memory: Memory) -> int:
         """The weights that are there in a phase besides those that are kept."""
         stay, network = _stay(phase.seat, memory), self._networks[phase.seat]
-        small = sum(
-            stays_anyway(each) for seat, each in self._networks.items() if _stay(seat, memory) == "stream"
-        )
+        small = sum(stays_anyway(self._networks[seat]) for seat in self._streamed(memory))
         if stay == "turns":
             return self._sizes[phase.seat] + small
         # A layer, and its tensor while it is brought into the network's precision.

@@ -15,7 +15,7 @@ from torch import Tensor
 from darkroom.checkpoint.family import Family
 from darkroom.generation.parts import Tiling
 from darkroom.generation.work import Row
-from darkroom.networks.tiles import starts
+from darkroom.networks.tiles import places, starts
 
 # Of Mixture of Diffusers: how wide the bell of a tile is, as the variance of one that is 1 long.
 _VARIANCE = 0.01
@@ -57,9 +57,7 @@ class Tiles:
     def _places(self) -> list[tuple[Tensor, Tensor]]:
         (high, wide), (tall, broad) = self.size, self.tile
         return [
-            ((top + torch.arange(tall)) % high, (left + torch.arange(broad)) % wide)
-            for top in self.tops
-            for left in self.lefts
+            (places(top, tall, high), places(left, broad, wide)) for top in self.tops for left in self.lefts
         ]
 
     def _weight(self) -> Tensor:

@@ -20,19 +20,18 @@ _BAND = 1 << 23
 """About how many numbers of a picture are worked on at once."""
 
 
-def decoded(decoder: Any, layers: Iterable[nn.Module], z: Tensor, wraps: bool = False) -> Tensor:
-    """What a decoder, with those layers after its middle, makes of z (1, C, h, w). wraps: top and bottom meet
-    (`darkroom.networks.seamless`)."""
+def decoded(decoder: Any, z: Tensor, wraps: bool = False) -> Tensor:
+    """What a decoder makes of z (1, C, h, w). wraps: top and bottom meet (`darkroom.networks.seamless`)."""
     x = decoder.mid_block(decoder.conv_in(z))
-    for layer in layers:
+    for layer in decoder.layers():
         x = _LAYERS[type(layer)](layer, x, wraps)
     return _ended(decoder, x, wraps)
 
 
-def encoded(encoder: Any, layers: Iterable[nn.Module], image: Tensor, wraps: bool = False) -> Tensor:
-    """What an encoder, with those layers before its middle, makes of a picture (1, C, H, W)."""
+def encoded(encoder: Any, image: Tensor, wraps: bool = False) -> Tensor:
+    """What an encoder makes of a picture (1, C, H, W)."""
     x = _convolved(encoder.conv_in, image, wraps)
-    for layer in layers:
+    for layer in encoder.layers():
         x = _LAYERS[type(layer)](layer, x, wraps)
     return _ended(encoder, encoder.mid_block(x), wraps)
 

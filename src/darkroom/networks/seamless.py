@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 @contextmanager
-def seamless(network: nn.Module, axes: str) -> Iterator[None]:
-    """Within which a network's pictures (B, C, H, W) have no edges along "x", "y" or "xy"; "" changes nothing.
+def joined(network: nn.Module, axes: str) -> Iterator[None]:
+    """Within which the edges of a network's pictures (B, C, H, W) meet along "x", "y" or "xy"; "" changes nothing.
 
     For networks that know of no places beside convolutions: what they make of a picture that is rolled along such an
     axis, by a multiple of what they shrink by, is what they make of it, rolled.
@@ -20,18 +21,14 @@ def seamless(network: nn.Module, axes: str) -> Iterator[None]:
     hooks, padded = [], []
     for module in network.modules() if axes else ():
         if isinstance(module, nn.Conv2d | nn.ZeroPad2d):
-            left, right, top, bottom = sides = _sides(module)
-            across, along = ("x" in axes) * (left + right) > 0, ("y" in axes) * (top + bottom) > 0
-            if across or along:
-                own = (
-                    0 if across else left,
-                    0 if across else right,
-                    0 if along else top,
-                    0 if along else bottom,
-                )
+            left, right, top, bottom = _sides(module)
+            across = (left, right) if "x" in axes else (0, 0)
+            along = (top, bottom) if "y" in axes else (0, 0)
+            if any(across) or any(along):
                 padded.append((module, module.padding))
+                own = left - across[0], right - across[1], top - along[0], bottom - along[1]
                 module.padding = own if isinstance(module, nn.ZeroPad2d) else (own[2], own[0])
-                hooks.append(module.register_forward_pre_hook(_wrapping(sides, across, along)))
+                hooks.append(module.register_forward_pre_hook(partial(_wrapped, across, along)))
     try:
         yield
     finally:
@@ -39,16 +36,6 @@ def seamless(network: nn.Module, axes: str) -> Iterator[None]:
             hook.remove()
         for module, padding in padded:
             module.padding = padding
-
-
-def wrapped(x: Tensor, dim: int, before: int, after: int) -> Tensor:
-    """A picture that goes on beyond its first edge along `dim` with so much of its last, and the other way round."""
-    size = x.shape[dim]
-    parts = [x.narrow(dim, size - before, before)] if before else []
-    parts += [x, *([x.narrow(dim, 0, after)] if after else [])]
-    return (
-        torch.cat(parts, dim) if len(parts) > 1 else x
-    )  # Unlike circular padding this keeps to channels-last.
 
 
 def _sides(module: nn.Conv2d | nn.ZeroPad2d) -> tuple[int, int, int, int]:
@@ -59,13 +46,14 @@ def _sides(module: nn.Conv2d | nn.ZeroPad2d) -> tuple[int, int, int, int]:
     return wide, wide, high, high
 
 
-def _wrapping(sides: tuple[int, int, int, int], across: bool, along: bool) -> Any:
-    left, right, top, bottom = sides
-
-    def wrap(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        x, *others = inputs
-        x = wrapped(x, -1, left, right) if across else x
-        x = wrapped(x, -2, top, bottom) if along else x
-        return (x, *others)
-
-    return wrap
+def _wrapped(
+    across: tuple[int, int], along: tuple[int, int], module: nn.Module, inputs: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """What a module is given, going on beyond its edges with what is at the other ones: so far before and after."""
+    x, *others = inputs
+    for dim, (before, after) in ((-1, across), (-2, along)):
+        size = x.shape[dim]
+        parts = x.narrow(dim, size - before, before), x, x.narrow(dim, 0, after)
+        # Unlike circular padding this keeps to channels-last, if nothing in it is empty.
+        x = torch.cat([part for part in parts if part.numel()], dim) if before or after else x
+    return (x, *others)

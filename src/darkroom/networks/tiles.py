@@ -29,17 +29,20 @@ def in_tiles(
     """
     height, width = (size // down for size in x.shape[-2:])
     high, wide = (tile, tile) if isinstance(tile, int) else tile
+    high, wide = min(high, height), min(wide, width)
     out = torch.zeros(len(x), channels, up * height, up * width, device=x.device)
     for ys, row in _windows(height, high, overlap, up, halo, "y" in seamless):
         for xs, column in _windows(width, wide, overlap, up, halo, "x" in seamless):
-            part = network(_cut(_cut(x, -2, ys, down), -1, xs, down))
-            share = part * torch.outer(row, column).to(out.device)
-            # Of a tile that goes on at the other edge, piece by piece.
-            for at_y, from_y in _pieces(ys, height):
-                for at_x, from_x in _pieces(xs, width):
-                    own = share[..., _times(up, from_y), _times(up, from_x)]
-                    out[..., _times(up, at_y), _times(up, at_x)] += own
+            part = network(x[..., places(ys, high, height, down)[:, None], places(xs, wide, width, down)])
+            own = part * torch.outer(row, column).to(out.device)
+            out[..., places(ys, high, height, up)[:, None], places(xs, wide, width, up)] += own
     return out.to(part.dtype)
+
+
+def places(start: int, tile: int, size: int, factor: int = 1) -> Tensor:
+    """The indices of what is in a tile that begins at `start` and may go on at the other edge, of a side that is
+    `factor` times as long as `size`."""
+    return torch.arange(factor * start, factor * (start + tile)) % (factor * size)
 
 
 def starts(size: int, tile: int, overlap: int, wraps: bool = False) -> list[int]:
@@ -72,10 +75,10 @@ def _count(size: int, tile: int, overlap: int) -> int:
 
 def _windows(
     size: int, tile: int, overlap: int, scale: int, halo: int = 0, wraps: bool = False
-) -> list[tuple[slice, Tensor]]:
-    """Tiles that cover `size`, with weights (scale * tile,) that sum to one everywhere. Where it `wraps` they may end
-    beyond it."""
-    begins, tile, wraps = starts(size, tile, overlap, wraps), min(tile, size), wraps and size > tile
+) -> list[tuple[int, Tensor]]:
+    """Where tiles begin that cover `size`, with weights (scale * tile,) that sum to one everywhere. Where it `wraps`
+    they may go on at the beginning."""
+    begins, wraps = starts(size, tile, overlap, wraps), wraps and size > tile
     ramp, most = torch.arange(1.0, scale * tile + 1) - scale * halo, float(scale * (overlap - 2 * halo) + 1)
     weights = []
     for start in begins:
@@ -83,32 +86,8 @@ def _windows(
         before = ramp if start or wraps else torch.full_like(ramp, most)
         after = ramp.flip(0) if start + tile < size or wraps else torch.full_like(ramp, most)
         weights.append(torch.minimum(before, after).clamp(0, most))
+    at = [places(start, tile, size, scale) for start in begins]
     total = torch.zeros(scale * size)
-    at = [torch.arange(scale * start, scale * (start + tile)) % (scale * size) for start in begins]
-    for places, weight in zip(at, weights, strict=True):
-        total[places] += weight
-    return [
-        (slice(start, start + tile), weight / total[places])
-        for start, places, weight in zip(begins, at, weights, strict=True)
-    ]
-
-
-def _cut(x: Tensor, dim: int, span: slice, factor: int) -> Tensor:
-    """What of x is in a tile that may go on at the other edge."""
-    size, (start, stop) = x.shape[dim], (factor * span.start, factor * span.stop)
-    if stop <= size:
-        return x.narrow(dim, start, stop - start)
-    return torch.cat([x.narrow(dim, start, size - start), x.narrow(dim, 0, stop - size)], dim)
-
-
-def _pieces(span: slice, size: int) -> list[tuple[slice, slice]]:
-    """Where the parts of a tile belong in a picture, and where they are in the tile."""
-    length = span.stop - span.start
-    if span.stop <= size:
-        return [(span, slice(0, length))]
-    first = size - span.start
-    return [(slice(span.start, size), slice(0, first)), (slice(0, span.stop - size), slice(first, length))]
-
-
-def _times(factor: int, span: slice) -> slice:
-    return slice(factor * span.start, factor * span.stop)
+    for own, weight in zip(at, weights, strict=True):
+        total[own] += weight
+    return [(start, weight / total[own]) for start, own, weight in zip(begins, at, weights, strict=True)]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from darkroom.networks.configs import TinyVAEConfig
-from darkroom.networks.seamless import seamless as joined
+from darkroom.networks.seamless import joined
 from darkroom.networks.vae import VAE, Parts
 
 LIMIT = 3.0  # What z is kept within before it is decoded.

@@ -21,7 +21,7 @@ from darkroom.networks.layers import (
     to_image,
     to_tokens,
 )
-from darkroom.networks.seamless import seamless as joined
+from darkroom.networks.seamless import joined
 from darkroom.networks.tiles import in_tiles, snug
 
 EPS = 1e-6
@@ -106,13 +106,15 @@ class Encoder(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
+    def layers(self) -> Iterator[nn.Module]:
+        """Those before its middle."""
+        return _layers(self.down_blocks)
+
     def forward(self, x: Tensor, banded: bool = False, wraps: bool = False) -> Tensor:
         if banded:
-            return torch.cat(
-                [bands.encoded(self, _layers(self.down_blocks), each, wraps) for each in torch.split(x, 1)]
-            )
+            return torch.cat([bands.encoded(self, each, wraps) for each in torch.split(x, 1)])
         x = self.conv_in(x)
-        for layer in _layers(self.down_blocks):
+        for layer in self.layers():
             x = layer(x)
         x = self.mid_block(x)
         return self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
@@ -134,13 +136,15 @@ class Decoder(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], config.out_channels, 3, padding=1)
 
+    def layers(self) -> Iterator[nn.Module]:
+        """Those after its middle."""
+        return _layers(self.up_blocks)
+
     def forward(self, x: Tensor, banded: bool = False, wraps: bool = False) -> Tensor:
         if banded:
-            return torch.cat(
-                [bands.decoded(self, _layers(self.up_blocks), each, wraps) for each in torch.split(x, 1)]
-            )
+            return torch.cat([bands.decoded(self, each, wraps) for each in torch.split(x, 1)])
         x = self.mid_block(self.conv_in(x))
-        for layer in _layers(self.up_blocks):
+        for layer in self.layers():
             x = layer(x)
         return self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
 

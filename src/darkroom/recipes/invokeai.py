@@ -156,10 +156,8 @@ class _Reading:
             recipe.put("clip_skip", layer, f"clip_skip {skipped}")
         self._scheduler(str(self.pop("scheduler") or ""))
         self._passes()
-        if axes := "".join(axis for axis in "xy" if self.said.get(f"seamless_{axis}") is True):
+        if axes := "".join(axis for axis in "xy" if self.pop(f"seamless_{axis}") is True):
             recipe.put("seamless", axes)
-        for axis in "xy":
-            self.pop(f"seamless_{axis}")
         self._files()
         for name, value in self.said.items():
             if name not in _SAYS_NOTHING and value not in (None, False, [], "", 0, {}):
