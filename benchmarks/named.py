@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import darkroom
-from darkroom.evaluation.oracle import Oracle
+from darkroom.oracle.oracle import Oracle
 from darkroom.pixels import sheet
 from darkroom.world import Scene, caption, render, sample_scene, silhouette
 

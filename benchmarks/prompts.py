@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 import darkroom
-from darkroom.evaluation.oracle import Oracle
 from darkroom.files import as_json
 from darkroom.generation import Picture
 from darkroom.model import Model
+from darkroom.oracle.oracle import Oracle
 
 _HUES = {"red": (345, 15)}
 _SATURATED, _BRIGHT = 0.5, 0.3

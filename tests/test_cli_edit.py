@@ -210,3 +210,72 @@ def test_in_python(model, boat, photo, tmp_path):
     for given, said in (({"like": PHOTO.copy()}, "like is a picture"), ({}, "no prompt")):
         with pytest.raises(InvalidRequest, match=said):
             model.edit(PHOTO, **given)
+
+
+def test_details(run, boat, photo, monkeypatch):  # noqa: F811
+    """Of a picture of ours by its recipe, of a photograph without a word; made again the same."""
+    status, out, err = run("detail", boat, "the boat:strength=1", "--seed", "1", *QUICK)
+    assert status == 0, err
+    asked = asked_of(out.strip())
+    assert (asked["prompt"], asked["sampling"]["sampler"]) == ("a boat", "heun")
+    assert asked["detail"] == {"details": ["the boat:strength=1"]}
+    assert asked["edit"]["loops"] == 0
+    status, again, _ = run("again", out.strip())
+    assert (status, "the same, pixel for pixel" in again) == (0, True)
+    status, out, err = run(
+        "detail",
+        photo,
+        "the boat",
+        "the sea",
+        "--detail-prompt",
+        "a boat",
+        "-o",
+        "done.png",
+        "--steps",
+        "2",
+        *QUICK,
+    )
+    assert status == 0, err
+    asked = asked_of("done.png")
+    assert (asked["prompt"], asked["detail"]["prompts"]) == ("", ["a boat"])
+    monkeypatch.setenv("DARKROOM_LOOPS", "2")  # Details are of the picture as it is.
+    monkeypatch.setenv("DARKROOM_WIDTH", "64")
+    monkeypatch.setenv("DARKROOM_EXTEND_LEFT", "8")
+    assert run("detail", photo, "the boat", "-o", "more.png", "--steps", "2", *QUICK)[0] == 0
+    assert asked_of("more.png")["edit"]["loops"] == 0
+
+
+def test_details_of_what_is_made(run, toy_folder):  # noqa: F811
+    status, out, err = run(
+        *(
+            "generate",
+            "a boat",
+            "--model",
+            toy_folder,
+            "--detail",
+            "the boat:strength=1",
+            "--detail-prompt",
+            "a cat",
+        ),
+        *("--seed", "1", "--steps", "2", *QUICK),
+    )
+    assert status == 0, err
+    assert asked_of(out.strip())["detail"] == {"details": ["the boat:strength=1"], "prompts": ["a cat"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("face_yolov8n.pt",), "there is no"),
+        (("the boat:strength=7",), "strength of the detail 'the boat' is 7"),
+        (
+            ("the boat", "--detail-prompt", "a", "--detail-prompt", "b"),
+            "detail_prompts has 2 texts, details has 1",
+        ),
+    ],
+)
+def test_details_that_cannot_be(run, boat, given, said):  # noqa: F811
+    status, _, err = run("detail", boat, *given, *QUICK)
+    assert status in (1, 2)
+    assert said in err
+    assert err.count("\n") == 1

@@ -14,10 +14,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "darkroom"
 # In each package, a later one may import an earlier one, never the reverse; "" is the whole house.
 ORDER = {
     "": """
-        version errors lazy numeric files pixels photos
-        diffusion networks weights language prompt checkpoint library adapters safety
-        generation loading recipes engine upscaling assembly forecast provenance series editing model shelf
-        world evaluation train serve compat cli
+        version errors lazy numeric files pixels photos world
+        diffusion networks weights language prompt checkpoint library oracle adapters safety
+        generation loading recipes engine upscaling detection assembly forecast provenance series editing model shelf
+        evaluation train serve compat cli
     """,
     "diffusion": """
         options beta brownian philox points noise process schedule spacing run training
@@ -29,7 +29,7 @@ ORDER = {
     """,
     "weights": """
         names hashes dtypes mapped ggml archives gguf safe_tensors scaled packed unpickled pickles torch_files
-        opening writing
+        modules opening writing
     """,
     "checkpoint": """
         rules components preferences family families foreign infer upscalers blocks identify distilled source named
@@ -45,7 +45,7 @@ ORDER = {
     "train.pocket": "data artefacts grow start labels judged latents vae clip unet oracle upscaler export cli",
     "compat": "diffusers",
     "recipes": """
-        plain files recipe infotext writers a1111 graph drawn samplings stage comfyui invokeai reading
+        plain files recipe infotext writers adetailer a1111 graph drawn samplings stage comfyui invokeai reading
     """,
     "compat.diffusers": """
         config images outputs faces texts vae signatures arguments noise denoisers schedulers prompts job call calls
@@ -53,8 +53,9 @@ ORDER = {
     """,
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """
-        latents checks sources masks parts starting elsewhere request between work tiles colors frames edits shown
-        wording settle canvas passes templates ensemble manner path attention picture infotext saved job named explain
+        latents checks sources masks parts starting details elsewhere request between work tiles colors frames edits
+        shown wording settle canvas passes templates ensemble manner path attention picture infotext saved redrawing
+        job named explain
     """,
     "cli": """
         arguments parser words settings files progress asked show doctor train checkpoints models lora merge like

@@ -72,12 +72,39 @@ class Edits:
         False is none. What is given as settings of `generate` comes before it. Raises InvalidRequest where there is no
         prompt, and as `generate` does.
         """
+        requests = self._edits(image, prompt, like, None, settings)
+        return self.generate(requests, callback=callback, attention=attention)
+
+    def _edits(
+        self, image: Any, prompt: str | None, like: Any, usual: str | None, settings: Mapping[str, Any]
+    ) -> list[Request]:
         refined = self.refiner is not None
-        requests = [
-            edit_of(each, prompt, each if like is None else like, refined).replace(image=each, **settings)
+        return [
+            edit_of(each, prompt, each if like is None else like, refined, usual).replace(
+                **{**settings, "image": each}
+            )
             for each in several(image)
         ]
-        return self.generate(requests, callback=callback, attention=attention)
+
+    @showing(SETTINGS)
+    def detail(
+        self,
+        image: Any,
+        *details: Any,
+        prompt: str | None = None,
+        like: Any = None,
+        callback: Callback | None = None,
+        **settings: Any,
+    ) -> list[Picture]:
+        """Draw over what `details` find in a picture, each thing by itself and larger (`darkroom.generation.details`);
+        all else stays as it is, to the byte. Pictures and recipes are as those of `edit`. Where neither the picture nor
+        its details have a prompt, things are told what they are. Raises InvalidRequest for no detail, ModelError where
+        a detector is missing or damaged."""
+        several = [*details, *settings.get("details", ())]
+        if several and isinstance(several[0], list | tuple):
+            several = [*several[0], *several[1:]]
+        settings = {**settings, "details": several, "loops": 0}
+        return self.generate(self._edits(image, prompt, like, "", settings), callback=callback)
 
     @showing(SETTINGS)
     def outpaint(

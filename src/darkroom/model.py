@@ -22,6 +22,7 @@ from darkroom.adapters.dose import doses_by_role
 from darkroom.adapters.merged import Merged
 from darkroom.assembly import Opened, open_model
 from darkroom.checkpoint.load import Progress
+from darkroom.detection.detectors import Detectors
 from darkroom.editing import Edits
 from darkroom.engine import Engine, LatentDiffusion, Task, place
 from darkroom.engine.devices import SLOW_HERE
@@ -39,6 +40,7 @@ from darkroom.generation.frames import by_network
 from darkroom.generation.job import Job
 from darkroom.generation.named import Finder
 from darkroom.generation.passes import enlarges
+from darkroom.generation.redrawing import wordings as detail_wordings
 from darkroom.generation.request import SETTINGS, Settings
 from darkroom.generation.settle import settle
 from darkroom.generation.templates import completed, pictures
@@ -80,6 +82,7 @@ class Model(Edits):
         own = networks.experts[0]
         self._upscalers = Upscalers(networks.placement)
         self._find = Finder(networks, own.text, own.denoiser.joint, self.family, self.name)
+        self._detectors = Detectors(self._find.seeker, networks.placement.device)
         self._fused: list[tuple[Merged, list[Adapter]]] = []
         self._streams = 0
         self._closed = False
@@ -264,7 +267,8 @@ class Model(Edits):
 
     def _extras(self, request: Request) -> Extras:
         """What a request names beside the model."""
-        wordings = [Wording(each) for each in dict.fromkeys((request, request.for_second_pass()))]
+        own = request, request.for_second_pass(), *detail_wordings(request)
+        wordings = [Wording(each) for each in dict.fromkeys(own)]
         adapters = self._collection.adapters(dict.fromkeys(tag for each in wordings for tag in each.tags))
         texts = [text for each in wordings for text in each.texts]
         embeddings, notes = self._collection.embeddings(
@@ -275,9 +279,17 @@ class Model(Edits):
         if subject is not None:
             notes += notes_of(request, subject)
         upscaler = None
+        larger = bool(request.detail.details) or enlarges(request, self.family, subject)
         if by_network(name := request.canvas.upscaler):
-            upscaler = self._upscalers(str(name), enlarges(request, self.family, subject))
-        return Extras(adapters, tuple(embeddings.items()), subject, upscaler, tuple(dict.fromkeys(notes)))
+            upscaler = self._upscalers(str(name), larger)
+        return Extras(
+            adapters,
+            tuple(embeddings.items()),
+            subject,
+            upscaler,
+            {each: self._detectors(each) for each in request.detail.details},
+            tuple(dict.fromkeys(notes)),
+        )
 
     def _develop(self, series: Series) -> Iterator[Step | Picture]:
         # Streams side by side go at the pace of whoever asks for their next step.

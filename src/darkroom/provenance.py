@@ -25,7 +25,7 @@ from darkroom.version import __version__
 from darkroom.weights.hashes import sha256_of
 
 # Raised whenever the same request would give other pixels than before.
-NUMERICS = 6
+NUMERICS = 7
 
 
 class Provenance:
@@ -136,6 +136,9 @@ def _hashes_of(extras: Extras) -> dict[str, str]:
     adapters = {f"adapter {tag.name}": adapter.sha256 for tag, adapter in extras.adapters.items()}
     if (upscaler := extras.upscaler) is not None and upscaler.path is not None:
         adapters[f"upscaler {upscaler.name}"] = sha256_of([upscaler.path])
+    for seeker in extras.seekers.values():
+        if seeker.path is not None:
+            adapters[f"detector {seeker.path.name}"] = sha256_of([seeker.path])
     return adapters | {f"embedding {name}": each.sha256 for name, each in extras.embeddings}
 
 

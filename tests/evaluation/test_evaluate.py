@@ -20,13 +20,13 @@ from darkroom.errors import InvalidRequest
 from darkroom.evaluation.benchmark import GENEVAL_TASKS, TASKS, prompts
 from darkroom.evaluation.evaluate import Questions, evaluate, expectation_from, fingerprint, read_results
 from darkroom.evaluation.exhibit import RIGHT, WRONG
-from darkroom.evaluation.judging import Reading, satisfies, truth
 from darkroom.evaluation.labels import LABELS, compare, label, prepare, read_labels
-from darkroom.evaluation.oracle import Oracle, OracleConfig, OracleNetwork
 from darkroom.evaluation.scores import Score, columns, mean
 from darkroom.evaluation.truth import ceiling, refusals, report, scene_for
 from darkroom.generation import open_picture
 from darkroom.model import Model
+from darkroom.oracle.judging import Reading, satisfies, truth
+from darkroom.oracle.oracle import Oracle, OracleConfig, OracleNetwork
 from darkroom.world import is_core, render
 
 ASKED = Questions(("single", "counting", "style"), count=2, settings={"steps": 1, "guidance": 1.0})

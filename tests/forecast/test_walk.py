@@ -128,6 +128,18 @@ def test_every_kind_of_request(more, folder, model):
     agree(*model("sd1"), calls, settings)
 
 
+def test_details_are_foretold_as_one_thing_each(folder):
+    settings = SETTINGS | {"steps": 4, "width": 64, "height": 64}
+    _, plain = foretold(folder("sd1"), settings)
+    options = "strength=0.5:size=64:padding=8"
+    _, calls = foretold(
+        folder("sd1"),
+        settings | {"details": (f"the boat:{options}", f"oracle:only=cat:largest=0.01:{options}")},
+    )
+    assert calls["denoise"] == plain["denoise"] + 2 * 2
+    assert calls["decode"] == plain["decode"] + 2
+
+
 def test_adaptive_ones_are_guessed(folder):
     _, calls = foretold(folder("sd1"), SETTINGS | {"sampler": "dpm_adaptive"})
     assert 5 < calls["denoise"] < 200

@@ -158,7 +158,6 @@ def test_what_there_is_not_is_said(png: Callable[..., Path]) -> None:
         "Tiled Diffusion",
         "Face restoration",
         "ControlNet 0",
-        "ADetailer",
         "Denoising strength",
         "Mask blur",
     ):
@@ -166,6 +165,7 @@ def test_what_there_is_not_is_said(png: Callable[..., Path]) -> None:
     assert "Batch" not in said
     assert "User" not in said
     recipe.request()
+    assert "ADetailer model: face.pt (it is not here" in recipe.lost[-2]
     assert "hypernetwork old (it is not here" in recipe.lost[-1]
 
 
@@ -1016,3 +1016,53 @@ def test_again_without_anything(png: Callable[..., Path], capsys: pytest.Capture
     for command in ("again", "info"):
         assert main([command, str(png())]) == 2
         assert "no Darkroom metadata" in capsys.readouterr().err
+
+
+# ADetailer
+
+DETAILED = (
+    f"{COMMON}, Denoising strength: 0.4, ADetailer model: face_yolov8n.pt, "
+    'ADetailer prompt: "a [LABEL], tired [SEP] <lora:a:1>", ADetailer confidence: 0.35, '
+    "ADetailer dilate erode: 8, ADetailer mask blur: 5, ADetailer denoising strength: 0.45, ADetailer inpaint only "
+    "masked: True, ADetailer inpaint padding: 40, ADetailer use inpaint width height: True, ADetailer inpaint width: "
+    "768, ADetailer inpaint height: 512, ADetailer use separate steps: True, ADetailer steps: 30, ADetailer mask only "
+    "top k: 2, ADetailer model classes: \"face, hand\", ADetailer mask min ratio: 0.01, ADetailer model 2nd: "
+    "hand_yolov8n.pt, ADetailer confidence 2nd: 0.3, ADetailer negative prompt 2nd: claws, ADetailer CFG scale 2nd: 4, "
+    "ADetailer model 3rd: mediapipe_face_full, ADetailer confidence 3rd: 0.3, ADetailer x offset 2nd: 3, "
+    "ADetailer version: 25.3.0"
+)  # fmt: skip
+
+
+def test_what_adetailer_drew_over(
+    png: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "detectors").mkdir()
+    for name in ("face_yolov8n", "hand_yolov8n"):
+        (tmp_path / "detectors" / f"{name}.pt").write_bytes(b"")
+    monkeypatch.setenv("DARKROOM_MODELS", str(tmp_path))
+    recipe = a1111(png, DETAILED)
+    detail = recipe.request().detail
+    assert detail.details == (
+        "face_yolov8n:confidence=0.35:strength=0.45:most=2:smallest=0.01:grow=4:blur=5:padding=40:steps=30:size=624"
+        ":only=face+ hand",
+        "hand_yolov8n:confidence=0.3:guidance=4",
+    )
+    assert detail.prompts[0].startswith("a [LABEL], tired [SEP]")
+    assert detail.prompts[1] == ""
+    assert detail.negatives == ("", "claws")
+    said = "\n".join(recipe.lost)
+    assert "ADetailer model 3rd: mediapipe_face_full (it is not here" in said
+    assert "ADetailer x offset 2nd: 3" in said
+    assert "LoRA a" in said
+
+
+def test_detectors_that_are_not_here_are_said(png: Callable[..., Path]) -> None:
+    recipe = a1111(png, DETAILED)
+    assert recipe.request().detail.details == ()
+    assert "ADetailer model: face_yolov8n.pt (it is not here: put its file into" in "\n".join(recipe.lost)
+
+
+def test_details_that_darkroom_says(png: Callable[..., Path]) -> None:
+    line = f'{COMMON}, Details: "oracle:only=cat; the boat:strength=0.3", Version: Darkroom 0.1.0'
+    assert a1111(png, line).request().detail.details == ("oracle:only=cat", "the boat:strength=0.3")
+    assert "Details" in "\n".join(a1111(png, line.replace("Darkroom", "v")).lost)

@@ -30,6 +30,7 @@ _COMMANDS = {
     "generate": "generate",
     "edit": "edit",
     "outpaint": "edit",
+    "detail": "edit",
     "mask": "mask",
     "upscale": "upscale",
     "interpolate": "interpolate",

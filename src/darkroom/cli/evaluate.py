@@ -14,7 +14,7 @@ from darkroom.cli.generate import add_loading_options
 from darkroom.generation.request import SETTINGS
 
 if TYPE_CHECKING:
-    from darkroom.evaluation.oracle import Oracle
+    from darkroom.oracle.oracle import Oracle
 
 INTERRUPTED = 130
 _SETTINGS = ("steps", "guidance", "sampler", "schedule", "compose", "second_pass", "upscaler")
@@ -75,7 +75,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from darkroom.evaluation.oracle import Oracle
+    from darkroom.oracle.oracle import Oracle
 
     oracle = Oracle.load()
     if args.truth:

@@ -103,7 +103,7 @@ def add_picture_options(command: argparse.ArgumentParser, but: Collection[str] =
     groups |= {part.title: [*dataclasses.fields(part)] for part in PARTS.values()}
     for title, settings in groups.items():
         group = command.add_argument_group(title)
-        if title == Canvas.title:
+        if title == Canvas.title and "width" not in but:
             add_size(group)
         add_settings(group, [each for each in settings if called(each) not in but])
 
@@ -239,7 +239,7 @@ def developed(model: Model, requests: Iterable[Request], quiet: bool) -> Iterato
     with tqdm(total=0, unit="step", disable=quiet or None, dynamic_ncols=True, leave=False) as bar:
         noted: set[str] = set()
         for request in requests:
-            expected = 0
+            expected: dict[int, int] = {}
             for event in model.stream(request):
                 if isinstance(event, Picture):
                     yield event
@@ -249,9 +249,12 @@ def developed(model: Model, requests: Iterable[Request], quiet: bool) -> Iterato
                                 aside("note", note)
                         noted.add(note)
                     continue
+                # Every picture takes as many as the first, as far as is known until more is known of it.
                 if not expected:
-                    expected = event.total * request.count
-                    bar.total += expected
+                    expected = dict.fromkeys(range(request.count), event.total)
+                    bar.total += sum(expected.values())
+                bar.total += event.total - expected.get(event.index, event.total)
+                expected[event.index] = event.total
                 bar.set_description(f"seed {event.seed}", refresh=False)
                 bar.update()
 

@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for line in as_text(found, chosen, count):
         print(line)
+    if request.detail.details:
+        print("of its details, each is taken to find one thing")
     print(f"on {placement.device} in {placement.precision}: {placement.why}")
     return 0
 

@@ -19,8 +19,9 @@ from darkroom.engine.devices import Placement, give_back_memory, out_of_memory
 from darkroom.engine.looking import Looker, clip_pixels
 from darkroom.engine.memory import MODES, Memory
 from darkroom.errors import GenerationError, InvalidRequest
+from darkroom.generation.masks import Found
 from darkroom.generation.request import Request
-from darkroom.generation.work import Enlarger, Looked, Note, Row, no_picture, unheard
+from darkroom.generation.work import Detector, Enlarger, Looked, Note, Row, no_picture, unheard
 from darkroom.networks import VAE, Conditioning, Denoiser, TinyVAE
 from darkroom.networks.altered import altered, attention_layers, blocks
 from darkroom.networks.conditioning import together
@@ -132,6 +133,10 @@ class LatentDiffusion:
     def enlarge(self, pixels: Pixels, width: int, height: int, by: Enlarger, note: Note = unheard) -> Pixels:
         with self.lock:
             return by.brought(pixels, width, height, note)
+
+    def detect(self, pixels: Pixels, by: Detector) -> list[Found]:
+        with self.lock:
+            return by.found(pixels)
 
     def _in_parts(self, run: Callable[[Parts], Tensor], done: str, note: Note) -> Tensor:
         """What the autoencoder makes, of smaller parts of a picture where memory does not suffice."""

@@ -1,1 +1,1 @@
-"""Whether pictures show what was asked for: the oracle, and what is measured with it."""
+"""What is measured of models on the drawn world with the oracle."""

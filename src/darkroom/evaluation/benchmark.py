@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from darkroom.errors import InvalidRequest, nearest
-from darkroom.evaluation.judging import Expectation, Wanted
+from darkroom.oracle.judging import Expectation, Wanted
 from darkroom.world import words
 from darkroom.world.scene import (
     COLOURS,

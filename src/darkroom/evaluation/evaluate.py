@@ -16,13 +16,13 @@ from tqdm import tqdm
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.evaluation.benchmark import GENEVAL_TASKS, TASKS, Prompt, prompts
 from darkroom.evaluation.exhibit import RIGHT, WRONG, Cell, exhibit, said
-from darkroom.evaluation.judging import Expectation, Reading, Wanted, satisfies
-from darkroom.evaluation.oracle import Oracle
 from darkroom.evaluation.scores import Score, between, columns, mean, percent
 from darkroom.evaluation.truth import ceiling
 from darkroom.files import write_json
 from darkroom.generation import Picture, Request, open_picture
 from darkroom.model import Model
+from darkroom.oracle.judging import Expectation, Reading, Wanted, satisfies
+from darkroom.oracle.oracle import Oracle
 from darkroom.world.render import render
 from darkroom.world.sampling import sample_scene
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from darkroom.evaluation.judging import Reading
+from darkroom.oracle.judging import Reading
 
 RIGHT, WRONG, PLAIN = (46, 160, 67), (218, 54, 51), (205, 205, 205)
 _INK, _FAINT = (25, 25, 30), (115, 115, 120)

@@ -24,10 +24,10 @@ from PIL import Image
 from darkroom.errors import InvalidRequest
 from darkroom.evaluation.evaluate import expectation_from, read_results
 from darkroom.evaluation.exhibit import PLAIN, Cell, exhibit
-from darkroom.evaluation.judging import SETTING, Reading, satisfies
-from darkroom.evaluation.oracle import Oracle
 from darkroom.evaluation.scores import Score, between, columns, percent
 from darkroom.files import write_bytes
+from darkroom.oracle.judging import SETTING, Reading, satisfies
+from darkroom.oracle.oracle import Oracle
 from darkroom.world.scene import COLOURS, KINDS, PLACES, STYLES, TIMES, WEATHERS
 
 LABELS = "labels.jsonl"

@@ -11,11 +11,11 @@ import numpy as np
 
 from darkroom.errors import InvalidRequest
 from darkroom.evaluation.benchmark import TASKS, Prompt, prompts
-from darkroom.evaluation.judging import ATTRIBUTES, Expectation, Reading, Wanted, agreement, satisfies
-from darkroom.evaluation.judging import truth as perfect
-from darkroom.evaluation.oracle import LONGEST, Oracle
 from darkroom.evaluation.scores import Score, breakdown, columns, percent
 from darkroom.generation.frames import continued
+from darkroom.oracle.judging import ATTRIBUTES, Expectation, Reading, Wanted, agreement, satisfies
+from darkroom.oracle.judging import truth as perfect
+from darkroom.oracle.oracle import LONGEST, Oracle
 from darkroom.world.render import render
 from darkroom.world.sampling import sample_scene, variants
 from darkroom.world.scene import COLOURS, PLACES, STYLES, Group, Scene

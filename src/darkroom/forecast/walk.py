@@ -3,7 +3,7 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,14 @@ from darkroom.engine.devices import Placement
 from darkroom.engine.engine import ROWS
 from darkroom.engine.networks import called
 from darkroom.forecast.cost import Cost, cost_of
+from darkroom.generation.details import parse_detail
 from darkroom.generation.ensemble import Member
 from darkroom.generation.job import Job
+from darkroom.generation.masks import Box, Found
 from darkroom.generation.request import Request
 from darkroom.generation.templates import completed, pictures
 from darkroom.generation.wording import Extras
-from darkroom.generation.work import Enlarger, Looked, Note, Row, alone, unheard
+from darkroom.generation.work import Detector, Enlarger, Looked, Note, Row, Work, alone, unheard
 from darkroom.networks import Conditioning, Denoiser, T5Encoder
 from darkroom.networks.roles import Role
 from darkroom.networks.tiles import snug, tile_count
@@ -103,7 +105,8 @@ def phases_of(
     others = [(each.family, member) for each, member in zip(experts[1:], members, strict=False)]
     refiner = experts[-1].family if refined else None
     walked = _Walked(experts)
-    extras = Extras(_Unread(), upscaler=upscaler)
+    seekers = {each: _One(each) for each in single.detail.details}
+    extras = Extras(_Unread(), upscaler=upscaler, seekers=seekers)
     alone(Job(single, experts[0].family, None, refiner, extras, others).develop(), walked)
     return list(walked.phases.values())
 
@@ -113,6 +116,23 @@ class _Unread(dict[Any, Any]):
 
     def __missing__(self, name: object) -> None:
         return None
+
+
+@dataclass(frozen=True)
+class _One:
+    """Finds one thing for a detail (`darkroom.generation.work.Seeker`), a quarter as wide and as high as the picture if
+    that is no other than is looked for: how many there will be nobody knows."""
+
+    name: str
+    path: Path | None = None
+
+    def seek(self, pixels: Pixels, request: Request) -> Generator[Work, Any, list[Found]]:
+        yield from ()
+        detail, (height, width) = parse_detail(self.name), pixels.shape[:2]
+        share = min(max(1 / 16, detail.smallest), detail.largest) ** 0.5
+        high, wide = max(int(height * share), 1), max(int(width * share), 1)
+        box = Box((width - wide) // 2, (height - high) // 2, wide, high)
+        return [Found(next(iter(detail.only), self.name), 1.0, box)]
 
 
 class _Walked:
@@ -171,6 +191,9 @@ class _Walked:
 
     def render(self, latent: Tensor, note: Note = unheard, seamless: str = "") -> Tensor:
         return torch.from_numpy(self.decode(latent, note, seamless)).permute(2, 0, 1)[None].float()
+
+    def detect(self, pixels: Pixels, by: Detector) -> list[Found]:
+        return by.found(pixels)
 
     def enlarge(self, pixels: Pixels, width: int, height: int, by: Enlarger, note: Note = unheard) -> Pixels:
         assert isinstance(by, BlankUpscaler)

@@ -24,6 +24,8 @@ from darkroom.photos import Photo
 from darkroom.pixels import Pixels
 
 STRENGTH, STRENGTH_IN_MASKS, STRENGTH_SEEN = 0.75, 1.0, 1.0
+STRENGTH_OF_DETAILS = 0.4
+"""As ADetailer, A1111's extension, has it."""
 IMAGE_GUIDANCE = 1.5
 _OUTLINE = 4
 _PADDING = 32
@@ -136,7 +138,8 @@ def begun(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
     is to keep its own size on a canvas of another.
     """
     edit, inpaint = request.edit, request.inpaint
-    if edit.last_strength is not None and (edit.loops or 1) == 1:
+    loops = 1 if edit.loops is None else edit.loops
+    if edit.last_strength is not None and loops < 2:
         raise InvalidRequest(
             f"last_strength is {edit.last_strength:g}, of the last loop: say how many as `loops=`"
         )
@@ -147,6 +150,8 @@ def begun(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
     usual = STRENGTH_IN_MASKS if inpaint.masked and not request.extend.asked else STRENGTH
     if family.sees_pictures and family.needs != DEPTH:  # What is drawn keeps to the picture that is seen.
         usual = STRENGTH_SEEN
+    if loops == 0:
+        usual = STRENGTH_OF_DETAILS
     strength = usual if edit.strength is None else edit.strength
     only = inpaint.only_masked
     if only is None and request.extend.asked and not (request.canvas.width or request.canvas.height):
@@ -163,7 +168,7 @@ def begun(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
         "strength_as": "share",
         "noise_multiplier": 1.0,
         "loops": 1,
-        "last_strength": strength if (edit.loops or 1) > 1 else None,
+        "last_strength": strength if loops > 1 else None,
         "match_colors": False,
         "noise_level": family.augmentation and family.augmentation.usual,
         "image_guidance": IMAGE_GUIDANCE if family.needs == PICTURE else None,
@@ -187,6 +192,8 @@ def _size(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
         return _enlarged_size(request, subject, family)
     width, height = subject.photo.size
     own = around(width, unit), around(height, unit)
+    if edit.loops == 0:
+        return _as_it_is(request, (width, height), own)
     longest = min(family.largest or MAX_SIDE, MAX_SIDE)
     if edit.fit == "own" and (canvas.width or own[0], canvas.height or own[1]) != own:
         raise InvalidRequest(
@@ -204,6 +211,20 @@ def _size(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
     keeps = edit.fit == "own" or (scale == 1 and not (canvas.width or canvas.height))
     size = own if keeps else (near(width * scale, unit), near(height * scale, unit))
     return {"width": size[0], "height": size[1], "fit": "own" if keeps else "crop"}
+
+
+def _as_it_is(request: Request, size: tuple[int, int], own: tuple[int, int]) -> dict[str, Any]:
+    """Of a picture of which nothing but details is drawn: its own size, on a canvas of its `own`."""
+    shown, canvas = f"{size[0]}x{size[1]}", request.canvas
+    if (canvas.width or own[0], canvas.height or own[1]) != own:
+        raise InvalidRequest(
+            f"loops is 0, for the details of a picture as it is, of {shown}: leave width and height out"
+        )
+    if max(own) > MAX_SIDE:
+        raise InvalidRequest(
+            f"the picture is of {shown}: its details are drawn up to {MAX_SIDE:,} pixels a side"
+        )
+    return {"width": own[0], "height": own[1], "fit": "own"}
 
 
 def _enlarged_size(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
@@ -253,21 +274,25 @@ def _size_around(request: Request, subject: Subject, family: Family, padding: in
 _OF_ITSELF = {
     *("seed", "count", "variation_seed", "variation_strength", "seed_resize_width", "seed_resize_height"),
     "latents",
-    *(name for part in ("canvas", "edit", "seen", "inpaint", "extend") for name in within(PARTS[part])),
+    *(
+        name
+        for part in ("canvas", "edit", "seen", "inpaint", "extend", "detail")
+        for name in within(PARTS[part])
+    ),
 }
 """The settings of a picture that mean nothing to one that is made of it."""
 
 
 def taken_over(request: Request) -> dict[str, Any]:
-    """What an edit of a picture starts from of the request that made it: all but its seed and noise, its size, and what
-    it began with itself."""
+    """What an edit of a picture starts from of the request that made it: all but its seed and noise, its size, what it
+    began with itself, and its details."""
     return {name: value for name, value in request.flat().items() if name not in _OF_ITSELF}
 
 
 def strengths(edit: Edit) -> list[float]:
     """How much each loop draws anew, of a settled request that begins with a picture."""
-    assert edit.strength is not None and edit.loops
-    if edit.loops == 1 or edit.last_strength is None:
+    assert edit.strength is not None and edit.loops is not None
+    if edit.loops < 2 or edit.last_strength is None:
         return [edit.strength] * edit.loops
     return [float(each) for each in np.linspace(edit.strength, edit.last_strength, edit.loops)]
 
@@ -336,6 +361,12 @@ def _on_canvas(
     return ways.get(str(request.edit.fit), fitted)(pixels, width, height, by)
 
 
+def drawn_box(request: Request, subject: Subject | None) -> tuple[int, int] | None:
+    """Width and height of what of a picture is drawn alone, in its own pixels; None where all of it is."""
+    box = None if subject is None else _box(request, subject)
+    return None if box is None else (box.width, box.height)
+
+
 def _box(request: Request, subject: Subject) -> Box | None:
     """What of the picture is drawn, where that is what is around the mask alone."""
     if not request.inpaint.only_masked or subject.share is None:
@@ -391,6 +422,16 @@ def finished(pixels: Pixels, request: Request, subject: Subject | None) -> Pixel
         width, height = subject.photo.size
         return np.ascontiguousarray(pixels[:height, :width])
     return pixels
+
+
+def detailed(pixels: Pixels, subject: Subject | None) -> Pixels:
+    """A picture that is given, of which nothing but details is drawn, with what of it is transparent, (height, width, 3
+    or 4): as it was where nothing is drawn."""
+    alpha = None if subject is None else subject.photo.alpha
+    if subject is None or alpha is None:
+        return pixels
+    same = (pixels == subject.photo.over()).all(axis=2, keepdims=True)
+    return np.dstack([np.where(same, subject.photo.pixels, pixels), alpha])
 
 
 def notes_of(request: Request, subject: Subject) -> list[str]:

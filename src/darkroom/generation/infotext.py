@@ -32,6 +32,7 @@ def infotext(request: Request, model: str, model_hash: str, version: str, refine
             if refiner is None
             else {"Refiner": refiner, "Refiner switch at": f"{request.xl.refiner_switch:g}"}
         ),
+        **({"Details": "; ".join(request.detail.details)} if request.detail.details else {}),
         **({"Tiling": True} if request.tiling.seamless == "xy" else {}),
         **_seeds(request),
         "Version": f"Darkroom {version}",

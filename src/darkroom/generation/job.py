@@ -41,13 +41,14 @@ from darkroom.diffusion import (
 from darkroom.errors import InvalidRequest
 from darkroom.generation.attention import Observer
 from darkroom.generation.canvas import Canvas
-from darkroom.generation.edits import enlarged, enlarged_size, finished
+from darkroom.generation.edits import Subject, brought, detailed, drawn_box, enlarged, enlarged_size, finished
 from darkroom.generation.ensemble import Member, shares
 from darkroom.generation.frames import filter_of, fitted
 from darkroom.generation.latents import latents_array
 from darkroom.generation.manner import Manner
 from darkroom.generation.passes import Pass, draws_over, passes
 from darkroom.generation.path import Turn, path
+from darkroom.generation.redrawing import Detailing
 from darkroom.generation.request import Request
 from darkroom.generation.saved import Saved, mark_of
 from darkroom.generation.shown import View, shown
@@ -68,6 +69,7 @@ class Job:
 
     `request` must be settled and for one picture, and what it names beside the model in `extras`. While it runs, `done`
     of `total` network calls are behind it and `denoised` is the latest estimate of the latent (1, C, h, w), or None.
+    Things that are drawn over at the end are jobs of their own within it.
 
     With a `refiner` two experts share the way: the model goes from noise to `request.refiner_switch`, the refiner from
     there to the picture. `members` are other models that make steps with this one or in its place. Which of them make a
@@ -92,6 +94,7 @@ class Job:
         self.request = request
         self.family = family
         self.members = tuple(member for _, member in members)
+        self._others = refiner, members
         self.experts = (family, *(each for each, _ in members), *(() if refiner is None else (refiner,)))
         self._refiner = None if refiner is None else len(self.experts) - 1
         self.extras = extras or Extras()
@@ -107,29 +110,53 @@ class Job:
         if watch is not None and any(each.tiles for each in self.passes):
             raise InvalidRequest("attention is looked at in whole pictures: leave `tile=` out")
         self._given = self._begins_with()
-        self.total = sum(each.calls for each in self.passes)
-        self.done = 0
-        self.denoised: Tensor | None = None
+        self._total = sum(each.calls for each in self.passes)
+        self._done = 0
+        self._denoised: Tensor | None = None
         if saved is not None and saved.request != mark_of(request):
             raise InvalidRequest("the saved job is of another request: begin this one anew")
         self._resumed = saved
         self._stage = 0
         self._run: Run | None = None
+        self._details = Detailing(request, family, self.extras, self._thing)
+
+    @property
+    def done(self) -> int:
+        """How many network calls are behind it."""
+        return self._done + self._details.done
+
+    @property
+    def total(self) -> int:
+        """How many there are in all, as far as that is known: how many things are drawn over is seen when they are
+        found."""
+        return self._total + self._details.total
+
+    @property
+    def denoised(self) -> Tensor | None:
+        """The latest estimate of the latent, (1, C, h, w), of a thing that is drawn over its own."""
+        thing = self._details.thing
+        return self._denoised if thing is None else thing.denoised
 
     def snapshot(self) -> Saved | None:
         """Where to go on after a loss, be it from bytes on a disk; None while no step has begun."""
+        if (underway := self._details.underway) is not None:
+            told = underway.to_dict(), self._details.saved
+            return Saved(
+                len(self.passes), None, self._done + self._details.behind, mark_of(self.request), *told
+            )
         if self._run is None or self._run.saved is None:
             return self._resumed
         within_the_step = self._run.calls - self._run.saved.calls
-        return Saved(self._stage, self._run.saved, self.done - within_the_step, mark_of(self.request))
+        return Saved(self._stage, self._run.saved, self._done - within_the_step, mark_of(self.request))
 
     def develop(self) -> Generator[Work, Any, Pixels]:
-        """Make the picture: (height, width, 3) uint8."""
+        """Make the picture: (height, width, 3) uint8, or with 4 channels where one that is given is transparent in part
+        and nothing but its details is drawn."""
         told: dict[int, Told] = {}
         yield from self._enlarge_subject()
         for number, prompts in self._needed().items():
             told[number] = dict(zip(prompts, (yield Encode(prompts, number)), strict=True))
-        made: Any = None
+        made: Any = None if self.passes else brought(self.request, self.extras.subject)
         for stage, each in enumerate(self.passes):
             if self._resumed is not None and stage < self._resumed.stage:
                 continue
@@ -140,8 +167,21 @@ class Job:
                 answered = partial(self._answered, run, each.canvas)
                 yield from path(self._manner(each).sampler, run, each.points, turns, answered)
             made = yield from each.canvas.end(run)
-        self.total = self.done
-        return finished((yield from self._sized(made)), self.request, self.extras.subject)
+        if self._resumed is not None and self._resumed.details is not None:
+            self._done = self._total = self._resumed.done
+            pixels = yield from self._details.go_on(self._resumed.details, self._resumed.thing)
+            return self._as_given(pixels)
+        self._total = self._done
+        pixels = finished((yield from self._sized(made)), self.request, self.extras.subject)
+        return self._as_given((yield from self._details.begin(pixels)))
+
+    def _as_given(self, pixels: Pixels) -> Pixels:
+        return pixels if self.passes else detailed(pixels, self.extras.subject)
+
+    def _thing(self, request: Request, subject: Subject, saved: Saved | None) -> Job:
+        """The job of a thing that is drawn over in the finished picture."""
+        extras = replace(self.extras, subject=subject, seekers={}, notes=())
+        return Job(request, self.family, saved, self._others[0], extras, self._others[1])
 
     def _enlarge_subject(self) -> Generator[Work, Any, None]:
         """Have the upscaler bring the picture that all begins with to the size at which it is drawn over."""
@@ -157,9 +197,14 @@ class Job:
         """What was drawn, at the size that is asked for."""
         width, height, by = self.request.canvas.width, self.request.canvas.height, self.extras.upscaler
         assert width and height
+        alone = drawn_box(self.request, self.extras.subject)
+        if alone is not None and alone[0] >= width and alone[1] >= height:
+            width, height = alone
         if by is not None and (width > pixels.shape[1] or height > pixels.shape[0]):
             larger: Pixels = yield Enlarge(pixels, width, height, by)
             return larger
+        if alone is not None:
+            return pixels
         return fitted(pixels, width, height, filter_of(self.request.canvas.upscaler))
 
     def _manner(self, each: Pass) -> Manner:
@@ -189,7 +234,7 @@ class Job:
     def _begins_with(self) -> Tensor | None:
         """What the request begins with in place of noise, (1, C, h, w). Raises InvalidRequest where it is of another
         size than the picture, or than what that is composed as first."""
-        if (text := self.request.noise.latents) is None:
+        if (text := self.request.noise.latents) is None or not self.passes:
             return None
         given, wanted = torch.from_numpy(latents_array(text)), self._shape(self.passes[0])
         if given.shape != wanted:
@@ -208,8 +253,8 @@ class Job:
     def notes(self) -> list[str]:
         """What of the request is not used, in words."""
         tile = self.request.tiling.tile
-        notes = []
-        if tile is not None and not any(each.tiles for each in self.passes):
+        notes = [*self._details.notes]
+        if tile is not None and self.passes and not any(each.tiles for each in self.passes):
             notes.append(f"tile: not used for a picture that is drawn no larger than {tile} pixels a side")
         if any(each.second for each in self.passes):
             return notes
@@ -233,7 +278,8 @@ class Job:
             first=given,
         )
         if saved is not None and saved.stage == stage:
-            self.done = saved.done
+            assert saved.run is not None
+            self._done = saved.done
             run = Run.restore(saved.run, source)
         else:
             run = yield from canvas.begin(source, each.points[0], before)
@@ -319,10 +365,10 @@ class Job:
 
     def _answered(self, run: Run, canvas: Canvas, answer: Estimate) -> Estimate:
         answer = canvas.answered(run, answer)
-        self.done += 1
+        self._done += 1
         # Adaptive samplers take more calls than they foretell, or fewer.
-        self.total = max(self.total, self.done)
-        self.denoised = answer.denoised
+        self._total = max(self._total, self._done)
+        self._denoised = answer.denoised
         return answer
 
 

@@ -52,6 +52,16 @@ class Box(NamedTuple):
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
+class Found(NamedTuple):
+    """A thing in a picture: what it is, how sure that is, 0 to 1, its box, and, where that is known better, the share
+    of each of the box's pixels, (height, width) in [0, 1], that is it."""
+
+    label: str
+    confidence: float
+    box: Box
+    share: Share | None = None
+
+
 def share_of(
     photo: Photo, mask: Photo | str | None, box: Box | None, invert: bool, grow: int, blur: float
 ) -> Share:
@@ -77,12 +87,22 @@ def share_of(
             )
         share[box.slices] = 1
     share = 1 - share if invert else share
-    share = _blurred(_grown(share, grow), blur)
-    if share.max() < 1 / 255:
+    share = softened(share, grow, blur)
+    if nothing(share):
         raise InvalidRequest(
             "the mask covers nothing: white in it is what is painted anew, see `mask_invert=True`"
         )
     return share
+
+
+def softened(share: Share, grow: int, blur: float) -> Share:
+    """What is painted, larger by so many pixels, its edges then softened."""
+    return _blurred(_grown(share, grow), blur)
+
+
+def nothing(share: Share) -> bool:
+    """Whether it is nothing that a byte would show."""
+    return bool(share.max() < 1 / 255)
 
 
 def _grown(share: Share, by: int) -> Share:

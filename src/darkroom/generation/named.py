@@ -28,6 +28,7 @@ from darkroom.generation.attention import AttentionMaps, Observer
 from darkroom.generation.canvas import Canvas
 from darkroom.generation.frames import stretched
 from darkroom.generation.job import sizes
+from darkroom.generation.masks import Box, Found, Share, around_mask
 from darkroom.generation.passes import native_size
 from darkroom.generation.picture import made_by
 from darkroom.generation.request import Request
@@ -44,6 +45,9 @@ _NOISE = (0.1, 0.25)
 # How far an edge may be from where a word is read, in places of the latent, and how little of a colour is an edge.
 _REACH, _EDGE = 3, 1e-3
 _KEPT = 4
+# Of a thing that is read in several places, what is one: what hangs together in cells of so many pixels, and is not
+# smaller than this share of the picture.
+_PIECE, _LEAST_PIECE = 8, 1 / 400
 
 
 class Finder:
@@ -60,19 +64,18 @@ class Finder:
         """A mask of a thing in a picture: white where the picture's own prompt, or else the request's, or else the name
         alone, is read so. Raises InvalidRequest for a name without a word, for one that is read all over the picture,
         and for models that do not draw from text alone."""
-        words = re.sub(r"^\s*(the|an?)\s+", "", thing.strip().lower())
-        if not re.search(r"\w", words):
-            raise InvalidRequest(f"mask is {thing!r}: name a thing that the picture shows, or give a file")
-        if self.family.needs not in ("", MASKS):
-            raise InvalidRequest(
-                f"mask is {thing!r}, but {self.name} ({self.family.name}) does not say where things are: give a file, "
-                "or a box"
-            )
-        text = next((each for each in (_prompt_of(source), request.prompt) if _says(each, words)), thing)
+        words = self._words("mask", thing)
+        texts = _saying(_prompt_of(source), words), _saying(request.prompt, words)
+        text = next(filter(None, texts), thing)
         key = source.sha256, request.edit.frame, text, words, request.text.dialect
         if key not in self._found:
             with torch.no_grad():
-                self._found[key] = self._mask(photo, thing, text, words, request)
+                mask = alone(self.mask(photo.over(), text, words, request), self._networks)
+            if mask.all():
+                raise InvalidRequest(
+                    f"mask is {thing!r}, which {self.name} reads all over the picture: give a file, or a box"
+                )
+            self._found[key] = a_source("mask", (mask * 255).astype(np.uint8))
             while len(self._found) > _KEPT:
                 self._found.popitem(last=False)
         return self._found[key]
@@ -81,10 +84,29 @@ class Finder:
         """Look anew, for the networks have changed."""
         self._found.clear()
 
-    def _mask(self, photo: Photo, thing: str, text: str, words: str, request: Request) -> Source:
-        width, height = native_size(*photo.size, self.family)
-        pixels = stretched(photo.over(), width, height)
-        maps: AttentionMaps = alone(self._look(pixels, text, request), self._networks)
+    def seeker(self, thing: str) -> ThingSeeker:
+        """What finds a thing in a picture that a job has made. Raises InvalidRequest as for a mask of it."""
+        return ThingSeeker(self, thing, self._words("a detail", thing))
+
+    def _words(self, what: str, thing: str) -> str:
+        words = re.sub(r"^\s*(the|an?)\s+", "", thing.strip().lower())
+        if not re.search(r"\w", words):
+            raise InvalidRequest(f"{what} is {thing!r}: name a thing that the picture shows, or give a file")
+        if self.family.needs not in ("", MASKS):
+            raise InvalidRequest(
+                f"{what} is {thing!r}, but {self.name} ({self.family.name}) does not say where things are: give a file"
+                f"{', or a box' * (what == 'mask')}"
+            )
+        return words
+
+    def mask(
+        self, whole: Pixels, text: str, words: str, request: Request
+    ) -> Generator[Work, Any, NDArray[np.bool_]]:
+        """Where in a picture, (height, width, 3) uint8, a text is read that says these words."""
+        size = whole.shape[1], whole.shape[0]
+        width, height = native_size(*size, self.family)
+        pixels = stretched(whole, width, height)
+        maps = yield from self._look(pixels, text, request)
         try:
             heat = maps.of(words)
         except InvalidRequest:
@@ -92,14 +114,9 @@ class Finder:
             heat = np.asarray(maps.maps.mean(axis=0))
         large = _resized(heat, (width, height)).astype(np.float64)
         large = (large - large.min()) / max(float(large.max() - large.min()), 1e-12)
-        whole = _resized(along_edges(large, pixels, _REACH * self.family.factor), photo.size)
+        there = _resized(along_edges(large, pixels, _REACH * self.family.factor), size)
         # Of what is smoothed away no half may be left.
-        mask = whole > min(0.5, 0.75 * float(whole.max()))
-        if mask.all():
-            raise InvalidRequest(
-                f"mask is {thing!r}, which {self.name} reads all over the picture: give a file, or a box"
-            )
-        return a_source("mask", (mask * 255).astype(np.uint8))
+        return np.asarray(there > min(0.5, 0.75 * float(there.max())))
 
     def _look(self, pixels: Pixels, text: str, request: Request) -> Generator[Work, Any, AttentionMaps]:
         """What the network reads of a text in a picture that is (almost) there."""
@@ -129,9 +146,57 @@ class Finder:
         return schedule.at(share if isinstance(schedule, FlowSchedule) else share / (1 - share))
 
 
-def _says(text: str, words: str) -> bool:
-    """Whether a text has those words, one after the other."""
-    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text.lower()) is not None
+class ThingSeeker:
+    """Finds a thing by its name in a picture that a job has made (`darkroom.generation.work.Seeker`): each place where
+    its prompt, or else the name alone, is read so."""
+
+    path = None
+
+    def __init__(self, finder: Finder, name: str, words: str) -> None:
+        self._finder, self.name, self._words = finder, name, words
+
+    def seek(self, pixels: Pixels, request: Request) -> Generator[Work, Any, list[Found]]:
+        """Nothing where it is read all over the picture."""
+        text = _saying(request.prompt, self._words) or self.name
+        mask = yield from self._finder.mask(pixels, text, self._words, request)
+        return [] if mask.all() else [Found(self.name, 1.0, *each) for each in pieces(mask, _PIECE)]
+
+
+def pieces(mask: NDArray[np.bool_], cell: int) -> list[tuple[Box, Share]]:
+    """The pieces of a mask that hang together, in cells of so many pixels, but for the smallest: the box of each, and
+    the share of each of its pixels."""
+    height, width = mask.shape
+    padded = np.pad(mask, ((0, -height % cell), (0, -width % cell)))
+    cells = np.asarray(padded.reshape(padded.shape[0] // cell, cell, -1, cell).any(axis=(1, 3)))
+    number = np.zeros(cells.shape, int)
+    for start in zip(*np.nonzero(cells), strict=True):
+        if number[start]:
+            continue
+        count, open_ends = int(number.max()) + 1, [start]
+        number[start] = count
+        while open_ends:
+            y, x = open_ends.pop()
+            for there in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+                inside = 0 <= there[0] < cells.shape[0] and 0 <= there[1] < cells.shape[1]
+                if inside and cells[there] and not number[there]:
+                    number[there] = count
+                    open_ends.append(there)
+    of_pixels = number.repeat(cell, axis=0).repeat(cell, axis=1)[:height, :width]
+    found = []
+    for each in range(1, int(number.max()) + 1):
+        share = (mask & (of_pixels == each)).astype(np.float32)
+        if share.sum() >= _LEAST_PIECE * mask.size:
+            box = around_mask(share, 0)
+            found.append((box, share[box.slices]))
+    return found
+
+
+def _saying(text: str, words: str) -> str | None:
+    """What of a prompt has those words, one after the other: of several that are joined by AND, the first that does."""
+    parts = re.split(r"\bAND\b", text)
+    return next(
+        (each for each in parts if re.search(rf"(?<!\w){re.escape(words)}(?!\w)", each.lower())), None
+    )
 
 
 @lru_cache(maxsize=_KEPT)

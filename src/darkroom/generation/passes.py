@@ -17,6 +17,7 @@ from darkroom.generation.edits import (
     Subject,
     brought,
     brought_share,
+    drawn_box,
     enlarged_size,
     filled,
     recolored,
@@ -167,10 +168,13 @@ def _larger(
 
 def enlarges(request: Request, family: Family, subject: Subject | None) -> bool:
     """Whether a settled request's picture is made larger: what it begins with, or what is drawn smaller at first."""
-    if draws_over(request, family) and enlarged_size(request, subject) is not None:
-        return True
-    found, size = passes(request, family, subject), request.canvas
+    size = request.canvas
     assert size.width and size.height
+    if draws_over(request, family):
+        alone = drawn_box(request, subject)
+        smaller = alone is not None and alone[0] >= size.width and alone[1] >= size.height
+        return smaller or enlarged_size(request, subject) is not None
+    found = passes(request, family, subject)
     last = found[-1].canvas
     return any(each.second for each in found) or last.width < size.width or last.height < size.height
 

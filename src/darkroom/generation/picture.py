@@ -46,9 +46,9 @@ _MOST_EXIF = 65_000
 class Picture:
     """`image`: RGB, or RGBA of what is transparent in part, 8 bits. `metadata`: plain data (request, model and its
     hashes, numerics, notes). `parameters`: the same for people and for A1111's tools. `index`: its place among those
-    asked for together. `latents`: what it was decoded from, (1, C, h, w) float32 on the CPU; `attention`: where the
-    words of its prompt were read, if that was asked for. No file holds these. `texts`: what other programs said of the
-    picture that it was made of, by their names for it, which PNG files keep."""
+    asked for together. `latents`: what it was decoded from, before its details, (1, C, h, w) float32 on the CPU;
+    `attention`: where the words of its prompt were read, if that was asked for. No file holds these. `texts`: what
+    other programs said of the picture that it was made of, by their names for it, which PNG files keep."""
 
     image: Image.Image
     seed: int
@@ -196,10 +196,12 @@ def made_by(given: object) -> Request | None:
     return None if metadata is None else Request.from_dict(metadata["request"]).checked()
 
 
-def edit_of(image: object, prompt: str | None, like: object, refined: bool) -> Request:
+def edit_of(
+    image: object, prompt: str | None, like: object, refined: bool, usual: str | None = None
+) -> Request:
     """What an edit of a picture is to be, but for the picture: of the recipe in the one that it is to be `like`, or of
-    such a request, and of a prompt. `refined`: the model has a refiner. Raises InvalidRequest where there is no recipe
-    in a picture other than `image`, and where there is no prompt."""
+    such a request, and of a prompt. `refined`: the model has a refiner; `usual`: the prompt where there is no other.
+    Raises InvalidRequest where there is no recipe in a picture other than `image`, and where there is no prompt."""
     recipe = like if isinstance(like, Request) else made_by(like)
     if recipe is None and not (like is image or like is False):
         raise InvalidRequest(
@@ -210,6 +212,8 @@ def edit_of(image: object, prompt: str | None, like: object, refined: bool) -> R
     given = {} if recipe is None else taken_over(recipe)
     if prompt is not None:
         given["prompt"] = prompt
+    if usual is not None:
+        given.setdefault("prompt", usual)
     if "prompt" not in given:
         raise InvalidRequest("no prompt: say what the picture is to become, no file says how it was made")
     return Request(**given)
@@ -347,6 +351,10 @@ def _meant(request: dict[str, Any], numerics: int | None) -> None:
     canvas, edit = request.get("canvas"), request.get("edit")
     if numerics == 5 and isinstance(canvas, dict) and isinstance(edit, dict) and edit.get("strength") != 1:
         canvas["upscaler"] = "lanczos"  # It was for what is drawn, not for pictures that are given.
+    inpaint = request.get("inpaint")
+    alone = isinstance(inpaint, dict) and inpaint.get("only_masked")
+    if numerics is not None and numerics < 7 and isinstance(canvas, dict) and alone:
+        canvas["upscaler"] = "lanczos"  # It was for whole pictures.
     if "version" not in request:
         request["version"] = 1
         if numerics in (1, 2):

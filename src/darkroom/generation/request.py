@@ -22,6 +22,7 @@ from darkroom.generation.checks import (
     setting,
     some_texts,
 )
+from darkroom.generation.details import Details
 from darkroom.generation.elsewhere import unknown_setting
 from darkroom.generation.latents import nth
 from darkroom.generation.masks import Thing
@@ -70,6 +71,11 @@ class Settings(TypedDict, total=False):
     first_width: Whole | None
     first_height: Whole | None
     upscaler: str | None
+
+    detail: Details
+    details: Sequence[str]
+    detail_prompts: Sequence[str]
+    detail_negatives: Sequence[str]
 
     tiling: Tiling
     seamless: str | None
@@ -209,6 +215,7 @@ class Request:
     extend: Extend = field(default=Extend())
     sampling: Sampling = field(default=Sampling())
     second: Second = field(default=Second())
+    detail: Details = field(default=Details())
     guidance: Guidance = field(default=Guidance())
     noise: Noise = field(default=Noise())
     text: Text = field(default=Text())

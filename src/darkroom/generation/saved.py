@@ -21,19 +21,37 @@ _KEY = "darkroom.saved"
 
 class Saved(NamedTuple):
     """The pass that a job is in, the run's state at the top of a step, the number of calls behind it, and its request's
-    mark (`mark_of`)."""
+    mark (`mark_of`). Of one that is past all passes, where its details have come to, `Underway` as plain data, and as
+    `thing` where the job of a thing among them has."""
 
     stage: int
-    run: Snapshot
+    run: Snapshot | None
     done: int
     request: str
+    details: Mapping[str, Any] | None = None
+    thing: Saved | None = None
 
     def to_bytes(self) -> bytes:
         """A safetensors file: arrays as tensors, all else in its metadata."""
         tensors: dict[str, Tensor] = {}
-        said = {**self._asdict(), "run": self.run._asdict(), "version": VERSION}
-        metadata = {_KEY: json.dumps(_without(said, tensors))}
+        metadata = {_KEY: json.dumps(_without({**self._said(), "version": VERSION}, tensors))}
         return safetensors.torch.save(tensors, metadata)
+
+    def _said(self) -> dict[str, Any]:
+        run = None if self.run is None else self.run._asdict()
+        return {**self._asdict(), "run": run, "thing": None if self.thing is None else self.thing._said()}
+
+    @classmethod
+    def _of(cls, said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Saved:
+        run, thing = said["run"], said.get("thing")
+        return cls(
+            said["stage"],
+            None if run is None else Snapshot(**_with(run, tensors)),
+            said["done"],
+            said["request"],
+            _with(said.get("details"), tensors),
+            None if thing is None else cls._of(thing, tensors),
+        )
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Saved:
@@ -51,8 +69,7 @@ class Saved(NamedTuple):
                 f"the saved job is of version {said.get('version')!r}, {VERSION} is read: begin it again"
             )
         try:
-            run = Snapshot(**_with(said["run"], tensors))
-            return cls(said["stage"], run, said["done"], said["request"])
+            return cls._of(said, tensors)
         except (KeyError, TypeError) as error:
             raise InvalidRequest(f"the saved job is damaged ({error}): begin it again") from error
 

@@ -9,7 +9,7 @@ from darkroom.errors import InvalidRequest
 from darkroom.generation.edits import Find, begun, subject_of
 from darkroom.generation.frames import FILTERS
 from darkroom.generation.latents import latents_array
-from darkroom.generation.request import Request
+from darkroom.generation.request import Request, within
 from darkroom.generation.shown import KINDS
 from darkroom.library.installed import installed
 
@@ -29,6 +29,7 @@ def settle(
     if family.needs not in KINDS:
         check_drawable(family, name)
     _check_seen(request, family, name)
+    _check_details(request, family, name)
     if (switch := request.xl.refiner_switch) is not None and not refined:
         raise InvalidRequest(
             f"refiner_switch is {switch}, but {name} was loaded without a refiner: give one (`refiner=`)"
@@ -107,9 +108,31 @@ def _check_seen(request: Request, family: Family, name: str) -> None:
         raise InvalidRequest(f"noise_level is {seen.noise_level}: {name} was trained on 0 to {noise.most}")
 
 
+def _check_details(request: Request, family: Family, name: str) -> None:
+    """Raises InvalidRequest for details that a model does not draw, and for nothing to draw at all."""
+    if request.detail.details and family.sees_pictures:
+        raise InvalidRequest(
+            f"{name} ({family.name}) needs {family.needs}, which details of a picture have not: leave `details=` out"
+        )
+    if request.edit.loops != 0:
+        return
+    if request.edit.image is None:
+        raise InvalidRequest("loops is 0, for the details of a picture that there is: give it as `image=`")
+    if not request.detail.details:
+        raise InvalidRequest("loops is 0, for the details of a picture alone: say which as `details=`")
+    sides = within(request.extend).items()
+    given = {
+        "only_masked": request.inpaint.only_masked,
+        "match_colors": request.edit.match_colors,
+        **{name: getattr(request.extend, each.name) for name, each in sides},
+    }
+    if unusable := [name for name, value in given.items() if value]:
+        raise InvalidRequest(f"loops is 0, for the details of a picture as it is: leave `{unusable[0]}=` out")
+
+
 def check_size(request: Request, family: Family) -> None:
     """Raises InvalidRequest for a settled request of a size that a family cannot draw, whole or in tiles."""
-    unit, largest = family.unit, family.largest
+    unit, largest = family.unit, None if request.edit.loops == 0 else family.largest
     canvas, tiling = request.canvas, request.tiling
     if tiling.tile is not None:
         for name, given in ("tile", tiling.tile), ("tile_overlap", tiling.overlap or 0):

@@ -61,8 +61,9 @@ class Edit(Part):
     )
     loops: int | None = setting(
         None,
-        a_whole(1, MAX_LOOPS),
-        "draw it over so many times, each time what the last one made, with the next seed (default: 1)",
+        a_whole(0, MAX_LOOPS),
+        "draw it over so many times, each time what the last one made, with the next seed; 0: for its details alone "
+        "(default: 1)",
     )
     last_strength: float | None = setting(
         None,
@@ -120,7 +121,7 @@ def _a_mask(name: str, given: object) -> Source | Thing | str:
         return Thing(str(given["thing"]))
     if isinstance(given, str) and given not in ("", ALPHA) and not _a_file(given):
         return Thing(given)
-    return ALPHA if given == ALPHA else a_source(name, given)
+    return ALPHA if isinstance(given, str) and given == ALPHA else a_source(name, given)
 
 
 def _a_file(text: str) -> bool:

@@ -23,6 +23,7 @@ PROMPTS = (
     *("prompt", "negative", "prompt_2", "negative_2", "prompt_3", "negative_3", "towards"),
     *("second_prompt", "second_negative"),
 )
+OF_DETAILS = ("detail_prompts", "detail_negatives")
 STYLES, WILDCARDS = "styles.csv", "wildcards"
 _TXT = ".[tT][xX][tT]"
 _MOST_LINES, _MOST_NAMED = 100_000, 30
@@ -192,19 +193,25 @@ def pictures(request: Request) -> Iterator[Request]:
 
 def _drawn(single: Request, turns: Iterator[str] | None) -> dict[str, Any]:
     """Every prompt of a picture without anything that is left to lot."""
-    found, settings = {}, single.flat()
+    settings = single.flat()
+    found: dict[str, Any] = {}
     for name in PROMPTS:
         text = settings[name]
         if name == "prompt" and turns is not None:
             found[name] = next(turns, "")
         elif text is not None:
             found[name] = drawn(text, random.Random(f"{single.seed} {name}"), lines)
+    for name in OF_DETAILS:
+        found[name] = tuple(
+            drawn(text, random.Random(f"{single.seed} {name} {number}"), lines)
+            for number, text in enumerate(settings[name])
+        )
     return found
 
 
 def template_of(asked: Request, made: Request) -> dict[str, Any]:
     """What of a picture's prompts was asked for in other words than they were made from."""
-    names = (*PROMPTS, "styles", "dynamic")
+    names = (*PROMPTS, *OF_DETAILS, "styles", "dynamic")
     asked_for, made_from = asked.flat(), made.flat()
     others = {name: asked_for[name] for name in names if asked_for[name] != made_from[name]}
     return {name: list(each) if isinstance(each, tuple) else each for name, each in others.items()}

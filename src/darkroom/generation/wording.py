@@ -15,9 +15,10 @@ from darkroom.adapters.dose import Dose
 from darkroom.checkpoint.blocks import block_weights
 from darkroom.diffusion import positives
 from darkroom.errors import InvalidRequest
+from darkroom.generation.details import DETECTORS, parse_detail
 from darkroom.generation.edits import Subject
 from darkroom.generation.request import Request
-from darkroom.generation.work import Enlarger
+from darkroom.generation.work import Enlarger, Seeker
 from darkroom.language import Moment, Part, Script, dialect_of, read, read_whole
 from darkroom.language.tags import Tag, parse_tag, tagged
 from darkroom.library.locate import anchored, anchored_tags
@@ -28,12 +29,14 @@ from darkroom.prompt.vocabulary import Embeddings
 @dataclass(frozen=True)
 class Extras:
     """What a request names beside the model, read: adapters, embeddings, the picture that it begins with as `subject`,
-    what makes pictures larger if that is no filter; `notes` say what of them is not used."""
+    what makes pictures larger if that is no filter, what finds the things of each detail, by its text; `notes` say what
+    of them is not used."""
 
     adapters: Mapping[Tag, Adapter] = field(default_factory=dict)
     embeddings: Embeddings = ()
     subject: Subject | None = None
     upscaler: Enlarger | None = None
+    seekers: Mapping[str, Seeker] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -150,6 +153,7 @@ def anchored_files(request: Request) -> Request:
         adapters=tuple(map(anchored, request.adapters)),
         embeddings=tuple(map(anchored, text.embeddings)),
         upscaler=upscaler and anchored(upscaler),
+        details=tuple(_anchored_detail(each) for each in request.detail.details),
     )
     if dialect_of(text.dialect).tagged is not tagged:
         return found
@@ -157,9 +161,15 @@ def anchored_files(request: Request) -> Request:
         prompt=anchored_tags(request.prompt),
         towards=text.towards and anchored_tags(text.towards),
         second_prompt=request.second.prompt and anchored_tags(request.second.prompt),
+        detail_prompts=tuple(map(anchored_tags, request.detail.prompts)),
         prompt_2=text.prompt_2 and anchored_tags(text.prompt_2),
         prompt_3=text.prompt_3 and anchored_tags(text.prompt_3),
     )
+
+
+def _anchored_detail(detail: str) -> str:
+    """A detail whose file, if it is one's, is named as from any folder: a thing may be called like a folder."""
+    return anchored(detail) if parse_detail(detail).name.lower().endswith(DETECTORS) else detail
 
 
 def _three(request: Request, name: str) -> tuple[str, ...]:

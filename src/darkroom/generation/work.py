@@ -19,6 +19,7 @@ from torch import Tensor
 from darkroom.adapters.dose import Dose
 from darkroom.diffusion import Without
 from darkroom.errors import GenerationError
+from darkroom.generation.masks import Found
 from darkroom.networks import Conditioning
 from darkroom.networks.freeu import FreeU
 from darkroom.pixels import Pixels
@@ -58,6 +59,8 @@ class Networks(Protocol):
         self, pixels: Pixels, width: int, height: int, by: Enlarger, note: Note = unheard
     ) -> Pixels: ...
 
+    def detect(self, pixels: Pixels, by: Detector) -> list[Found]: ...
+
 
 class Enlarger(Protocol):
     """Makes pictures larger (`darkroom.upscaling`), by the network of a file."""
@@ -71,6 +74,30 @@ class Enlarger(Protocol):
     def brought(self, pixels: Pixels, width: int, height: int, note: Note = unheard) -> Pixels:
         """Pixels (h, w, 3) uint8 as (height, width, 3), in their proportions: what has no room is cut off."""
         ...
+
+
+class Detector(Protocol):
+    """Finds things in pictures (h, w, 3) uint8, the network of a file (`darkroom.detection`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> Path | None: ...
+
+    def found(self, pixels: Pixels) -> list[Found]: ...
+
+
+class Seeker(Protocol):
+    """Finds the things of a detail in a finished picture (h, w, 3) uint8, for the job of a request."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> Path | None: ...
+
+    def seek(self, pixels: Pixels, request: Any) -> Generator[Work, Any, list[Found]]: ...
 
 
 class Work(Protocol):
@@ -268,6 +295,21 @@ class Enlarge(_Single):
 
     def run(self, networks: Networks, note: Note = unheard) -> Pixels:
         return networks.enlarge(self.pixels, self.width, self.height, self.by, note)
+
+
+@dataclass(frozen=True)
+class Detect(_Single):
+    """A picture (h, w, 3) uint8 to the things that a detector finds in it."""
+
+    pixels: Pixels
+    by: Detector
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return ("detect",)
+
+    def run(self, networks: Networks, note: Note = unheard) -> list[Found]:
+        return networks.detect(self.pixels, self.by)
 
 
 def no_picture(what: str, most: float) -> GenerationError | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from darkroom.errors import InvalidRequest, closest, nearest
 
-_PATH = re.compile(r"^[^=]*([/\\]|\.(safetensors|sft|ckpt|pt|pth|bin)$)", re.IGNORECASE)
+_PATH = re.compile(r"^[^=]*([/\\]|\.(safetensors|sft|ckpt|pt|pth|bin|onnx)$)", re.IGNORECASE)
 """What only a path holds: a separator, or the ending of a file with weights."""
 
 
@@ -35,7 +35,11 @@ def named_options(
         elif equals:
             hint = "" if option in known else nearest(option, (*known, *switches))
         elif not hint and (option := next(alone, "")) == "":
-            hint = f"without a name there are {' and '.join(positions)}"
+            hint = (
+                f"without a name there are {' and '.join(positions)}"
+                if positions
+                else f"write an option as {others[0]}=..., there are {', '.join(others)}"
+            )
         if hint:
             raise InvalidRequest(f"{word!r} of {what} {text!r} is not understood: {hint}")
         found[option] = value

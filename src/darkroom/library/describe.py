@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from darkroom.checkpoint.single_file import no_model, use_alone
 from darkroom.checkpoint.source import Part, Source, noted
 from darkroom.checkpoint.upscalers import upscaler_in
 from darkroom.errors import ModelError, UnsupportedModel
+from darkroom.library.kinds import is_detector
 from darkroom.networks.roles import DENOISERS, Role
 from darkroom.weights.dtypes import SIZES
 from darkroom.weights.hashes import sha256
 from darkroom.weights.mapped import WeightsFile
+from darkroom.weights.modules import open_module
 from darkroom.weights.names import INDEX
 
+_MOST_SAID = 1000
 _PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -71,6 +74,8 @@ def describe(path: Path, hashes: bool = False) -> Description:
 
     Raises ModelError where it cannot be read, or is nothing that Darkroom knows.
     """
+    if is_detector(path):
+        return _of_detector(path, hashes)
     try:
         source = open_source(path)
     except UnsupportedModel:
@@ -145,6 +150,27 @@ def _of_parts(path: Path, hashes: bool, error: ModelError) -> Description:
             {k: v for k, v in weights.metadata.items() if k != "format"},
             {file.name: sha256(file) for file in files} if hashes else {},
         )
+
+
+def _of_detector(path: Path, hashes: bool) -> Description:
+    """What finds things in pictures."""
+    digests = {path.name: sha256(path)} if hashes else {}
+    size = path.stat().st_size
+    found = Description(path, "detector (ONNX)", "", "", [], [], [], size, {}, {}, digests)
+    if path.suffix.lower() == ".onnx":
+        return found
+    weights, module = open_module(path)
+    with weights:
+        names = module.facts.get("names")
+        several = (
+            names.values() if isinstance(names, dict) else names if isinstance(names, list | tuple) else ()
+        )
+        said = ", ".join(map(str, several))
+        kinds = "".join(sign if sign.isprintable() else "?" for sign in said[:_MOST_SAID])
+        numbers = sum(math.prod(entry.shape) for entry in weights.entries.values())
+        what = f"{module.name} of {kinds}" if kinds else module.name
+        network = Network("detector", what, numbers, _precisions(weights, weights.entries))
+    return replace(found, form="detector (torch)", networks=[network], memory=_memory([network]))
 
 
 def _upscaler(weights: WeightsFile | None) -> list[Network]:

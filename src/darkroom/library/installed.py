@@ -18,7 +18,11 @@ def folders() -> Iterator[Path]:
     yield package.parents[1] / "models"  # A checkout.
 
 
-_COMING = {"model": f"*/{INDEX}", "upscaler": "upscalers/*.safetensors"}
+_COMING = {
+    "model": (f"*/{INDEX}",),
+    "upscaler": ("upscalers/*.safetensors",),
+    "detector": ("detectors/*.onnx", "detectors/*.pt", "detectors/*.pth"),
+}
 """The kinds of what those folders hold, by where it is."""
 
 
@@ -27,12 +31,13 @@ def installed(kind: str = "model") -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in folders():
         if folder.is_dir():
-            for path in sorted(folder.glob(_COMING[kind])) if kind in _COMING else ():
+            there = [path for pattern in _COMING.get(kind, ()) for path in sorted(folder.glob(pattern))]
+            for path in there:
                 whole = path.parent if path.name == INDEX else path
                 found.setdefault(whole.stem if whole.is_file() else whole.name, whole)
     return found
 
 
 def all_installed() -> dict[str, Path]:
-    """What is in those folders, of any kind."""
-    return {name: path for kind in _COMING for name, path in installed(kind).items()}
+    """What of weights is in those folders, of any kind."""
+    return {name: path for kind in ("model", "upscaler") for name, path in installed(kind).items()}

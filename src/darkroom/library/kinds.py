@@ -17,10 +17,12 @@ from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.opening import open_source
 from darkroom.checkpoint.source import Source
 from darkroom.errors import ModelError
+from darkroom.weights.modules import open_module
 from darkroom.weights.names import INDEX, TEXTS
 from darkroom.weights.opening import weights_at
 
-KINDS = tuple(dict.fromkeys([*(component.kind for component in COMPONENTS), *BESIDE]))
+DETECTOR = "detector"
+KINDS = tuple(dict.fromkeys([*(component.kind for component in COMPONENTS), *BESIDE, DETECTOR]))
 """Every kind of thing that the library can hold."""
 
 
@@ -43,6 +45,8 @@ def identify(path: Path, hint: str | None = None) -> Identity:
     if (path / INDEX).is_file():
         with open_source(path) as source:
             return Identity("model", source.family.name, path, tuple(_folder_files(source)))
+    if is_detector(path):
+        return Identity(DETECTOR, "", path.parent, (path.name,))
     with weights_at(path) as weights:
         kind = _kind(weights.shapes) or hint
         if kind not in BESIDE:
@@ -60,6 +64,21 @@ def identify(path: Path, hint: str | None = None) -> Identity:
         with open_source(path) as source:
             family = source.family.name
     return Identity(kind, family, path.parent, (path.name,))
+
+
+def is_detector(path: Path) -> bool:
+    """Whether a file finds things in pictures: an ONNX file, which nothing else is here, or a network of Ultralytics'
+    that was pickled whole."""
+    if path.suffix.lower() == ".onnx":
+        return path.is_file()
+    if path.suffix.lower() not in (".pt", ".pth"):
+        return False
+    try:
+        weights, module = open_module(path)
+    except ModelError:
+        return False
+    weights.close()
+    return module.kind.startswith("ultralytics.")
 
 
 def _kind(shapes: Mapping[str, tuple[int, ...]]) -> str | None:

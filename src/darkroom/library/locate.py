@@ -48,7 +48,13 @@ OF_PARTS = ("text-encoder", "model", "vae")
 """The same of what is given beside a model."""
 
 # What there is a setting for, by kind: where to give what was given elsewhere.
-_SETTINGS = {"model": "model", "vae": "vae", "text-encoder": "others", **BESIDE_SETTINGS}
+_SETTINGS = {
+    "model": "model",
+    "vae": "vae",
+    "text-encoder": "others",
+    "detector": "details",
+    **BESIDE_SETTINGS,
+}
 
 
 def locate(model: str | Path, kind: str = "model", *others: str) -> Path:

@@ -32,6 +32,7 @@ _HINTS: Mapping[str, str] = {
     **dict.fromkeys(
         ("esrgan", "realesrgan", "swinir", "dat", "scunet", "ldsr", "upscale_models"), "upscaler"
     ),
+    **dict.fromkeys(("adetailer", "ultralytics", "detectors"), "detector"),
     "embeddings": "embedding",
     "clip_vision": "image-encoder",
 }
@@ -171,7 +172,8 @@ def _walk(folder: Path, seen: set[str], hint: str | None, report: Report) -> Ite
         report(str(error))
     yield from (found for found in recorded if _first(found.path, seen))
     for path in entries:
-        if path.suffix.lower() not in SUFFIXES or path.is_dir():
+        known = (*SUFFIXES, ".onnx") if hint == "detector" else SUFFIXES
+        if path.suffix.lower() not in known or path.is_dir():
             continue
         if unit and (_PLAIN.fullmatch(path.stem) or _SHARD.search(path.stem)):
             continue

@@ -16,6 +16,7 @@ from darkroom.errors import InvalidRequest
 from darkroom.generation.infotext import CALLED
 from darkroom.language import IGNORE, NO_NORM
 from darkroom.language.tags import TAG
+from darkroom.recipes.adetailer import take_details
 from darkroom.recipes.files import Named
 from darkroom.recipes.infotext import number_of, pairs_of, parse, size_of
 from darkroom.recipes.plain import literal, mapping, parsed, rows
@@ -117,6 +118,7 @@ class _Reading:
         self._noise()
         self._passes()
         self._tiles()
+        self._details()
         self._guidance()
         self._files()
         self._rest()
@@ -274,6 +276,12 @@ class _Reading:
         recipe.put_tiles("Tiled Diffusion", sides, said.get("Method"))
         for name in said.keys() - _OF_TILES:
             recipe.lose(f"Tiled Diffusion's {name}", said[name])
+
+    def _details(self) -> None:
+        """What was drawn over at the end, by ADetailer or by Darkroom."""
+        if self.writer.name == "Darkroom" and (details := self.pop("Details")):
+            self.recipe.put("details", details.split("; "), "Details")
+        take_details(self.said, self.recipe)
 
     def _guidance(self) -> None:
         recipe, emphasis = self.recipe, self.pop("Emphasis").lower()

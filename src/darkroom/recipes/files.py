@@ -65,6 +65,12 @@ def here(named: Named, kind: str, *others: str) -> str | None:
     return None
 
 
+def detector(named: Named) -> str | None:
+    """A detector by the name of its file, of whatever ending; None where it is not here."""
+    there = installed("detector")
+    return next((each for each in named.names if each in there), None) or here(named, "detector")
+
+
 def other_file(named: Named, found: str, kind: str) -> str:
     """Why what was found by its name is not what the picture names: its hash is another. "" where it may be."""
     if not named.digits:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from darkroom.checkpoint.families import SDXL
 from darkroom.checkpoint.family import PICTURE, Family
@@ -20,7 +20,7 @@ from darkroom.generation.request import SETTINGS, flattened
 from darkroom.language.tags import KINDS, TAG, Tag, parse_tag
 from darkroom.library.locate import OF_A_VAE, OF_PARTS
 from darkroom.loading import Loading
-from darkroom.recipes.files import Named, here, other_file
+from darkroom.recipes.files import Named, detector, here, other_file
 from darkroom.recipes.plain import shown
 
 _SHOWN, _REASON = 100, 200  # Characters of a value, and of a reason.
@@ -48,6 +48,17 @@ _UPSCALERS = {
 """The files of upscalers that A1111 has under names of its own (`modules/realesrgan_model.py`)."""
 
 
+class Detailer(NamedTuple):
+    """What was drawn over in a finished picture: by what it was found, of which the file says as `what`, with which
+    options of `darkroom.generation.details`, and what it was told."""
+
+    what: str
+    named: Named
+    options: tuple[str, ...]
+    prompt: str = ""
+    negative: str = ""
+
+
 @dataclass
 class Recipe:
     """What a picture's file says of its making.
@@ -56,8 +67,8 @@ class Recipe:
     that it names; options: what a model is loaded with besides; adapters: LoRAs that stand in no prompt; hashes: the
     first digits of those that do, by name; embeddings: those that its prompts name; layer, empty_is_text: how the
     program reads prompts, see `request`; edit: the settings of a picture that it began with; upscaler: the network by
-    which it was made larger; lost: what cannot be honoured, a line each. `loading` and `request` add to it what they
-    find.
+    which it was made larger; detailers: what of it was drawn over; lost: what cannot be honoured, a line each.
+    `loading` and `request` add to it what they find.
     """
 
     program: str
@@ -74,6 +85,7 @@ class Recipe:
     empty_is_text: bool = False
     edit: dict[str, Any] = field(default_factory=dict)
     upscaler: Named | None = None
+    detailers: list[Detailer] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     _of_the_edit: set[str] = field(default_factory=set)
     _enlarged_as: str = ""
@@ -287,6 +299,7 @@ class Recipe:
             if settings["upscaler"] == "lanczos":
                 why = "it is not here, Lanczos takes its place: `darkroom models add FILE` adds one"
                 self.lose(self._enlarged_as, self.upscaler, why)
+        self._put_details(settings, tags)
         prompts = ("prompt", "negative", "second_prompt", "second_negative")
         for name in [name for name in settings if name.startswith(prompts)]:
             if isinstance(settings[name], str):
@@ -308,6 +321,19 @@ class Recipe:
         if adapters := [text for each in self.adapters if (text := self._adapter(*each))]:
             settings["adapters"] = tuple(adapters)
         return Request(**settings).checked()
+
+    def _put_details(self, settings: dict[str, Any], tags: bool) -> None:
+        """What was drawn over in the finished picture, as far as what found it is here."""
+        found = [(detector(each.named), each) for each in self.detailers]
+        for name, each in found:
+            if name is None:
+                why = "it is not here: put its file into $DARKROOM_MODELS/detectors"
+                self.lose(each.what, each.named, why)
+        there = [(name, each) for name, each in found if name is not None]
+        if there:
+            settings["details"] = [":".join([name, *each.options]) for name, each in there]
+            settings["detail_prompts"] = [self._with_tags(each.prompt, tags) for _, each in there]
+            settings["detail_negatives"] = [each.negative for _, each in there]
 
     def _count_layers(self, settings: dict[str, Any], family: Family) -> None:
         skip = settings.get("clip_skip", 1)

@@ -8,9 +8,10 @@ storages), then each storage as a count of eight bytes and its numbers. Both are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -37,8 +38,16 @@ _PREFERRED = (
 _MOST_SHOWN, _DEEPEST_SHOWN = 10_000, 8
 
 
+Made = TypeVar("Made")
+
+
 def read_zip(file: Mapped) -> WeightsFile:
     """The tensors of a zip archive by torch.save. Raises ModelError, as all here, where it is none or refused."""
+    return unzipped(file, partial(_weights, file, "torch"))
+
+
+def unzipped(file: Mapped, made: Callable[[Any, Callable[[str], int]], Made]) -> Made:
+    """What is made of the object in such an archive, and of what says at which byte of the file a storage begins."""
     members = read_members(file)
     roots = [name.removesuffix("data.pkl") for name in members if f"/{name}".endswith("/data.pkl")]
     if len(roots) != 1:
@@ -77,11 +86,16 @@ def read_zip(file: Mapped) -> WeightsFile:
     value = machine.run()
     if machine.at != machine.end:
         raise file.error("has bytes behind the end of its pickle: it is damaged or malicious")
-    return _weights(file, "torch", value, lambda key: offset(file, members[f"{root}data/{key}"]))
+    return made(value, lambda key: offset(file, members[f"{root}data/{key}"]))
 
 
 def read_legacy(file: Mapped) -> WeightsFile:
     """The tensors of a file in torch's format before 1.6."""
+    return unpickled(file, partial(_weights, file, "torch-legacy"))
+
+
+def unpickled(file: Mapped, made: Callable[[Any, Callable[[str], int]], Made]) -> Made:
+    """The same as `unzipped` of such a file."""
     sizes: dict[str, tuple[int, int]] = {}  # Of each storage: its bytes, and those of one number.
 
     def stored(reference: Any) -> Storage | Opaque:
@@ -137,7 +151,7 @@ def read_legacy(file: Mapped) -> WeightsFile:
             )
         return starts[key]
 
-    return _weights(file, "torch-legacy", value, begin)
+    return made(value, begin)
 
 
 def _reference(reference: Any) -> tuple[str, str, int, Any]:
@@ -156,6 +170,23 @@ def _weights(file: Mapped, kind: str, value: Any, start: Callable[[str], int]) -
         raise file.error(
             f"holds no named tensors but {_described(value)}: save its state_dict() as safetensors"
         )
+    budget = iter(range(_MOST_SHOWN))
+    rest = {
+        str(key): _plain(item, budget)
+        for key, item in (_as_dict(value) or {}).items()
+        if item is not wrapper and not isinstance(item, StoredTensor)
+    }
+    return weights_of(file, kind, tensors, start, rest)
+
+
+def weights_of(
+    file: Mapped,
+    kind: str,
+    tensors: Mapping[str, StoredTensor],
+    start: Callable[[str], int],
+    extra: dict[str, Any],
+) -> WeightsFile:
+    """Tensors of an unpickled object by their names; `extra`: what else there is, as plain data."""
     if len(tensors) > MOST_TENSORS:
         raise file.error(f"holds {len(tensors)} tensors, more than any model has")
     entries = {
@@ -168,13 +199,7 @@ def _weights(file: Mapped, kind: str, value: Any, start: Callable[[str], int]) -
         begin = start(tensor.key) if entry.nbytes else 0
         return file.array(begin + tensor.start, tensor.dtype, tensor.shape, tensor.strides)
 
-    budget = iter(range(_MOST_SHOWN))
-    rest = {
-        str(key): _plain(item, budget)
-        for key, item in (_as_dict(value) or {}).items()
-        if item is not wrapper and not isinstance(item, StoredTensor)
-    }
-    return WeightsFile(file.path, kind, entries, (file,), read, extra=rest)
+    return WeightsFile(file.path, kind, entries, (file,), read, extra=extra)
 
 
 def _as_dict(value: Any) -> dict[Any, Any] | None:

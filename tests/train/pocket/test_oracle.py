@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from darkroom.evaluation.judging import truth
-from darkroom.evaluation.oracle import STRIDE, Maps, Oracle, OracleConfig, cell_centres, decode
+from darkroom.oracle.judging import truth
+from darkroom.oracle.oracle import STRIDE, Maps, Oracle, OracleConfig, cell_centres, decode
 from darkroom.train.config import LoopConfig, load_config
 from darkroom.train.loop import Trainer
 from darkroom.train.pocket.artefacts import compressed, degraded, haunted, moved, noisy, softened, tinted

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageFilter
 
-from darkroom.evaluation.judging import asked
+from darkroom.oracle.judging import asked
 from darkroom.pixels import Pixels
 from darkroom.train.feed import Arrays
 from darkroom.train.pocket.data import WorldConfig, generator_at

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from darkroom.evaluation.judging import ATTRIBUTES, SETTING, Reading, agreement
-from darkroom.evaluation.oracle import Maps, Oracle, OracleConfig, OracleNetwork, cell_centres
+from darkroom.oracle.judging import ATTRIBUTES, SETTING, Reading, agreement
+from darkroom.oracle.oracle import Maps, Oracle, OracleConfig, OracleNetwork, cell_centres
 from darkroom.pixels import Pixels, sheet, to_images
 from darkroom.train.config import LoopConfig
 from darkroom.train.feed import Source

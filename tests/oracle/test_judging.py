@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from darkroom.evaluation.judging import (
+from darkroom.oracle.judging import (
     ATTRIBUTES,
     Expectation,
     Guess,

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from darkroom.errors import InvalidRequest, ModelError
-from darkroom.evaluation.judging import SETTING, Guess, Reading, Thing, overlap
 from darkroom.files import replacing, write_json
 from darkroom.library.installed import folders
+from darkroom.oracle.judging import SETTING, Guess, Reading, Thing, overlap
 from darkroom.pixels import to_images
 from darkroom.weights.hashes import sha256
 from darkroom.world.scene import COLOURS, KINDS, PLACES, STYLES, TIMES, WEATHERS

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from darkroom.errors import InvalidRequest, ModelError
-from darkroom.evaluation.judging import ATTRIBUTES, SETTING, Thing, agreement
-from darkroom.evaluation.oracle import (
+from darkroom.generation.frames import continued
+from darkroom.oracle.judging import ATTRIBUTES, SETTING, Thing, agreement
+from darkroom.oracle.oracle import (
     NAMES,
     Maps,
     Oracle,
@@ -23,7 +24,6 @@ from darkroom.evaluation.oracle import (
     distinct,
     read_size,
 )
-from darkroom.generation.frames import continued
 from darkroom.world import COLOURS, KINDS, STYLES, layout, render, sample_scene
 
 TOY = OracleConfig(widths=(4, 8, 8, 8), depths=(0, 1, 0))
