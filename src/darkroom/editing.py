@@ -16,7 +16,7 @@ from darkroom.errors import InvalidRequest
 from darkroom.generation import Picture, Request
 from darkroom.generation.checks import a_whole, showing
 from darkroom.generation.named import Finder
-from darkroom.generation.parts import MAX_SEED
+from darkroom.generation.parts import next_seed
 from darkroom.generation.picture import edit_of
 from darkroom.generation.request import SETTINGS, Settings
 from darkroom.generation.sources import a_source, several
@@ -36,11 +36,6 @@ def check_rounds(rounds: object, settings: Mapping[str, Any]) -> None:
             raise InvalidRequest(
                 f"rounds is {rounds}, which does not go with {name}: leave one of the two out"
             )
-
-
-def next_seed(seed: int) -> int:
-    """The seed of the round after one."""
-    return (seed + 1) % (MAX_SEED + 1)
 
 
 class Edits:

@@ -279,9 +279,9 @@ class Model(Edits):
         if subject is not None:
             notes += notes_of(request, subject)
         upscaler = None
-        larger = bool(request.detail.details) or enlarges(request, self.family, subject)
         if by_network(name := request.canvas.upscaler):
-            upscaler = self._upscalers(str(name), larger)
+            needed = bool(request.detail.details) or enlarges(request, self.family, subject)
+            upscaler = self._upscalers(str(name), needed)
         return Extras(
             adapters,
             tuple(embeddings.items()),

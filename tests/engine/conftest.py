@@ -81,14 +81,15 @@ def settled(**settings) -> Request:
     return Request.from_dict({"prompt": "a toy", "seed": 1, **settings}).settled(**preferences)
 
 
-def kill_at_every_step(networks, make_job, settings, expected, calls=1):
-    """A job killed after any number of ticks, beside another one, goes on to the picture that is expected."""
-    ticks = 0
+def kill_at_every_step(networks, begin, expected, bystander, calls=1):
+    """A job killed after any number of ticks, beside another one, goes on to the picture that is expected. begin: makes
+    it, of where it can go on; gives the jobs that went on, each with where that was."""
+    ticks, gone_on = 0, []
     while True:
         ticks += 1
         engine = Engine(networks, calls=calls)
-        task = engine.submit(make_job(**settings))
-        bystander = engine.submit(make_job(seed=99, sampler="euler", steps=3, family=settings["family"]))
+        task = engine.submit(begin(saved=None))
+        other = engine.submit(bystander())
         for _ in range(ticks):
             engine.tick()
         if task.finished:
@@ -97,12 +98,14 @@ def kill_at_every_step(networks, make_job, settings, expected, calls=1):
         if saved is not None:
             saved = Saved.from_bytes(saved.to_bytes())
         task.cancel()
-        again = engine.submit(make_job(saved=saved, **settings))
+        again = engine.submit(begin(saved=saved))
         engine.run()
         np.testing.assert_array_equal(again.result(), expected)
         assert again.job.done == again.job.total
-        assert bystander.result() is not None
+        assert other.result() is not None
+        gone_on.append((again.job, saved))
     assert ticks > 4
+    return gone_on
 
 
 @pytest.fixture

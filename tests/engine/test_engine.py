@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from tests.engine.conftest import kill_at_every_step
@@ -62,6 +64,7 @@ def test_unguided_jobs_share_calls(networks, make_job):
     assert len(networks.calls) * 2 == apart
 
 
+OTHER = {"seed": 99, "sampler": "euler", "steps": 3}
 # As it comes, the adaptive one makes 90 calls: so it makes 18, and rejects a step of them.
 QUICK = [name + (":rtol=0.3,h_init=4" if name == "dpm_adaptive" else "") for name in sorted(SAMPLERS)]
 
@@ -69,7 +72,10 @@ QUICK = [name + (":rtol=0.3,h_init=4" if name == "dpm_adaptive" else "") for nam
 @pytest.mark.parametrize(("sampler", "family"), pairs(QUICK, ["flow", "epsilon"]))
 def test_a_job_killed_at_any_step_resumes_to_the_same_picture(networks, make_job, sampler, family):
     settings = {"family": family, "sampler": sampler, "steps": 4, "width": 64, "height": 64, "seed": 11}
-    kill_at_every_step(networks, make_job, settings, alone(networks, make_job(**settings)))
+    expected = alone(networks, make_job(**settings))
+    kill_at_every_step(
+        networks, partial(make_job, **settings), expected, partial(make_job, **OTHER, family=family)
+    )
 
 
 REFINED = {"family": "epsilon", "refiner": "velocity", "refiner_switch": 0.5}
@@ -80,7 +86,8 @@ def test_two_experts_resume_to_the_same_picture(networks, make_job, sampler):
     settings = {**REFINED, "sampler": sampler, "steps": 4, "width": 64, "height": 64, "seed": 11}
     expected = alone(networks, make_job(**settings))
     assert set(networks.experts) == {0, 1}
-    kill_at_every_step(networks, make_job, settings, expected, calls=2)
+    other = partial(make_job, **OTHER, family="epsilon")
+    kill_at_every_step(networks, partial(make_job, **settings), expected, other, calls=2)
 
 
 @pytest.mark.parametrize("switch", [0.001, 0.4, 0.8, 1.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -56,7 +57,11 @@ def make(make_job):  # noqa: F811
 def test_a_job_killed_at_any_step_has_its_canvas_again(sampler, make, networks):  # noqa: F811
     expected = alone(make(sampler=sampler).develop(), networks)
     assert np.array_equal(expected[:, :24], GROUND[:, :24])
-    kill_at_every_step(networks, make, {"sampler": sampler, "family": "flow"}, expected)
+    begin, other = (
+        partial(make, sampler=sampler, family="flow"),
+        partial(make, seed=99, sampler="euler", steps=3),
+    )
+    kill_at_every_step(networks, begin, expected, other)
 
 
 def test_what_was_kept_is_there_at_the_end(make, networks):  # noqa: F811

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.engine.conftest import FAMILIES, ToyNetworks, settled
+from tests.engine.conftest import FAMILIES, ToyNetworks, kill_at_every_step, settled
 
 import darkroom
-from darkroom.engine import Engine
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
 from darkroom.generation.details import Detail, Texts, a_thing, parse_detail
@@ -21,8 +21,8 @@ from darkroom.generation.edits import subject_of
 from darkroom.generation.job import Job
 from darkroom.generation.masks import Box, Found
 from darkroom.generation.picture import made_by
-from darkroom.generation.saved import Saved
 from darkroom.generation.wording import Extras
+from darkroom.generation.work import alone
 
 SETTINGS = {"steps": 4, "seed": 3, "width": 48, "height": 40}
 BOXES = (Box(20, 8, 12, 16), Box(2, 4, 10, 9))
@@ -354,28 +354,13 @@ def job_of(saved=None, image=None):
 @pytest.mark.parametrize("given", [False, True])
 def test_a_job_killed_at_any_step_goes_on_to_the_same_picture(given):
     image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8) if given else None
-    engine = Engine(ToyNetworks())
-    whole = engine.submit(job_of(image=image))
-    engine.run()
-    lost, ticks = 0, 0
-    while True:
-        ticks += 1
-        engine = Engine(ToyNetworks())
-        task = engine.submit(job_of(image=image))
-        for _ in range(ticks):
-            engine.tick()
-        if task.finished:
-            break
-        saved = task.job.snapshot()
-        if saved is not None:
-            saved = Saved.from_bytes(saved.to_bytes())
-            lost += saved.details is not None
-        again = engine.submit(job_of(saved, image))
-        task.cancel()
-        engine.run()
-        np.testing.assert_array_equal(again.result(), whole.result())
-        assert again.job.done == again.job.total == whole.job.total
-        assert again.job.notes == whole.job.notes
+    whole = job_of(image=image)
+    expected = alone(whole.develop(), ToyNetworks())
+    gone_on = kill_at_every_step(ToyNetworks(), partial(job_of, image=image), expected, job_of)
+    for job, _ in gone_on:
+        assert job.total == whole.total
+        assert job.notes == whole.notes
+    lost = sum(saved is not None and saved.details is not None for _, saved in gone_on)
     assert lost > 6
 
 

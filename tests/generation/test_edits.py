@@ -275,6 +275,13 @@ def test_noise_is_multiplied(model):
     assert "Noise multiplier: 0" in model.generate(request)[0].parameters
 
 
+def test_seeds_of_loops_begin_again_after_the_last(model):
+    made = model.edit(PHOTO[:32, :48], "a boat", seed=2**64 - 1, loops=2, strength=0.5, **SETTINGS)[0]
+    first = model.edit(PHOTO[:32, :48], "a boat", seed=2**64 - 1, strength=0.5, **SETTINGS)[0]
+    again = model.edit(first, "a boat", like=False, seed=0, strength=0.5, **SETTINGS)[0]
+    assert (pixels(made) == pixels(again)).all()
+
+
 def test_loops_draw_over_what_the_last_one_made(model):
     asked = {**SETTINGS, "image": PHOTO[:32, :48]}
     (looped,) = model.generate("a", strength=0.8, last_strength=0.4, loops=3, seed=5, **asked)

@@ -1066,3 +1066,15 @@ def test_details_that_darkroom_says(png: Callable[..., Path]) -> None:
     line = f'{COMMON}, Details: "oracle:only=cat; the boat:strength=0.3", Version: Darkroom 0.1.0'
     assert a1111(png, line).request().detail.details == ("oracle:only=cat", "the boat:strength=0.3")
     assert "Details" in "\n".join(a1111(png, line.replace("Darkroom", "v")).lost)
+
+
+@pytest.mark.parametrize("named", ["sharp", "sharp.safetensors", "folder/sharp.pth"])
+def test_upscalers_of_a_folder_of_models_are_found(
+    png: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str
+) -> None:
+    (tmp_path / "upscalers").mkdir()
+    (tmp_path / "upscalers" / "sharp.safetensors").write_bytes(b"")
+    monkeypatch.setenv("DARKROOM_MODELS", str(tmp_path))
+    recipe = a1111(png, f"{COMMON}, Denoising strength: 0.4, Hires upscale: 2, Hires upscaler: {named}")
+    assert recipe.request().canvas.upscaler == "sharp"
+    assert "upscaler" not in "\n".join(recipe.lost)

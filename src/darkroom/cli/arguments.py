@@ -148,6 +148,11 @@ def add_prompt(command: argparse.ArgumentParser, help: str) -> None:
     command.add_argument(*spelt("prompt"), dest="prompt_too", metavar="TEXT", help="the prompt as an option")
 
 
+def add_pictures(command: argparse.ArgumentParser) -> None:
+    """The pictures that something is done with."""
+    command.add_argument("picture", type=a_path, help="a picture's file, or a folder of pictures")
+
+
 def add_size(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--size", type=a_size, metavar="WxH", help="width and height at once: 256x128, or 256")
 

@@ -7,7 +7,16 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from darkroom.cli.arguments import USUAL_NAME_OF_EDITS, Saving, a_number, a_path, a_whole, add_prompt, spelt
+from darkroom.cli.arguments import (
+    USUAL_NAME_OF_EDITS,
+    Saving,
+    a_number,
+    a_path,
+    a_whole,
+    add_pictures,
+    add_prompt,
+    spelt,
+)
 from darkroom.cli.asked import Asked, each, layered, one_request, prompt_of
 from darkroom.cli.generate import add_file_options, add_loading_options, add_picture_options, made
 from darkroom.cli.like import own_recipe, recipe_of
@@ -77,7 +86,8 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_picture(command, "what the picture is to become (default: the prompt of a picture by Darkroom)")
+    add_pictures(command)
+    add_prompt(command, "what the picture is to become (default: the prompt of a picture by Darkroom)")
     _add_options(command, [], edit)
     command = commands.add_parser(
         "outpaint",
@@ -101,7 +111,8 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="N",
         help="go on so many times, each time with what the last one made and the next seed; all are kept (default: 1)",
     )
-    _add_picture(
+    add_pictures(command)
+    add_prompt(
         command, "what the picture shows when it is larger (default: the prompt of a picture by Darkroom)"
     )
     _add_options(command, [f"extend_{side}" for side in _SIDES], outpaint)
@@ -115,7 +126,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         epilog=_DETAILING,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("picture", type=a_path, help="a picture's file, or a folder of pictures")
+    add_pictures(command)
     command.add_argument("details", nargs="+", metavar="DETAIL", help="what to find, with options: see below")
     command.add_argument(
         *spelt("prompt"),
@@ -130,11 +141,6 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     command.set_defaults(prompt_too=None, loops=0)
     _add_options(command, _NOT_OF_DETAILS, detail)
-
-
-def _add_picture(command: Parser, prompt: str) -> None:
-    command.add_argument("picture", type=a_path, help="a picture's file, or a folder of pictures")
-    add_prompt(command, prompt)
 
 
 def _add_options(command: Parser, but: Collection[str], run: Callable[[argparse.Namespace], int]) -> None:

@@ -21,7 +21,7 @@ from darkroom.cli.words import aside
 from darkroom.errors import DarkroomError
 from darkroom.files import as_json, portable
 from darkroom.generation.checks import called
-from darkroom.generation.parts import Canvas
+from darkroom.generation.parts import Canvas, next_seed
 from darkroom.generation.request import PARTS, Request
 from darkroom.loading import LOADING, Loading
 
@@ -178,8 +178,6 @@ def _in_rounds(
 ) -> Iterator[Request]:
     """Requests, each followed by the same of what was made of it, which is by then the last of the files that are
     `kept`, with its seed."""
-    from darkroom.editing import next_seed
-
     for request in requests:
         yield request
         for _ in range(rounds - 1):

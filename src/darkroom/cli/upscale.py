@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkroom.cli.arguments import SAVING, a_number, a_path, a_whole, add_settings
+from darkroom.cli.arguments import SAVING, a_number, a_whole, add_pictures, add_settings
 from darkroom.cli.asked import each, layered
 from darkroom.cli.parser import Parser
 from darkroom.cli.settings import add_settings_file
@@ -46,7 +46,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("picture", type=a_path, help="a picture's file, or a folder of pictures")
+    add_pictures(command)
     size = command.add_argument_group("the size")
     size.add_argument(
         "--by",

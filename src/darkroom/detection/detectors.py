@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from darkroom.detection.onnx import OnnxNetwork
 from darkroom.detection.seen import box_of
-from darkroom.detection.yolo import YoloNetwork
 from darkroom.errors import ModelError
 from darkroom.files import expanded
 from darkroom.generation.details import DETECTORS, ORACLE, parse_detail
@@ -22,7 +20,6 @@ from darkroom.generation.work import Detect, Seeker, Work
 from darkroom.library.installed import installed
 from darkroom.library.locate import locate, name_of
 from darkroom.library.records import Library
-from darkroom.oracle.oracle import Oracle
 from darkroom.pixels import Pixels
 
 _OTHERS = (".engine", ".torchscript", ".tflite", ".safetensors", ".task")
@@ -98,7 +95,13 @@ class Detector:
         return found
 
 
+# What networks need is imported with the first of them: most pictures have no details.
+
+
 def _by_file(path: Path, device: torch.device) -> Detector:
+    from darkroom.detection.onnx import OnnxNetwork
+    from darkroom.detection.yolo import YoloNetwork
+
     network: OnnxNetwork | YoloNetwork
     if path.suffix.lower() == ".onnx":
         network = OnnxNetwork(path, torch.get_num_threads())
@@ -113,6 +116,8 @@ def _by_file(path: Path, device: torch.device) -> Detector:
 
 
 def _oracle() -> Detector:
+    from darkroom.oracle.oracle import Oracle
+
     oracle = Oracle.load()
 
     def find(pixels: Pixels) -> list[Found]:

@@ -6,7 +6,7 @@ names and what they mean are those of Ultralytics' published models; the papers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,38 +49,35 @@ def beside(m: Any, x: Tensor) -> Tensor:
     return m.cv3(torch.cat([m.m(m.cv1(x)), m.cv2(x)], dim=1))
 
 
+def through(parts: Sequence[Tensor], layers: Iterable[Any]) -> Tensor:
+    """The last part on its way through some layers: what all parts are and each layer makes, joined."""
+    kept = [*parts]
+    for each in layers:
+        kept.append(each(kept[-1]))
+    return torch.cat(kept, dim=1)
+
+
 def faster(m: Any, x: Tensor) -> Tensor:
     """C2f and its kin: halves, one of which goes on through all blocks; every one's result is kept."""
-    parts = [*m.cv1(x).chunk(2, dim=1)]
-    for each in m.m:
-        parts.append(each(parts[-1]))
-    return m.cv2(torch.cat(parts, dim=1))
+    return m.cv2(through(m.cv1(x).chunk(2, dim=1), m.m))
 
 
 def aggregated(m: Any, x: Tensor) -> Tensor:
     """YOLOv9's GELAN (Wang et al. 2024, https://arxiv.org/abs/2402.13616)."""
-    parts = [*m.cv1(x).chunk(2, dim=1)]
-    for each in (m.cv2, m.cv3):
-        parts.append(each(parts[-1]))
-    return m.cv4(torch.cat(parts, dim=1))
+    return m.cv4(through(m.cv1(x).chunk(2, dim=1), (m.cv2, m.cv3)))
 
 
 def pooled(m: Any, x: Tensor) -> Tensor:
     """Pyramids of one pooling layer, over and over (SPPF)."""
-    parts, times = [m.cv1(x)], m.fact("n", 3)
+    times = m.fact("n", 3)
     if times > _MOST_POOLED:
         raise ValueError(f"it pools {times} times")
-    for _ in range(times):
-        parts.append(m.m(parts[-1]))
-    y = m.cv2(torch.cat(parts, dim=1))
+    y = m.cv2(through([m.cv1(x)], [m.m] * times))
     return y + x if m.fact("add", False) else y
 
 
 def pooled_thrice(m: Any, x: Tensor) -> Tensor:
-    parts = [m.cv1(x)]
-    for each in (m.cv2, m.cv3, m.cv4):
-        parts.append(each(parts[-1]))
-    return m.cv5(torch.cat(parts, dim=1))
+    return m.cv5(through([m.cv1(x)], (m.cv2, m.cv3, m.cv4)))
 
 
 def averaged_down(m: Any, x: Tensor) -> Tensor:
@@ -141,10 +138,7 @@ def half_attending(m: Any, x: Tensor) -> Tensor:
 
 def residual(m: Any, x: Tensor) -> Tensor:
     """YOLOv12's R-ELAN: all blocks' results joined, and a little of them added."""
-    parts = [m.cv1(x)]
-    for each in m.m:
-        parts.append(each(parts[-1]))
-    y = m.cv2(torch.cat(parts, dim=1))
+    y = m.cv2(through([m.cv1(x)], m.m))
     return y if m.gamma is None else x + m.gamma.view(1, -1, 1, 1) * y
 
 

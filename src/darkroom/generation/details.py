@@ -17,7 +17,7 @@ import numpy as np
 from darkroom.checkpoint.preferences import GUIDANCE, STEPS
 from darkroom.diffusion import Within
 from darkroom.errors import InvalidRequest
-from darkroom.generation.checks import Check, a_number, a_text, a_whole, setting, some_texts
+from darkroom.generation.checks import Check, a_number, a_whole, setting, some_texts
 from darkroom.generation.masks import Found, Share, softened
 from darkroom.generation.parts import MAX_SIDE, Part
 from darkroom.language.options import named_options
@@ -136,10 +136,6 @@ def _details(name: str, given: object) -> tuple[str, ...]:
     return details
 
 
-def _prompts(name: str, given: object) -> tuple[str, ...]:
-    return tuple(a_text(name, each) for each in some_texts(name, given))
-
-
 @dataclass(frozen=True)
 class Details(Part):
     """What of the finished picture is drawn over by itself."""
@@ -156,7 +152,7 @@ class Details(Part):
     )
     prompts: tuple[str, ...] = setting(
         (),
-        _prompts,
+        some_texts,
         "what that shows, of the first detail, the second ...: [SEP] stands between those of several things, from left "
         "to right, [PROMPT] for the picture's, [LABEL] for what it is, [SKIP] leaves it (default: the prompt; of "
         "models that compose natively, as pocket, what it is)",
@@ -166,7 +162,7 @@ class Details(Part):
     )
     negatives: tuple[str, ...] = setting(
         (),
-        _prompts,
+        some_texts,
         "what it should not show, likewise (default: the negative prompt)",
         name="detail_negatives",
         each="detail_negative",
@@ -182,10 +178,6 @@ class Details(Part):
                     f"detail_{name} has {count} texts, details has {len(found.details)}: say what to find as `details=`"
                 )
         return found
-
-    def each(self) -> Iterator[Detail]:
-        """Each detail, read."""
-        return map(parse_detail, self.details)
 
     def texts(self, number: int, prompt: str, negative: str, named: bool) -> Texts:
         """What the things of a detail are told, in a picture of that prompt; `named`: by themselves, where nothing is
@@ -210,12 +202,9 @@ class Texts:
     def of(self, at: int, label: str) -> tuple[str, str] | None:
         """Prompt and negative prompt of a thing, the one `at` from the left; None where it is left as it is."""
         usual = a_thing(label) if label and (self.named or not self.prompt.strip()) else self.prompt
-        prompt = _said(self.own, self.prompt, at, label, usual)
-        return (
-            None
-            if prompt is None
-            else (prompt, _said(self.own_negative, self.negative, at, label, self.negative) or "")
-        )
+        if (prompt := _said(self.own, self.prompt, at, label, usual)) is None:
+            return None
+        return prompt, _said(self.own_negative, self.negative, at, label, self.negative) or ""
 
     def all(self) -> Iterator[tuple[str, str]]:
         """Those of all things that there may be."""

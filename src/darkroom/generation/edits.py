@@ -361,10 +361,13 @@ def _on_canvas(
     return ways.get(str(request.edit.fit), fitted)(pixels, width, height, by)
 
 
-def drawn_box(request: Request, subject: Subject | None) -> tuple[int, int] | None:
-    """Width and height of what of a picture is drawn alone, in its own pixels; None where all of it is."""
-    box = None if subject is None else _box(request, subject)
-    return None if box is None else (box.width, box.height)
+def put_in_larger(request: Request, subject: Subject | None) -> tuple[int, int] | None:
+    """Width and height of what of a picture is drawn alone, if it is drawn no larger than it is; None where that is not
+    so, and where all of the picture is drawn."""
+    box, canvas = None if subject is None else _box(request, subject), request.canvas
+    if box is None or box.width < (canvas.width or 0) or box.height < (canvas.height or 0):
+        return None
+    return box.width, box.height
 
 
 def _box(request: Request, subject: Subject) -> Box | None:

@@ -41,11 +41,20 @@ from darkroom.diffusion import (
 from darkroom.errors import InvalidRequest
 from darkroom.generation.attention import Observer
 from darkroom.generation.canvas import Canvas
-from darkroom.generation.edits import Subject, brought, detailed, drawn_box, enlarged, enlarged_size, finished
+from darkroom.generation.edits import (
+    Subject,
+    brought,
+    detailed,
+    enlarged,
+    enlarged_size,
+    finished,
+    put_in_larger,
+)
 from darkroom.generation.ensemble import Member, shares
 from darkroom.generation.frames import filter_of, fitted
 from darkroom.generation.latents import latents_array
 from darkroom.generation.manner import Manner
+from darkroom.generation.parts import next_seed
 from darkroom.generation.passes import Pass, draws_over, passes
 from darkroom.generation.path import Turn, path
 from darkroom.generation.redrawing import Detailing
@@ -197,14 +206,10 @@ class Job:
         """What was drawn, at the size that is asked for."""
         width, height, by = self.request.canvas.width, self.request.canvas.height, self.extras.upscaler
         assert width and height
-        alone = drawn_box(self.request, self.extras.subject)
-        if alone is not None and alone[0] >= width and alone[1] >= height:
-            width, height = alone
-        if by is not None and (width > pixels.shape[1] or height > pixels.shape[0]):
-            larger: Pixels = yield Enlarge(pixels, width, height, by)
-            return larger
-        if alone is not None:
-            return pixels
+        larger = put_in_larger(self.request, self.extras.subject) or (width, height)
+        if by is not None and (larger[0] > pixels.shape[1] or larger[1] > pixels.shape[0]):
+            made: Pixels = yield Enlarge(pixels, *larger, by)
+            return made
         return fitted(pixels, width, height, filter_of(self.request.canvas.upscaler))
 
     def _manner(self, each: Pass) -> Manner:
@@ -272,7 +277,7 @@ class Job:
         assert self.request.seed is not None
         given = None if stage else self._given
         source = SeededNoise(
-            self.request.seed + each.seed,
+            next_seed(self.request.seed, each.seed),
             self._shape(each),
             seeding=seeding_of(self.request, family),
             first=given,
@@ -291,7 +296,7 @@ class Job:
 
     def _view(self, each: Pass, before: Any) -> View:
         """For what the networks of a pass are shown something: those of an ensemble see the same."""
-        seed, canvas, subject = (self.request.seed or 0) + each.seed, each.canvas, self.extras.subject
+        seed, canvas, subject = next_seed(self.request.seed or 0, each.seed), each.canvas, self.extras.subject
         return View(self.request, subject, self.family, canvas.width, canvas.height, before, seed)
 
     def shares(self, each: Pass, step: int) -> tuple[tuple[int, float], ...]:

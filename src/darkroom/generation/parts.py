@@ -40,6 +40,11 @@ DYNAMIC = ("off", "random", "all")
 SECOND_PASS = ("auto", "on", "off")
 
 
+def next_seed(seed: int, by: int = 1) -> int:
+    """The seed so many after one; after the last comes 0."""
+    return (seed + by) % (MAX_SEED + 1)
+
+
 @dataclass(frozen=True)
 class Part:
     """Some settings; `title` is what they are about."""

@@ -17,9 +17,9 @@ from darkroom.generation.edits import (
     Subject,
     brought,
     brought_share,
-    drawn_box,
     enlarged_size,
     filled,
+    put_in_larger,
     recolored,
     strengths,
 )
@@ -168,13 +168,11 @@ def _larger(
 
 def enlarges(request: Request, family: Family, subject: Subject | None) -> bool:
     """Whether a settled request's picture is made larger: what it begins with, or what is drawn smaller at first."""
-    size = request.canvas
-    assert size.width and size.height
     if draws_over(request, family):
-        alone = drawn_box(request, subject)
-        smaller = alone is not None and alone[0] >= size.width and alone[1] >= size.height
-        return smaller or enlarged_size(request, subject) is not None
-    found = passes(request, family, subject)
+        larger = put_in_larger(request, subject), enlarged_size(request, subject)
+        return any(each is not None for each in larger)
+    found, size = passes(request, family, subject), request.canvas
+    assert size.width and size.height
     last = found[-1].canvas
     return any(each.second for each in found) or last.width < size.width or last.height < size.height
 

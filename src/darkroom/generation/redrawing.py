@@ -23,7 +23,7 @@ from darkroom.generation.edits import (
 )
 from darkroom.generation.frames import near
 from darkroom.generation.masks import Box, Found, Share, around_mask, nothing
-from darkroom.generation.parts import MAX_SEED
+from darkroom.generation.parts import next_seed
 from darkroom.generation.request import PARTS, Request, within
 from darkroom.generation.saved import Saved
 from darkroom.generation.wording import Extras
@@ -81,7 +81,7 @@ def drawn_over(
     mask = (share * 255).round().astype(np.uint8)
     own: dict[str, Any] = {
         **_told(request, text),
-        "seed": ((request.seed or 0) + number) % (MAX_SEED + 1),
+        "seed": next_seed(request.seed or 0, number),
         "variation_seed": request.noise.variation_seed,
         "variation_strength": request.noise.variation_strength,
         "image": pixels,

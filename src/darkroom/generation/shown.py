@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from darkroom.checkpoint.family import DEPTH, MASKS, PICTURE, SMALL, VARIED, Augmentation, Family
 from darkroom.diffusion import SeededNoise, Seeding
 from darkroom.generation.edits import Subject, brought, brought_depth, left_by_mask, recolored
-from darkroom.generation.parts import MAX_SEED
+from darkroom.generation.parts import next_seed
 from darkroom.generation.request import Request
 from darkroom.generation.work import Look, Looked, Prepare, Work
 from darkroom.networks.layers import timestep_embedding
@@ -101,7 +101,7 @@ def _small(view: View) -> Shown:
 
 def _noise(view: View, like: Tensor) -> Tensor:
     """What is laid over what is shown, which is of that shape."""
-    seed = (view.seed + _APART) % (MAX_SEED + 1)
+    seed = next_seed(view.seed, _APART)
     return SeededNoise(seed, like.shape, seeding=Seeding(view.request.noise.source))(0)
 
 

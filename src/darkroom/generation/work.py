@@ -77,13 +77,7 @@ class Enlarger(Protocol):
 
 
 class Detector(Protocol):
-    """Finds things in pictures (h, w, 3) uint8, the network of a file (`darkroom.detection`)."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def path(self) -> Path | None: ...
+    """Finds things in pictures (h, w, 3) uint8, by a network of its own (`darkroom.detection`)."""
 
     def found(self, pixels: Pixels) -> list[Found]: ...
 

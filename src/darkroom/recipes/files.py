@@ -53,7 +53,7 @@ def here(named: Named, kind: str, *others: str) -> str | None:
     here. What a picture says is never taken for a path: it comes from anywhere."""
     kinds, library = (kind, *others), Library.read()
     for text in [*([named.digits] if len(named.digits) >= _FEWEST_DIGITS else []), *named.names]:
-        if "model" in kinds and text in installed():
+        if any(text in installed(each) for each in kinds):
             return text
         for each in kinds:
             try:
@@ -63,12 +63,6 @@ def here(named: Named, kind: str, *others: str) -> str | None:
             if found is not None and found[1].path.exists():
                 return text
     return None
-
-
-def detector(named: Named) -> str | None:
-    """A detector by the name of its file, of whatever ending; None where it is not here."""
-    there = installed("detector")
-    return next((each for each in named.names if each in there), None) or here(named, "detector")
 
 
 def other_file(named: Named, found: str, kind: str) -> str:

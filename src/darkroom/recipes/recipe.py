@@ -20,7 +20,7 @@ from darkroom.generation.request import SETTINGS, flattened
 from darkroom.language.tags import KINDS, TAG, Tag, parse_tag
 from darkroom.library.locate import OF_A_VAE, OF_PARTS
 from darkroom.loading import Loading
-from darkroom.recipes.files import Named, detector, here, other_file
+from darkroom.recipes.files import Named, here, other_file
 from darkroom.recipes.plain import shown
 
 _SHOWN, _REASON = 100, 200  # Characters of a value, and of a reason.
@@ -324,7 +324,7 @@ class Recipe:
 
     def _put_details(self, settings: dict[str, Any], tags: bool) -> None:
         """What was drawn over in the finished picture, as far as what found it is here."""
-        found = [(detector(each.named), each) for each in self.detailers]
+        found = [(here(each.named, "detector"), each) for each in self.detailers]
         for name, each in found:
             if name is None:
                 why = "it is not here: put its file into $DARKROOM_MODELS/detectors"
