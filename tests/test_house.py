@@ -16,7 +16,8 @@ ORDER = {
     "": """
         version errors lazy numeric files pixels photos world
         diffusion networks weights language prompt checkpoint library oracle adapters safety
-        generation loading recipes engine upscaling detection assembly forecast provenance series editing model shelf
+        generation loading recipes engine upscaling detection ranking assembly forecast provenance series editing
+        choosing model shelf
         evaluation train serve compat cli
     """,
     "diffusion": """
@@ -40,6 +41,8 @@ ORDER = {
         names patches kinds groups adapter truncated embeddings hypernetwork dose applied merged
         collection describe bake written extract merge
     """,
+    "oracle": "judging oracle prompts verdicts telling",
+    "ranking": "options phrases judge halting variants clip oracle judges",
     "world": "scene words textures layout sampling canvas captions sky styles things places render",
     "train": "config feed folders journal muon saved average loop pocket __main__",
     "train.pocket": "data artefacts grow start labels judged latents vae clip unet oracle upscaler export cli",
@@ -59,7 +62,7 @@ ORDER = {
     """,
     "cli": """
         arguments parser words settings files progress asked show doctor train checkpoints models lora merge like
-        generate edit mask upscale interpolate evaluate again attention prompt plan
+        variants generate edit vary mask upscale interpolate evaluate again attention prompt plan
     """,
 }
 PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate", "compel", "torchsde"}

@@ -22,6 +22,7 @@ from darkroom.adapters.dose import doses_by_role
 from darkroom.adapters.merged import Merged
 from darkroom.assembly import Opened, open_model
 from darkroom.checkpoint.load import Progress
+from darkroom.choosing import Choices
 from darkroom.detection.detectors import Detectors
 from darkroom.editing import Edits
 from darkroom.engine import Engine, LatentDiffusion, Task, place
@@ -55,7 +56,7 @@ _MOST_CHECKED = 100
 """Of how many pictures whose prompts are drawn by lot all is checked before the first is made."""
 
 
-class Model(Edits):
+class Model(Edits, Choices):
     """A model ready to make pictures. Use `load` to get one.
 
     Any number of streams and calls may go on at once, in one thread or in several: each has the pictures that it would
@@ -83,6 +84,7 @@ class Model(Edits):
         self._upscalers = Upscalers(networks.placement)
         self._find = Finder(networks, own.text, own.denoiser.joint, self.family, self.name)
         self._detectors = Detectors(self._find.seeker, networks.placement.device)
+        self._path, self._judges = source.path, {}
         self._fused: list[tuple[Merged, list[Adapter]]] = []
         self._streams = 0
         self._closed = False
@@ -136,6 +138,7 @@ class Model(Edits):
     def close(self) -> None:
         """Let go of the files that networks are still read from; it makes no more pictures after that."""
         self._closed = True
+        self._judges.clear()
         self._loop.close()
         self._release()
 
@@ -331,12 +334,14 @@ class Model(Edits):
                 )
             yield
 
-    def _picture(self, asked: Request, task: Task[Job], index: int) -> Picture:
+    def _picture(self, asked: Request, task: Task[Any], index: int, job: Job | None = None) -> Picture:
+        """What a task made of a request; `job` is the one that it ran a part of."""
+        job = job or task.job
         pixels: np.ndarray[Any, Any] = task.result()
-        request, extras = task.job.request, task.job.extras
-        metadata, text = self.provenance.of(request, asked, extras, [*task.job.notes, *task.notes], task.rows)
-        latents = None if task.job.latents is None else task.job.latents.to("cpu", torch.float32).clone()
-        seen = None if task.job.watch is None else task.job.watch.maps()
+        request, extras = job.request, job.extras
+        metadata, text = self.provenance.of(request, asked, extras, [*job.notes, *task.notes], task.rows)
+        latents = None if job.latents is None else job.latents.to("cpu", torch.float32).clone()
+        seen = None if job.watch is None else job.watch.maps()
         return Picture(Image.fromarray(pixels), request.seed or 0, metadata, text, index, latents, seen)
 
     def foretold(self, request: Request) -> tuple[dict[str, Any], str]:

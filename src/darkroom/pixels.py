@@ -37,6 +37,14 @@ def to_pixels(images: Tensor) -> Pixels:
     return np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
 
 
+def over_white(image: Image.Image) -> Image.Image:
+    """A picture as RGB, what is transparent laid over white."""
+    if image.mode == "RGB":
+        return image
+    whole = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
+
+
 def filled_in(values: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
     """Values (height, width, n) where they are `known`, each weighing that much, and elsewhere what goes on from there
     smoothly: pulled up a pyramid of means and pushed down again (Gortler et al. 1996, "The Lumigraph", section 3.2)."""

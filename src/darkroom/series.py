@@ -18,8 +18,9 @@ from darkroom.engine.loop import Loop, answer
 from darkroom.generation import Picture
 from darkroom.generation.job import Job
 from darkroom.pixels import to_pixels
+from darkroom.ranking.halting import Half
 
-AnyTask: TypeAlias = "Task[Job]"
+AnyTask: TypeAlias = "Task[Job | Half]"
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Step:
         )
 
 
-Finish: TypeAlias = Callable[[AnyTask, int], Picture]
-"""What makes the picture of a finished job, given its index. Raises what made it fail."""
+Finish: TypeAlias = Callable[[AnyTask, int], "Picture | None"]
+"""What makes the picture of a finished job, given its index; None of one that only halted. Raises what made it fail."""
 
 Callback: TypeAlias = Callable[[Step], "bool | None"]
 """Sees every step; when it returns False, work stops."""
@@ -61,13 +62,13 @@ class Series:
     jobs: each with what makes its picture; they are made when they are due. room: how many may be under way.
     """
 
-    def __init__(self, jobs: Iterator[tuple[Job, Finish]], room: int) -> None:
+    def __init__(self, jobs: Iterator[tuple[Job | Half, Finish]], room: int) -> None:
         self._waiting = enumerate(jobs)
         self._room = room
-        self._under_way: dict[Job, tuple[int, Finish]] = {}
-        self._heard: dict[Job, int] = {}  # How many calls of each were told of.
+        self._under_way: dict[Job | Half, tuple[int, Finish]] = {}
+        self._heard: dict[Job | Half, int] = {}  # How many calls of each were told of.
 
-    def due(self) -> list[Job]:
+    def due(self) -> list[Job | Half]:
         """The jobs to begin now."""
         begun = []
         for index, (job, finish) in islice(self._waiting, self._room - len(self._under_way)):
@@ -89,7 +90,8 @@ class Series:
             yield Step(index, job.request.seed or 0, job.done, job.total, job.denoised, job.family)
         if task.finished:
             del self._under_way[job], self._heard[job]
-            yield finish(task, index)
+            if (picture := finish(task, index)) is not None:
+                yield picture
 
 
 def stops(callback: Callback | None, step: Step) -> bool:
@@ -146,7 +148,7 @@ def in_background(loop: Loop, series: Series, callback: Callback | None) -> Futu
     """Have a loop make a series: the future of its pictures, in the order in which they were asked for."""
     outcome, finished = _Outcome(), list[Picture]()
 
-    def submit(jobs: Sequence[Job]) -> None:
+    def submit(jobs: Sequence[Job | Half]) -> None:
         if not jobs and series.over:
             outcome.settle(in_order(finished))
         for job in jobs:

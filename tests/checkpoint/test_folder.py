@@ -102,6 +102,7 @@ def edit(path, **changes):
         (lambda f: (f / "tokenizer/vocab.json").write_text("{}"), ["CLIP"]),
         (lambda f: (f / "model_index.json").write_text("{}"), ["model_index.json"]),
         (lambda f: (f / "darkroom.json").write_text('{"preferences": {"steeps": 3}}'), ["steeps"]),
+        (lambda f: (f / "darkroom.json").write_text('{"judge": 3}'), ["judge is 3"]),
     ],
 )
 def test_damage_is_named_in_one_line(copy, damage, words):

@@ -191,6 +191,7 @@ def _extra(source: Source) -> dict[str, Any]:
     family = source.family
     preview = None if family.preview is None else [list(row) for row in family.preview]
     facts = {"native_size": family.native, "preferences": family.preferences.to_dict(), "preview": preview}
+    facts |= {"judge": family.judge} if family.judge else {}
     return {**source.extra, **facts}
 
 

@@ -71,7 +71,8 @@ class Family:
     `embeds_guidance`: the network is told the guidance scale and runs no negative row. `patch`: the sides of
     latents are multiples of it, of `most_patches` at most where there is a limit. `needs`: what it cannot be
     without besides text, in words ("" nothing); `augmentation`: what is done to what it is shown then; `looks`:
-    whether an encoder of pictures is part of its models.
+    whether an encoder of pictures is part of its models; `judge`: who ranks pictures of it (`darkroom.ranking`), ""
+    its own pair of encoders.
 
     How others write it: `places`, where single files keep each CLIP encoder; `pipeline` and `scheduler`, diffusers'
     classes; `encoders`, the text encoders that this pipeline knows, present or not.
@@ -98,6 +99,7 @@ class Family:
     needs: str = ""
     augmentation: Augmentation | None = None
     looks: bool = False
+    judge: str = ""
     places: Mapping[Role, Place] = field(default_factory=dict)
     pipeline: str = "StableDiffusionPipeline"
     scheduler: str = "PNDMScheduler"

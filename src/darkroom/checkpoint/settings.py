@@ -54,9 +54,10 @@ def with_extra(family: Family, extra: Mapping[str, Any]) -> Family:
             raise ModelError(f"the preferred {name} is {value!r}: it must be {wanted}")
     sampler, schedule = parse_sampler(preferences.sampler)[0], schedule_info(preferences.schedule).name
     preferences = replace(preferences, sampler=sampler, schedule=schedule)
-    return replace(
-        family, native=native, preferences=preferences, preview=_rows(extra.get("preview")) or family.preview
-    )
+    if not isinstance(judge := extra.get("judge", family.judge), str):
+        raise ModelError(f"its judge is {judge!r}: it must be the name of one")
+    preview = _rows(extra.get("preview")) or family.preview
+    return replace(family, native=native, preferences=preferences, preview=preview, judge=judge)
 
 
 _LARGEST = 8192

@@ -21,6 +21,7 @@ from darkroom.cli.asked import Asked, each, layered, one_request, prompt_of
 from darkroom.cli.generate import add_file_options, add_loading_options, add_picture_options, made
 from darkroom.cli.like import own_recipe, recipe_of
 from darkroom.cli.parser import Parser
+from darkroom.cli.variants import add_variant_options, of_variants
 from darkroom.errors import InvalidRequest
 from darkroom.generation.edits import STRENGTH_OF_DETAILS, taken_over
 from darkroom.generation.request import PARTS, SETTINGS, within
@@ -159,6 +160,8 @@ def _add_options(command: Parser, but: Collection[str], run: Callable[[argparse.
         help="start from no recipe, not even from the picture's own",
     )
     add_picture_options(command, but=("image", *but))
+    if run is edit:
+        add_variant_options(command)
     add_loading_options(command)
     add_file_options(command)
     command.set_defaults(run=run)
@@ -191,7 +194,7 @@ def edit(args: argparse.Namespace, usual: str | None = None, without: Collection
                 "no prompt: say what the picture is to become, or start from a recipe (--like PICTURE)"
             )
         loading, saving, settings = layers.over({**recipe, "image": str(picture)})
-        settings = {name: value for name, value in settings.items() if name not in without}
+        settings = {name: value for name, value in of_variants(settings, args).items() if name not in without}
         return loading, saving, Asked(one_request(args, settings, settings.pop("prompt")), where)
 
     if not args.picture.exists():

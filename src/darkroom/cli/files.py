@@ -109,8 +109,11 @@ class Files:
         return self.write(picture, name)
 
     def save_grid(self, images: list[Image.Image], seed: int) -> Path:
-        whole = Picture(sheet(images, gap=_GAP, ground=(24, 24, 27)), seed, {}, "")
-        return self.write(whole, f"{seed}-grid", metadata=False)
+        return self.write_sheet(sheet(images, gap=_GAP, ground=(24, 24, 27)), f"{seed}-grid")
+
+    def write_sheet(self, whole: Image.Image, name: str) -> Path:
+        """Write a sheet of pictures under a name, or the first like it that is free."""
+        return self.write(Picture(whole, 0, {}, ""), name, metadata=False)
 
     def _known(self, request: Request, index: int, model: str) -> dict[str, Any]:
         known = request.flat() | {"index": index, "model": _plain(model), "prompt": slug(request.prompt)}

@@ -17,6 +17,7 @@ from darkroom.cli.asked import Asked, area, each, gather, layered, requested
 from darkroom.cli.parser import Parser
 from darkroom.cli.progress import loading_bar
 from darkroom.cli.settings import SETTINGS_FILE, add_settings_file, user_file
+from darkroom.cli.variants import add_variant_options, choosing_of, of_variants, save_choice, watched
 from darkroom.cli.words import aside
 from darkroom.errors import DarkroomError
 from darkroom.files import as_json, portable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from darkroom.cli.files import Files
     from darkroom.generation import Picture
     from darkroom.model import Model
+    from darkroom.ranking.options import Choosing
 
 INTERRUPTED = 130
 
@@ -60,6 +62,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         "what else is given is changed",
     )
     add_picture_options(command)
+    add_variant_options(command)
     add_loading_options(command)
     add_file_options(command)
     command.set_defaults(run=run)
@@ -117,13 +120,14 @@ def add_loading_options(command: argparse.ArgumentParser, but: str | None = None
 def run(args: argparse.Namespace) -> int:
     if args.like is None:
         loading, saving, settings = gather(args)
-        return made(args, loading, saving, requested(args, settings))
+        return made(args, loading, saving, requested(args, of_variants(settings, args)))
     from darkroom.cli.like import recipe_of
 
     layers = layered(args)
     options, request = recipe_of(args.like, args.model)
     loading, saving, settings = layers.over(options | request.flat())
-    return made(args, loading, saving, requested(args, settings, settings.pop("prompt")))
+    usual = settings.pop("prompt")
+    return made(args, loading, saving, requested(args, of_variants(settings, args), usual))
 
 
 def made(
@@ -137,6 +141,8 @@ def made(
     """Make the pictures that are asked for, and tell their files, which have the `usual` name where no other is said.
     In several rounds each is then the picture that the same is asked of. Returns the exit status."""
     began = time.perf_counter()
+    if (choosing := choosing_of(args)) is not None:
+        saving = dataclasses.replace(saving, grid=False)  # A sheet of all there is anyhow.
     from darkroom.cli.files import Files
 
     files = Files.of(saving, usual)
@@ -147,6 +153,11 @@ def made(
         model = load(loading, expecting=max((one.request for one in asked), key=area), progress=progress)
     settled = looked_at(model, [(one.where, one.request) for one in asked], files, saving.grid, args.quiet)
     loaded = time.perf_counter()
+    if choosing is not None:
+        status = choose_each(model, [one.request for one in asked], choosing, files, args)
+        if not args.quiet:
+            _report(model, loaded - started, time.perf_counter() - began)
+        return status
     kept: list[tuple[Path, int]] = []
     requests = _in_rounds([one.request for one in asked], rounds, kept)
     grid: list[Picture] = []  # Kept for the sheet alone: memory is not to grow with the count.
@@ -170,6 +181,25 @@ def made(
         _report(model, loaded - started, time.perf_counter() - began)
         if files.format == "png" and files.metadata:
             print(f"make it again: darkroom again {shlex.quote(str(kept[0][0]))}", file=sys.stderr)
+    return 0
+
+
+def choose_each(
+    model: Model, requests: Sequence[Request], choosing: Choosing, files: Files, args: argparse.Namespace
+) -> int:
+    """Choose among variants of each request, and tell the files. Returns the exit status."""
+    kept: list[Path] = []
+    for request in requests:
+        with watched(choosing, args.quiet) as (callback, stopped):
+            choice = model.choose(request, **vars(choosing), callback=callback)
+        kept += save_choice(choice, files, args, model.name, len(kept))
+        if stopped.is_set():
+            finished = sum(each.picture is not None for each in choice.variants)
+            print(
+                f"darkroom: interrupted, of {choosing.variants} variants {finished} are finished",
+                file=sys.stderr,
+            )
+            return INTERRUPTED
     return 0
 
 

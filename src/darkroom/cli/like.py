@@ -30,9 +30,10 @@ def own_recipe(path: Path, model: str | None) -> tuple[dict[str, Any], Request] 
     return _options(loading), _for(loading, Request.from_dict(metadata["request"]).checked())
 
 
-def recipe_of(path: Path, model: str | None) -> tuple[dict[str, Any], Request]:
+def recipe_of(path: Path, model: str | None, over: Path | None = None) -> tuple[dict[str, Any], Request]:
     """The same of a picture that Darkroom, A1111, ComfyUI or InvokeAI made; what of it cannot be honoured is told.
-    Raises InvalidRequest where its file does not say, ModelError where the model is not here."""
+    `over`: what one begins with that was made of a picture which its file does not hold. Raises InvalidRequest where
+    its file does not say, ModelError where the model is not here."""
     if (found := own_recipe(path, model)) is not None:
         return found
     from darkroom.checkpoint.opening import open_source
@@ -40,6 +41,8 @@ def recipe_of(path: Path, model: str | None) -> tuple[dict[str, Any], Request]:
     from darkroom.recipes import read_recipe
 
     recipe = read_recipe(path)
+    if over is not None and recipe.edit:
+        recipe.draw_on(over)
     loading = recipe.loading(**({} if model is None else {"model": model}))
     with open_source(locate(loading.model)) as source:
         request = recipe.request(source.family)

@@ -9,7 +9,18 @@ from collections.abc import Iterable
 from darkroom.errors import reworded
 
 # Settings of what is no picture: of fetching, of the evaluation.
-_BESIDE = {"core", "file", "insecure", "token"}
+_BESIDE = {
+    "core",
+    "file",
+    "insecure",
+    "token",
+    "variants",
+    "finish",
+    "keep",
+    "look_after",
+    "judge",
+    "phrases",
+}
 
 
 def in_options(message: str) -> str:

@@ -32,11 +32,13 @@ from darkroom.diffusion import (
     Ask,
     Estimate,
     Point,
+    Points,
     Run,
     SeededNoise,
     Seeding,
     parse_guides,
     positives,
+    sampler,
 )
 from darkroom.errors import InvalidRequest
 from darkroom.generation.attention import Observer
@@ -127,6 +129,7 @@ class Job:
         self._resumed = saved
         self._stage = 0
         self._run: Run | None = None
+        self._texts: dict[int, Told] = {}
         self._details = Detailing(request, family, self.extras, self._thing)
 
     @property
@@ -161,7 +164,7 @@ class Job:
     def develop(self) -> Generator[Work, Any, Pixels]:
         """Make the picture: (height, width, 3) uint8, or with 4 channels where one that is given is transparent in part
         and nothing but its details is drawn."""
-        told: dict[int, Told] = {}
+        told = self._texts
         yield from self._enlarge_subject()
         for number, prompts in self._needed().items():
             told[number] = dict(zip(prompts, (yield Encode(prompts, number)), strict=True))
@@ -183,6 +186,29 @@ class Job:
         self._total = self._done
         pixels = finished((yield from self._sized(made)), self.request, self.extras.subject)
         return self._as_given((yield from self._details.begin(pixels)))
+
+    def outlook(self, calls: int) -> Generator[Work, Any, Tensor]:
+        """What the pass that it is in comes to if the rest of it is gone in so many network calls at most, in large
+        steps (DPM-Solver++(2M)): a latent (1, C, h, w). The job stays where it is; ask between two of its works."""
+        assert self._run is not None and self._run.saved is not None, "no step has begun"
+        each, ahead = self.passes[self._stage], Run.restore(self._run.saved, self._run.source)
+        first, last = ahead.step, len(each.points) - 1
+        steps = sorted({round(first + (last - first) * part / calls) for part in range(calls + 1)})
+        points = Points((each.points[step] for step in steps), each.points.schedule)
+        ahead.step, ahead.history = 0, []
+
+        def here() -> Run:
+            """Where it is, as steps of the whole pass count."""
+            return replace(ahead, step=steps[ahead.step])
+
+        def turns(x: Tensor, point: Point) -> list[Turn]:
+            return self._turns(here(), each, self._texts, x, point)
+
+        yield from path(
+            sampler("dpmpp_2m"), ahead, points, turns, lambda answer: each.canvas.answered(here(), answer)
+        )
+        found: Tensor = ahead.x
+        return found
 
     def _as_given(self, pixels: Pixels) -> Pixels:
         return pixels if self.passes else detailed(pixels, self.extras.subject)

@@ -252,9 +252,13 @@ class Request:
         """This request with its values in canonical form, or InvalidRequest naming the value and the remedy."""
         own = checked(self)
         parts = {name: getattr(self, name).checked() for name in PARTS}
-        seed, count = own["seed"], own["count"]
+        noise, count = parts["noise"], own["count"]
+        # Of variations their own seed counts up.
+        name, seed = (
+            ("variation_seed", noise.variation_seed) if noise.variation_strength else ("seed", own["seed"])
+        )
         if seed is not None and seed + count - 1 > MAX_SEED:
-            raise InvalidRequest(f"seed {seed} plus {count} pictures passes {MAX_SEED}: choose a lower seed")
+            raise InvalidRequest(f"{name} {seed} plus {count} pictures passes {MAX_SEED}: choose a lower one")
         return Request(**own, **parts)
 
     def settled(self, **preferences: Any) -> Request:

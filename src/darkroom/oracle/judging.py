@@ -49,7 +49,8 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Things that must be there: at least `count`, or that many and no more where `exact`. No colour: any."""
+    """Things that must be there: at least `count`, or that many and no more where `exact`, which with 0 is none. No
+    colour: any."""
 
     kind: str
     colour: str | None = None
@@ -86,7 +87,7 @@ def satisfies(reading: Reading, expectation: Expectation) -> bool:
             return False
     if expectation.relation is None:
         return True
-    first, second = (things[: w.count] for w, things in zip(expectation.things, found, strict=True))
+    first, second = (things[: w.count] for w, things in zip(expectation.things[:2], found[:2], strict=True))
     return all(related(a, expectation.relation, b, reading.aspect) for a in first for b in second)
 
 

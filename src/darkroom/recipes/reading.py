@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from darkroom.errors import InvalidRequest
-from darkroom.generation.picture import texts_of
+from darkroom.generation.picture import MadeElsewhere, texts_of
 from darkroom.recipes import a1111, comfyui, invokeai
 from darkroom.recipes.infotext import parse
 from darkroom.recipes.recipe import Recipe
@@ -50,7 +50,7 @@ def _recipe(texts: Mapping[str, str], size: tuple[int, int], path: str | Path) -
         return comfyui.recipe_of({"prompt": texts[_A1111]}, size, path)
     if _A1111 in texts:
         return a1111.recipe_of(texts[_A1111], path)
-    raise InvalidRequest(
+    raise MadeElsewhere(
         f"{path} holds no Darkroom metadata, nor A1111's, ComfyUI's or InvokeAI's: it was made by another program, or "
         "saved without it"
     )

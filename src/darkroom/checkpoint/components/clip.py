@@ -25,6 +25,8 @@ from darkroom.networks.roles import Role
 ACTIVATIONS = ("quick_gelu", "gelu")
 OPENCLIP_WIDTHS = (1024, 1280)
 """Of its text encoders in Stable Diffusion; OpenAI's is 768 wide."""
+_HEADS = {1280: 80, 1408: 88, 1664: 104}
+"""How wide the heads of OpenCLIP's larger encoders of pictures are: ViT-H/14's, ViT-g/14's and ViT-bigG/14's."""
 _TOWERS = {768: "ViT-L/14", 1024: "OpenCLIP ViT-H/14", 1280: "OpenCLIP ViT-bigG/14"}
 
 
@@ -95,7 +97,7 @@ def _vision_dimensions(names: Names, layout: str) -> CLIPVisionConfig:
         hidden_size=width,
         intermediate_size=inner,
         num_hidden_layers=layers,
-        num_attention_heads=width // (80 if width == 1280 else HEAD_WIDTH),  # ViT-H/14 has 16 heads of 80.
+        num_attention_heads=max(width // _HEADS.get(width, HEAD_WIDTH), 1),
         image_size=math.isqrt(places[0] - 1) * patches[-1],
         patch_size=patches[-1],
         hidden_act="quick_gelu" if width == 1024 else "gelu",

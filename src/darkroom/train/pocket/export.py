@@ -80,6 +80,7 @@ def assemble(vae_folder: Path, trained: Path, out: Path, name: str = "pocket") -
                 "compose": "native",  # It knows squares alone.
                 "upscaler": "pocket-x4",
             },
+            "judge": "oracle",
             "preview": preview_matrix(vae),
             "trained_on": {"world": "darkroom.world", "vae": facts["vae"]},
             "weights": {part: weights_hash(out / part) for part in ("vae", "unet", "text_encoder")},

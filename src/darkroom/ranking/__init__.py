@@ -1,0 +1,1 @@
+"""Which of several pictures is best: judges, pictures that are given up halfway, rankings, what a picture shows."""
