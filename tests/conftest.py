@@ -71,6 +71,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return get
 
 
+@pytest.fixture
+def run(
+    toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs `darkroom ...` in an empty folder; returns (status, stdout, stderr)."""
+    from darkroom.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DARKROOM_MODELS", str(toy_folder.parent))
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code  # type: ignore[assignment]
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
 @pytest.fixture(autouse=True)
 def same_numbers() -> None:
     """What a test draws from the global generators does not hang on which tests ran before it."""

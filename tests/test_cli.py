@@ -18,24 +18,6 @@ from darkroom.cli import main
 from darkroom.cli.files import slug
 from darkroom.generation import open_picture
 
-
-@pytest.fixture
-def run(toy_folder, tmp_path, monkeypatch, capsys):
-    """Runs `darkroom ...` in an empty folder; returns (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DARKROOM_MODELS", str(toy_folder.parent))
-
-    def call(*arguments):
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
 GENERATE = ("generate", "a red boat", "--model", "toy", "--device", "cpu", "--steps", "3", "--seed", "7")
 
 

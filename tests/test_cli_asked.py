@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.test_cli import GENERATE, run  # noqa: F401 (a fixture)
+from tests.test_cli import GENERATE
 
 import darkroom
 from darkroom.cli import main
@@ -39,7 +39,7 @@ def prompts_in(folder):
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_prompts_files_of_every_editor(run, tmp_path, ending, coding):  # noqa: F811
+def test_prompts_files_of_every_editor(run, tmp_path, ending, coding):
     lines = ["# boats", "a red boat", "", "a blue\u2028boat", " #1 dad mug", "a\x85b"]
     (tmp_path / "p.txt").write_bytes(ending.join(lines).encode(coding))
     assert run("generate", "--prompts", "p.txt", *QUICK)[0] == 0
@@ -47,14 +47,14 @@ def test_prompts_files_of_every_editor(run, tmp_path, ending, coding):  # noqa: 
     assert sorted(prompts_in(tmp_path / "out")) == made
 
 
-def test_settings_and_jsonl_with_a_byte_order_mark(run, tmp_path):  # noqa: F811
+def test_settings_and_jsonl_with_a_byte_order_mark(run, tmp_path):
     (tmp_path / "p.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "a red boat"}\r\n')
     (tmp_path / "s.toml").write_bytes(b"\xef\xbb\xbf[generate]\r\nsteps = 1\r\n")
     assert run("generate", "--prompts", "p.jsonl", "--settings", "s.toml", *QUICK)[0] == 0
     assert prompts_in(tmp_path / "out") == ["a red boat"]
 
 
-def test_parts_and_options_come_in_everywhere(run, tmp_path):  # noqa: F811
+def test_parts_and_options_come_in_everywhere(run, tmp_path):
     """What is nearest to the picture goes before: its own line, the command line, the settings file."""
     (tmp_path / "darkroom.toml").write_text(
         "[generate]\nheight = 64\n[generate.sampling]\nsampler = 'heun'\nsteps = 3\n[generate.guidance]\nscale = 2\n"
@@ -89,7 +89,7 @@ def test_parts_and_options_come_in_everywhere(run, tmp_path):  # noqa: F811
         ('{"prompt": "a", "version": 3}', "the request is of version 3, up to 2 is read: update Darkroom"),
     ],
 )
-def test_mistakes_in_parts_are_told_with_their_line(run, tmp_path, line, words):  # noqa: F811
+def test_mistakes_in_parts_are_told_with_their_line(run, tmp_path, line, words):
     (tmp_path / "p.jsonl").write_text(line)
     status, _, err = run("generate", "--prompts", "p.jsonl", *QUICK)
     assert status == 2
@@ -97,7 +97,7 @@ def test_mistakes_in_parts_are_told_with_their_line(run, tmp_path, line, words):
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "#1 dad mug on a table\n"])
-def test_a_file_without_prompts_is_refused(run, tmp_path, text):  # noqa: F811
+def test_a_file_without_prompts_is_refused(run, tmp_path, text):
     (tmp_path / "p.txt").write_text(text)
     status, _, err = run("generate", "--prompts", "p.txt", *QUICK)
     assert (status, "holds no prompt" in err, "#" in err) == (2, True, True)
@@ -129,7 +129,7 @@ def test_a_file_without_prompts_is_refused(run, tmp_path, text):  # noqa: F811
         ("sampling = {steps = 5}\nsteps = 4", ["darkroom.toml: steps is given twice"]),
     ],
 )
-def test_settings_of_the_wrong_type_are_one_line(run, tmp_path, line, words):  # noqa: F811
+def test_settings_of_the_wrong_type_are_one_line(run, tmp_path, line, words):
     (tmp_path / "darkroom.toml").write_text(f"[generate]\n{line}\n")
     arguments = [each for each in QUICK if each not in ("--steps", "1")] if "steps" in line else QUICK
     status, _, err = run("generate", "a boat", *arguments)
@@ -146,13 +146,13 @@ def test_settings_of_the_wrong_type_are_one_line(run, tmp_path, line, words):  #
         ("[generte]\nsteps = 5", "[generate]"),
     ],
 )
-def test_settings_stand_in_their_table(run, tmp_path, text, words):  # noqa: F811
+def test_settings_stand_in_their_table(run, tmp_path, text, words):
     (tmp_path / "darkroom.toml").write_text(f"{text}\n")
     status, _, err = run("generate", "a boat", *QUICK)
     assert (status, words in err) == (2, True)
 
 
-def test_every_mistake_is_told_before_the_first_picture(run, tmp_path):  # noqa: F811
+def test_every_mistake_is_told_before_the_first_picture(run, tmp_path):
     rows = [
         {"prompt": "first"},
         {"prompt": "second", "schedule": "lcm", "steps": 100},
@@ -171,7 +171,7 @@ def test_every_mistake_is_told_before_the_first_picture(run, tmp_path):  # noqa:
     assert "line 4: '[]' is no JSON object" in err
 
 
-def test_a_json_list_of_prompts(run, tmp_path):  # noqa: F811
+def test_a_json_list_of_prompts(run, tmp_path):
     rows = ["a red boat", {"prompt": "a blue boat", "seed": 9}]
     (tmp_path / "p.json").write_text(json.dumps(rows, indent=2))
     (tmp_path / "one.JSON").write_text(json.dumps(rows[1], indent=2))
@@ -192,7 +192,7 @@ def test_a_json_list_of_prompts(run, tmp_path):  # noqa: F811
         ('{"prompt": "x"}\n{"prompt": "y"}\n', ["x", "y"]),
     ],
 )
-def test_prompts_from_standard_input(run, tmp_path, monkeypatch, text, made):  # noqa: F811
+def test_prompts_from_standard_input(run, tmp_path, monkeypatch, text, made):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode("utf-8-sig"))))
     assert run("generate", "--prompts", "-", *QUICK)[0] == 0
     assert sorted(prompts_in(tmp_path / "out")) == made
@@ -204,23 +204,23 @@ def test_prompts_from_standard_input(run, tmp_path, monkeypatch, text, made):  #
 @pytest.mark.parametrize(
     "option", ["model", "vae", "refiner", "with", "output", "format", "prompts", "settings", "memory"]
 )
-def test_what_is_empty_is_not_the_folder_one_is_in(run, option):  # noqa: F811
+def test_what_is_empty_is_not_the_folder_one_is_in(run, option):
     status, out, err = run("generate", "a boat", f"--{option}", "")
     assert (status, out, f"--{option}" in err, "empty" in err) == (2, "", True, True)
 
 
 @pytest.mark.parametrize("name", ["again", "info", "convert"])
-def test_no_command_takes_an_empty_path(run, name):  # noqa: F811
+def test_no_command_takes_an_empty_path(run, name):
     assert run(name, *(["toy", ""] if name == "convert" else [""]))[0] == 2
 
 
-def test_decimal_commas_are_told(run):  # noqa: F811
+def test_decimal_commas_are_told(run):
     assert "'7,5' is no number: write 7.5" in run("generate", "a boat", "--guidance", "7,5")[2]
     assert "'x' is no number" in run("generate", "a boat", "--guidance", "x")[2]
 
 
 @pytest.mark.parametrize("format", ["PNG", ".png", " Png"])
-def test_formats_in_any_case(run, tmp_path, format):  # noqa: F811
+def test_formats_in_any_case(run, tmp_path, format):
     assert run(*GENERATE, "--format", format)[0] == 0
     assert (tmp_path / "out/7-a-red-boat.png").is_file()
 
@@ -283,7 +283,7 @@ def test_names_are_cut_by_their_bytes():
         ("型" * 100 + "{seed}", "型" * 60 + ".png"),
     ],
 )
-def test_templates_of_names(run, tmp_path, template, path):  # noqa: F811
+def test_templates_of_names(run, tmp_path, template, path):
     status, out, _ = run(*GENERATE, f"--name={template}", "--quiet")
     made = [each.relative_to(tmp_path / "out") for each in (tmp_path / "out").rglob("*.png")]
     assert (status, len(made)) == (0, 1)
@@ -293,7 +293,7 @@ def test_templates_of_names(run, tmp_path, template, path):  # noqa: F811
 
 
 @pytest.mark.parametrize(("template", "words"), [("{sed}", "seed"), ("{prompt:d}", "{index:03}"), ("{", "{")])
-def test_templates_that_cannot_be(run, template, words):  # noqa: F811
+def test_templates_that_cannot_be(run, template, words):
     status, _, err = run(*GENERATE, "--name", template)
     assert (status, words in err) == (2, True)
 
@@ -395,7 +395,7 @@ def test_metadata_survives_every_format(tmp_path, format, prompt):
     assert metadata_of(path) == open_picture(path)[1]
 
 
-def test_what_a_jpeg_has_no_room_for_is_said_before_the_work(run, tmp_path):  # noqa: F811
+def test_what_a_jpeg_has_no_room_for_is_said_before_the_work(run, tmp_path):
     (tmp_path / "p.jsonl").write_text(
         json.dumps({"prompt": "a"})
         + "\n"
@@ -408,7 +408,7 @@ def test_what_a_jpeg_has_no_room_for_is_said_before_the_work(run, tmp_path):  # 
     assert run("generate", "--prompts", "p.jsonl", "--format", "jpeg", "--no-metadata", *QUICK)[0] == 0
 
 
-def test_a_sheet_that_is_too_large_for_its_format(run):  # noqa: F811
+def test_a_sheet_that_is_too_large_for_its_format(run):
     status, out, err = run(*GENERATE, "--count", "9000", "--grid", "--format", "webp", "--width", "512")
     assert (status, out) == (2, "")
     assert "16,383" in err
@@ -422,7 +422,7 @@ def test_very_large_pictures_tell_how_they_were_made(tmp_path, monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 10
 
 
-def test_again_writes_into_a_folder(run, tmp_path):  # noqa: F811
+def test_again_writes_into_a_folder(run, tmp_path):
     run(*GENERATE)
     (tmp_path / "there").mkdir()
     for folder in ("there", "new"):
@@ -430,7 +430,7 @@ def test_again_writes_into_a_folder(run, tmp_path):  # noqa: F811
         assert (tmp_path / folder / "7-a-red-boat.png").is_file()
 
 
-def test_memory_does_not_grow_with_the_count(run, monkeypatch):  # noqa: F811
+def test_memory_does_not_grow_with_the_count(run, monkeypatch):
     import gc
 
     def pictures():
@@ -541,7 +541,7 @@ def test_a_pipeline_draws_without_a_terminal(toy_folder, monkeypatch):
         *({"model": {"name": "toy", part: 5}} for part in ("paths", "others", "vae", "fuse", "weights")),
     ],
 )
-def test_damaged_metadata_is_one_line(run, tmp_path, changed):  # noqa: F811
+def test_damaged_metadata_is_one_line(run, tmp_path, changed):
     metadata = {"request": {"prompt": "a"}, "model": {"name": "toy"}, **changed}
     path = tmp_path / "odd.png"
     path.write_bytes(Picture(Image.new("RGB", (8, 8)), 1, metadata, "").encoded("png"))
@@ -552,7 +552,7 @@ def test_damaged_metadata_is_one_line(run, tmp_path, changed):  # noqa: F811
 @pytest.mark.parametrize(
     "template", ["{index:{foo}}", "{index:9999999999}", "{seed:c}", "/".join(["d" * 100] * 60)]
 )
-def test_templates_that_lead_nowhere(run, template):  # noqa: F811
+def test_templates_that_lead_nowhere(run, template):
     status, _, err = run(*GENERATE, "--name", template)
     assert (status, err.count("\n")) == (2, 1)
 
@@ -564,13 +564,13 @@ def test_templates_that_lead_nowhere(run, template):  # noqa: F811
         ("p.txt", b"caf\xe9", "save it as UTF-8"),
     ],
 )
-def test_prompts_that_cannot_be_read(run, tmp_path, name, raw, words):  # noqa: F811
+def test_prompts_that_cannot_be_read(run, tmp_path, name, raw, words):
     (tmp_path / name).write_bytes(raw)
     status, _, err = run("generate", "--prompts", name, *QUICK)
     assert (status, words in err) == (2, True)
 
 
-def test_prompts_of_dos_and_of_utf_32(run, tmp_path):  # noqa: F811
+def test_prompts_of_dos_and_of_utf_32(run, tmp_path):
     (tmp_path / "dos.txt").write_bytes(b"a boat\r\n\x1a")
     (tmp_path / "wide.txt").write_bytes("a boat".encode("utf-32"))
     for name in ("dos.txt", "wide.txt"):

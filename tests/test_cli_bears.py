@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from tests.tables import wide
-from tests.test_cli import GENERATE, run  # noqa: F401 (a fixture)
+from tests.test_cli import GENERATE
 
 from darkroom.cli.files import slug
 from darkroom.errors import InvalidRequest
@@ -35,7 +35,7 @@ def shell(command, toy_folder, tmp_path, **options):
     )
 
 
-def test_again_writes_over_no_picture(run, tmp_path):  # noqa: F811
+def test_again_writes_over_no_picture(run, tmp_path):
     run(*GENERATE)
     before = (tmp_path / "out/7-a-red-boat.png").read_bytes()
     for number in (2, 3):
@@ -48,7 +48,7 @@ def test_again_writes_over_no_picture(run, tmp_path):  # noqa: F811
     assert (status, "cannot write to the folder file" in err) == (2, True)
 
 
-def test_a_file_where_a_template_makes_a_folder(run, tmp_path):  # noqa: F811
+def test_a_file_where_a_template_makes_a_folder(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/7").touch()
     status, out, err = run(*GENERATE, "--name", "{seed}/{prompt}")
@@ -69,7 +69,7 @@ def test_help_that_nobody_reads(toy_folder, tmp_path):
 
 
 @pytest.mark.parametrize("prompt", ["__loop__", "a {red|__loop__} boat", "__grows__"])
-def test_wildcards_that_lead_to_themselves(run, prompt):  # noqa: F811
+def test_wildcards_that_lead_to_themselves(run, prompt):
     folder = Path(os.environ["DARKROOM_HOME"]) / "wildcards"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "loop.txt").write_text("__loop__\n")
@@ -78,7 +78,7 @@ def test_wildcards_that_lead_to_themselves(run, prompt):  # noqa: F811
     assert (status, "does a wildcard lead to itself?" in err) == (2, True)
 
 
-def test_what_styles_and_wildcards_bring_is_checked(run):  # noqa: F811
+def test_what_styles_and_wildcards_bring_is_checked(run):
     home = Path(os.environ["DARKROOM_HOME"])
     (home / "wildcards").mkdir(parents=True, exist_ok=True)
     (home / "wildcards/nul.txt").write_bytes(b"a\x00b\n")
@@ -102,7 +102,7 @@ def test_what_styles_and_wildcards_bring_is_checked(run):  # noqa: F811
         {"paths": {"vae": 3}},
     ],
 )
-def test_damaged_words_of_a_picture(run, tmp_path, damage):  # noqa: F811
+def test_damaged_words_of_a_picture(run, tmp_path, damage):
     metadata = {"request": {"prompt": "x", "steps": 1, "seed": 1, "width": 32, "height": 32}}
     metadata["model"] = {"name": "toy", **damage}
     Picture(Image.new("RGB", (32, 32)), 1, metadata, "").save(tmp_path / "x.png")
@@ -111,7 +111,7 @@ def test_damaged_words_of_a_picture(run, tmp_path, damage):  # noqa: F811
     assert (status, "its metadata is damaged (model, " in err) == (2, True)
 
 
-def test_names_without_end_and_without_letters(run, tmp_path):  # noqa: F811
+def test_names_without_end_and_without_letters(run, tmp_path):
     assert slug("a" + "\u0301" * 500)
     assert slug("क" * 100).startswith("क")
     (tmp_path / "darkroom.toml").write_text('[generate]\noutput = "\\u0000"\n')
@@ -119,7 +119,7 @@ def test_names_without_end_and_without_letters(run, tmp_path):  # noqa: F811
     assert (status, "cannot write to the folder '\\x00'" in err) == (2, True)
 
 
-def test_json_is_json_whatever_its_file_is_called(run, tmp_path):  # noqa: F811
+def test_json_is_json_whatever_its_file_is_called(run, tmp_path):
     for text, names in (
         (
             '{"prompt": "a boat", "seed": 3}\n{"prompt": "a tree", "seed": 4}\n',
@@ -133,7 +133,7 @@ def test_json_is_json_whatever_its_file_is_called(run, tmp_path):  # noqa: F811
         assert (status, [Path(line).name for line in out.split()]) == (0, names)
 
 
-def test_what_was_made_before_an_error_is_told(run, tmp_path, monkeypatch):  # noqa: F811
+def test_what_was_made_before_an_error_is_told(run, tmp_path, monkeypatch):
     made = []
 
     def full(files, picture, index, model):
@@ -151,13 +151,13 @@ def test_what_was_made_before_an_error_is_told(run, tmp_path, monkeypatch):  # n
     ]
 
 
-def test_memory_is_a_size_with_its_unit(run):  # noqa: F811
+def test_memory_is_a_size_with_its_unit(run):
     status, _, err = run(*GENERATE, "--memory", "8")
     assert (status, "write the unit, as in 8GB" in err) == (2, True)
     assert run(*GENERATE, "--memory", "8,5 GB")[0] == 0
 
 
-def test_a_file_named_as_output(run, tmp_path):  # noqa: F811
+def test_a_file_named_as_output(run, tmp_path):
     for asked, written in (
         (("out/x.png",), ["out/x.png"]),
         (("out/x.png", "--count", "2"), ["out/x-2.png", "out/x-3.png"]),
@@ -184,7 +184,7 @@ def test_a_file_named_as_output(run, tmp_path):  # noqa: F811
     assert run("again", "out/x.png", "--output", "")[0] == 2
 
 
-def test_names_that_are_devices_elsewhere(run, tmp_path):  # noqa: F811
+def test_names_that_are_devices_elsewhere(run, tmp_path):
     for name, own in (
         ("con", "con_"),
         ("LPT1.x", "LPT1_.x"),
@@ -195,12 +195,12 @@ def test_names_that_are_devices_elsewhere(run, tmp_path):  # noqa: F811
         assert (status, out.split()) == (0, [f"out/{own}.png"]), err
 
 
-def test_words_in_any_case(run):  # noqa: F811
+def test_words_in_any_case(run):
     settings = ("--device", " CPU", "--precision", "FP32", "--compose", "Own", "--dialect", "Comfy")
     assert run("generate", "a red boat", *QUICK, *settings)[0] == 0
 
 
-def test_models_that_lie_elsewhere(run):  # noqa: F811
+def test_models_that_lie_elsewhere(run):
     for name, told in (
         ("someone/a-model", "darkroom models pull someone/a-model)"),
         (
@@ -213,7 +213,7 @@ def test_models_that_lie_elsewhere(run):  # noqa: F811
         assert "hf_" not in err
 
 
-def test_a_model_that_was_moved_and_found_again(run, caplog, toy_folder, tmp_path):  # noqa: F811
+def test_a_model_that_was_moved_and_found_again(run, caplog, toy_folder, tmp_path):
     assert run("convert", toy_folder, "first.safetensors")[0] == 0
     run("generate", "a red boat", *QUICK, "--model", "first.safetensors", "--output", "x.png")
     (tmp_path / "shelf").mkdir()

@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from tests.test_cli import run  # noqa: F401 (a fixture)
 
 import darkroom
 from darkroom.errors import InvalidRequest
@@ -41,7 +40,7 @@ def asked_of(path):
     return metadata_of(path)["request"]
 
 
-def test_a_picture_of_ours_starts_from_its_own_recipe(run, boat):  # noqa: F811
+def test_a_picture_of_ours_starts_from_its_own_recipe(run, boat):
     before = boat.read_bytes()
     status, out, err = run("edit", boat, "--strength", "0.5", *QUICK)
     assert status == 0, err
@@ -59,7 +58,7 @@ def test_a_picture_of_ours_starts_from_its_own_recipe(run, boat):  # noqa: F811
     assert (status, "the same, pixel for pixel" in out) == (0, True)
 
 
-def test_the_command_line_goes_before_the_recipe_and_that_before_settings(run, boat, monkeypatch):  # noqa: F811
+def test_the_command_line_goes_before_the_recipe_and_that_before_settings(run, boat, monkeypatch):
     monkeypatch.setenv("DARKROOM_STEPS", "2")
     monkeypatch.setenv("DARKROOM_STRENGTH", "0.9")
     monkeypatch.setenv("DARKROOM_MODEL", "nowhere")
@@ -75,7 +74,7 @@ def test_the_command_line_goes_before_the_recipe_and_that_before_settings(run, b
     assert asked["sampling"]["steps"] == 2
 
 
-def test_a_photograph_has_no_recipe(run, photo, boat):  # noqa: F811
+def test_a_photograph_has_no_recipe(run, photo, boat):
     status, _, err = run("edit", photo, "--model", "toy", *QUICK)
     assert (status, "no prompt: say what the picture is to become" in err) == (2, True)
     status, out, err = run("edit", photo, "--like", boat, "--model", "toy", "--strength", "0.4", *QUICK)
@@ -88,7 +87,7 @@ def test_a_photograph_has_no_recipe(run, photo, boat):  # noqa: F811
     assert (status, "holds no Darkroom metadata, nor A1111's" in err) == (2, True)
 
 
-def test_a_folder_is_a_batch(run, photo, boat, tmp_path):  # noqa: F811
+def test_a_folder_is_a_batch(run, photo, boat, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     shutil.copy(boat, folder / "a.png")
@@ -116,7 +115,7 @@ def test_a_folder_is_a_batch(run, photo, boat, tmp_path):  # noqa: F811
     assert (status, "no file" in err) == (2, True)
 
 
-def test_pictures_of_several_models_are_told_apart(run, boat, model, toy_folder, tmp_path):  # noqa: F811
+def test_pictures_of_several_models_are_told_apart(run, boat, model, toy_folder, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     shutil.copy(boat, folder / "a.png")
@@ -128,7 +127,7 @@ def test_pictures_of_several_models_are_told_apart(run, boat, model, toy_folder,
     assert (status, len(out.split())) == (0, 2), err
 
 
-def test_generate_like_a_picture_changes_only_what_is_given(run, boat):  # noqa: F811
+def test_generate_like_a_picture_changes_only_what_is_given(run, boat):
     status, out, err = run("generate", "--like", boat, *QUICK)
     assert status == 0, err
     assert (np.asarray(Image.open(out.strip())) == np.asarray(Image.open(boat))).all()
@@ -139,7 +138,7 @@ def test_generate_like_a_picture_changes_only_what_is_given(run, boat):  # noqa:
     assert {**asked, "prompt": "a boat", "sampling": {**asked["sampling"], "steps": 3}} == was
 
 
-def test_generate_like_a_picture_by_a1111(run, model, tmp_path):  # noqa: F811
+def test_generate_like_a_picture_by_a1111(run, model, tmp_path):
     (picture,) = model.generate("a boat", seed=7, width=48, height=32, **OWN)
     text = picture.parameters.replace("Version: Darkroom", "Version: v1.10.1, Was: Darkroom")
     elsewhere = darkroom.Picture(picture.image, 7, {}, text)
@@ -158,7 +157,7 @@ def test_generate_like_a_picture_by_a1111(run, model, tmp_path):  # noqa: F811
     assert (asked["sampling"]["sampler"], asked["guidance"]["scale"]) == ("heun", 2.5)
 
 
-def test_a1111_s_edits_are_made_again_of_the_picture_they_began_with(run, model, photo, tmp_path):  # noqa: F811
+def test_a1111_s_edits_are_made_again_of_the_picture_they_began_with(run, model, photo, tmp_path):
     from PIL.PngImagePlugin import PngInfo
 
     (drawn,) = model.generate(
@@ -212,7 +211,7 @@ def test_in_python(model, boat, photo, tmp_path):
             model.edit(PHOTO, **given)
 
 
-def test_details(run, boat, photo, monkeypatch):  # noqa: F811
+def test_details(run, boat, photo, monkeypatch):
     """Of a picture of ours by its recipe, of a photograph without a word; made again the same."""
     status, out, err = run("detail", boat, "the boat:strength=1", "--seed", "1", *QUICK)
     assert status == 0, err
@@ -245,7 +244,7 @@ def test_details(run, boat, photo, monkeypatch):  # noqa: F811
     assert asked_of("more.png")["edit"]["loops"] == 0
 
 
-def test_details_of_what_is_made(run, toy_folder):  # noqa: F811
+def test_details_of_what_is_made(run, toy_folder):
     status, out, err = run(
         *(
             "generate",
@@ -274,7 +273,7 @@ def test_details_of_what_is_made(run, toy_folder):  # noqa: F811
         ),
     ],
 )
-def test_details_that_cannot_be(run, boat, given, said):  # noqa: F811
+def test_details_that_cannot_be(run, boat, given, said):
     status, _, err = run("detail", boat, *given, *QUICK)
     assert status in (1, 2)
     assert said in err

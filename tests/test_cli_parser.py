@@ -9,7 +9,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from tests.test_cli import GENERATE, run  # noqa: F401 (a fixture)
+from tests.test_cli import GENERATE
 from tests.test_cli_asked import QUICK, prompts_in
 
 import darkroom
@@ -23,7 +23,7 @@ def made(folder):
 
 
 @pytest.mark.parametrize(("command", "name"), [((), "darkroom"), (("lora",), "lora"), (("train",), "train")])
-def test_what_holds_commands_prints_its_help(run, command, name):  # noqa: F811
+def test_what_holds_commands_prints_its_help(run, command, name):
     status, out, err = run(*command)
     assert (status, err) == (0, "")
     assert "usage: darkroom" in out
@@ -43,13 +43,13 @@ def test_what_holds_commands_prints_its_help(run, command, name):  # noqa: F811
         [*QUICK, "--", "a red boat"],
     ],
 )
-def test_a_prompt_alone_is_generated(run, tmp_path, command):  # noqa: F811
+def test_a_prompt_alone_is_generated(run, tmp_path, command):
     status, _, err = run(*command)
     assert (status, err) == (0, "")
     assert prompts_in(tmp_path / "out") == ["a red boat"]
 
 
-def test_short_forms_are_those_of_stable_diffusion_cpp(run, tmp_path):  # noqa: F811
+def test_short_forms_are_those_of_stable_diffusion_cpp(run, tmp_path):
     short = ["-m", "toy", "-n", "night", "-W", "40", "-H", "48", "-s", "5", "-b", "2", "-o", "made"]
     status, out, _ = run("generate", "-p", "a red boat", *short, "--steps", "1", "--device", "cpu", "--quiet")
     assert (status, out.split()) == (0, ["made/5-a-red-boat.png", "made/6-a-red-boat.png"])
@@ -60,7 +60,7 @@ def test_short_forms_are_those_of_stable_diffusion_cpp(run, tmp_path):  # noqa: 
 
 
 @pytest.mark.parametrize(("size", "sides"), [("40x48", (40, 48)), ("40", (40, 40)), ("48 × 40", (48, 40))])
-def test_a_size_is_width_and_height(run, tmp_path, size, sides):  # noqa: F811
+def test_a_size_is_width_and_height(run, tmp_path, size, sides):
     assert run("generate", "a", *QUICK, "--size", size)[0] == 0
     assert (made(tmp_path)["canvas"]["width"], made(tmp_path)["canvas"]["height"]) == sides
 
@@ -104,14 +104,14 @@ def test_a_size_is_width_and_height(run, tmp_path, size, sides):  # noqa: F811
         ("prompt", "no prompt: say what the picture should show"),
     ],
 )  # fmt: skip
-def test_words_that_there_are_not_are_told_the_nearest(run, command, words):  # noqa: F811
+def test_words_that_there_are_not_are_told_the_nearest(run, command, words):
     status, out, err = run(*command.split())
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert words in err
 
 
 @pytest.mark.parametrize("command", [("generate",), ("generate", "-"), ("-",)])
-def test_prompts_are_piped_in(run, tmp_path, monkeypatch, command):  # noqa: F811
+def test_prompts_are_piped_in(run, tmp_path, monkeypatch, command):
     """A pipe or a file where no prompt is given, or whatever there is where one is called -."""
     (tmp_path / "piped").write_text("a red boat\n# no\n")
     reading, writing = os.pipe()
@@ -128,7 +128,7 @@ def test_prompts_are_piped_in(run, tmp_path, monkeypatch, command):  # noqa: F81
         assert words in run(*command, *QUICK)[2]
 
 
-def test_generate_tells_a_program_what_it_made(run, tmp_path):  # noqa: F811
+def test_generate_tells_a_program_what_it_made(run, tmp_path):
     status, out, _ = run(*GENERATE, "--count", "2", "--grid", "--json")
     lines = [json.loads(line) for line in out.splitlines()]
     assert (status, len(lines)) == (0, 3)
@@ -138,7 +138,7 @@ def test_generate_tells_a_program_what_it_made(run, tmp_path):  # noqa: F811
     assert lines[2] == {"path": "out/7-grid.png", "grid": True}
 
 
-def test_lists_are_told_to_programs(run):  # noqa: F811
+def test_lists_are_told_to_programs(run):
     found = {name: json.loads(run(name, "--json")[1]) for name in ("samplers", "guides")}
     euler = found["samplers"]["samplers"]["euler"]
     assert (euler["label"], euler["stochastic"]) == ("Euler", False)
@@ -152,13 +152,13 @@ def test_lists_are_told_to_programs(run):  # noqa: F811
     assert found["guides"]["guides"]["pag"]["options"]["scale"]["default"] == 3
 
 
-def test_again_is_offered_where_it_can_be_done(run):  # noqa: F811
+def test_again_is_offered_where_it_can_be_done(run):
     assert "make it again: darkroom again out/7-a-red-boat.png" in run(*GENERATE)[2]
     for option in (["--no-metadata"], ["--format", "jpeg"]):
         assert "again" not in run(*GENERATE, *option)[2]
 
 
-def test_help_and_inspect_say_what_a_model_has_unless_asked(run):  # noqa: F811
+def test_help_and_inspect_say_what_a_model_has_unless_asked(run):
     text = " ".join(run("generate", "--help")[1].split())
     assert "for pocket 128x128 pixels, steps 20, guidance 4.0, sampler dpmpp_2m, schedule simple" in text
     assert "how many pictures (default: 1)" in text
@@ -192,7 +192,7 @@ def test_what_users_hold_says_what_it_is(toy_folder, monkeypatch):
     assert shown == [picture.image, picture.image, picture]
 
 
-def test_the_version_and_help_are_told_whoever_asks(run):  # noqa: F811
+def test_the_version_and_help_are_told_whoever_asks(run):
     for option in ("--version", "-V"):
         assert run(option)[:2] == (0, f"darkroom {darkroom.__version__}\n")
     assert run("help")[:2] == run("--help")[:2] == run()[:2]
@@ -200,7 +200,7 @@ def test_the_version_and_help_are_told_whoever_asks(run):  # noqa: F811
     assert run("--help", "plan")[1] == run()[1]
 
 
-def test_a_prompt_may_begin_as_an_option(run, tmp_path):  # noqa: F811
+def test_a_prompt_may_begin_as_an_option(run, tmp_path):
     status, _, err = run("generate", "-n night", *QUICK)
     assert (status, "'-n night' begins as an option: a prompt that does stands behind --" in err) == (2, True)
     assert run("generate", *QUICK, "--", "-n night")[0] == 0
@@ -208,13 +208,13 @@ def test_a_prompt_may_begin_as_an_option(run, tmp_path):  # noqa: F811
     assert sorted(prompts_in(tmp_path / "out")) == ["--debug", "-n night"]
 
 
-def test_switches_are_undone_on_the_command_line(run, tmp_path):  # noqa: F811
+def test_switches_are_undone_on_the_command_line(run, tmp_path):
     (tmp_path / "darkroom.toml").write_text("[generate]\nmetadata = false\ngrid = true\n")
     assert run("generate", "a", *QUICK, "--metadata", "--no-grid")[1].split() == ["out/7-a.png"]
     assert prompts_in(tmp_path / "out") == ["a"]
 
 
-def test_settings_in_messages_are_options_here(run, tmp_path):  # noqa: F811
+def test_settings_in_messages_are_options_here(run, tmp_path):
     """The library names them as Python has them."""
     for message, words in (
         ('try `precision="float32"`', "try --precision float32"),

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.test_cli import run  # noqa: F401 (a fixture)
 from tests.test_cli_asked import QUICK
 
 from darkroom.cli.settings import KNOWN, Said, said, user_file, variable
@@ -45,7 +44,7 @@ def test_what_is_nearer_goes_before(places):
     }
 
 
-def test_what_counts_is_what_is_made_and_what_the_doctor_says(run, places, tmp_path):  # noqa: F811
+def test_what_counts_is_what_is_made_and_what_the_doctor_says(run, places, tmp_path):
     places("[generate]\nseed = 2\n", "[generate]\nseed = 3\noutput = 'mine'\n", DARKROOM_STEPS="1")
     quick = ("generate", "a", "--model", "toy", "--device", "cpu", "--json")
     made = json.loads(run(*quick)[1])
@@ -107,7 +106,7 @@ def test_the_environment_says_every_kind(places):
         ("[generate]\nquiet = true", "it is for the command line alone"),
     ],
 )
-def test_mistakes_name_their_file(run, places, text, words):  # noqa: F811
+def test_mistakes_name_their_file(run, places, text, words):
     """Also where the command line says otherwise: a file is right, or it is mended."""
     for folder, user, where in ((text, "", "darkroom.toml"), ("", text, str(user_file()))):
         places(folder, user)
@@ -117,7 +116,7 @@ def test_mistakes_name_their_file(run, places, text, words):  # noqa: F811
         assert words in err
 
 
-def test_the_doctor_tells_of_what_is_wrong_and_of_the_rest(run, places):  # noqa: F811
+def test_the_doctor_tells_of_what_is_wrong_and_of_the_rest(run, places):
     user = "[generate]\nsteps = 3\nstepz = 3\nseed = 'x'\ndevice = 'warp'\nmodel = 'tooy'\n"
     places("[generat]\n", user, DARKROOM_GRID="perhaps", DARKROOM_COUNT="x")
     status, out, _ = run("doctor")
@@ -147,7 +146,7 @@ def test_the_doctor_tells_of_what_is_wrong_and_of_the_rest(run, places):  # noqa
         ("name = '{nope}'", "name template '{nope}'"),
     ],
 )
-def test_what_is_found_later_names_its_file_too(run, places, line, words):  # noqa: F811
+def test_what_is_found_later_names_its_file_too(run, places, line, words):
     places(f"[generate]\n{line}\n")
     pairs = zip(QUICK[:-1:2], QUICK[1:-1:2], strict=True)
     own = [word for pair in pairs if pair[0] != f"--{line.split()[0]}" for word in pair]
@@ -197,7 +196,7 @@ def test_mistakes_name_their_variable(places, name, value, words):
     assert words in str(raised.value)
 
 
-def test_the_doctor_knows_variables_that_nothing_reads(run, places):  # noqa: F811
+def test_the_doctor_knows_variables_that_nothing_reads(run, places):
     places(DARKROOM_STEPZ="3", DARKROOM_NO_METADATA="1", DARKROOM_ZZZZZZ="y")
     status, out, _ = run("doctor")
     assert status == 0

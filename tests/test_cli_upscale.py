@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
-from tests.test_cli import run  # noqa: F401 (a fixture)
 from tests.upscaling.test_reading import filled
 
 from darkroom.generation.picture import texts_of
@@ -37,7 +36,7 @@ def network(tmp_path):
     return tmp_path / "net.safetensors"
 
 
-def test_a_folder_of_pictures(run, photos):  # noqa: F811
+def test_a_folder_of_pictures(run, photos):
     before = {path: path.read_bytes() for path in photos.iterdir()}
     status, out, err = run("upscale", photos, "--by", "2.5")
     assert status == 0, err
@@ -49,7 +48,7 @@ def test_a_folder_of_pictures(run, photos):  # noqa: F811
     assert run("upscale", photos / "tall.png", "--by", "2.5", "--quiet")[1] == "out/tall-x2.5-2.png\n"
 
 
-def test_networks_by_name_and_by_file(run, photos, network):  # noqa: F811
+def test_networks_by_name_and_by_file(run, photos, network):
     status, out, err = run("upscale", photos / "wide.png", "--upscaler", network, "--json", *HERE)
     assert status == 0, err
     told = json.loads(out)
@@ -64,7 +63,7 @@ def test_networks_by_name_and_by_file(run, photos, network):  # noqa: F811
     assert (status, "compact (Real-ESRGAN), x4" in out) == (0, True)
 
 
-def test_settings_that_are_always_to_be_so(run, photos, network, monkeypatch):  # noqa: F811
+def test_settings_that_are_always_to_be_so(run, photos, network, monkeypatch):
     monkeypatch.setenv("DARKROOM_UPSCALER", str(network))
     assert run("upscale", photos / "wide.png", "--quiet", *HERE)[1] == "out/wide-x4.png\n"
     assert run("upscale", photos / "wide.png", "--upscaler", "nearest", "--quiet")[1] == "out/wide-x2.png\n"
@@ -74,7 +73,7 @@ def test_settings_that_are_always_to_be_so(run, photos, network, monkeypatch):  
     assert (status, "there is no upscaler 'latent'" in err) == (1, True)
 
 
-def test_again(run, photos, network, toy_folder):  # noqa: F811
+def test_again(run, photos, network, toy_folder):
     made = run("generate", "a boat", "--model", toy_folder, "--steps", "2", "--size", "32", "--quiet", *HERE)[
         1
     ].strip()
@@ -90,7 +89,7 @@ def test_again(run, photos, network, toy_folder):  # noqa: F811
     assert (status, "there is no upscaler 'net'" in err) == (1, True)
 
 
-def test_mistakes_are_told_before_anything_is_made(run, photos):  # noqa: F811
+def test_mistakes_are_told_before_anything_is_made(run, photos):
     see_through = np.zeros((8, 8, 4), np.uint8)
     Image.fromarray(see_through).save(photos / "glass.png")
     (photos / "broken.png").write_bytes(b"nothing")

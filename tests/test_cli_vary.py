@@ -10,28 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from darkroom.cli import main
 from darkroom.generation import open_picture
 from darkroom.generation.work import Denoise
 from darkroom.world import Group, Scene, render
-
-
-@pytest.fixture
-def run(toy_folder, tmp_path, monkeypatch, capsys):
-    """Runs `darkroom ...` in an empty folder; returns (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DARKROOM_MODELS", str(toy_folder.parent))
-
-    def call(*arguments):
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
 
 ASKED = ("a red boat", "--model", "toy", "--device", "cpu", "--steps", "3", "--seed", "7")
 CHOSEN = ("generate", *ASKED, "--judge", "oracle", "--variants", "4")

@@ -18,7 +18,6 @@ from darkroom.loading import LOADING, Loading, Options
 from darkroom.model import load
 from darkroom.provenance import loading_of
 from darkroom.shelf import Shelf
-from test_cli import run  # noqa: F401 (a fixture)
 
 
 def test_it_is_plain_data_once_checked(tmp_path):
@@ -99,7 +98,7 @@ def test_a_picture_s_file_says_what_to_load(toy_folder, tmp_path):
             loading_of(damaged, tmp_path)
 
 
-def test_evaluations_take_what_generations_take(run, toy_folder, tmp_path):  # noqa: F811
+def test_evaluations_take_what_generations_take(run, toy_folder, tmp_path):
     """Whatever a model may be loaded with, memory modes and other parts too."""
     arguments = [
         "--prompts",

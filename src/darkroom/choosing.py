@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -248,10 +249,10 @@ class _Contest:
             halts = False
             self.notes.append("all are finished: of what is drawn in part alone nothing can be told halfway")
         if halts:
-            if self._run(every, self._beginnings, self._look):
-                self._run(self._finalists(), self._rests, self._finish)
+            if self._run(every, attrgetter("first"), self._look):
+                self._run(self._finalists(), attrgetter("whole"), self._finish)
         else:
-            self._run(every, self._rests, self._finish)
+            self._run(every, attrgetter("whole"), self._finish)
         if self._failed and not any(each.picture is not None for each in self._found.values()):
             raise next(iter(self._failed.values()))
         self.notes += [f"variant {index + 1} failed: {error}" for index, error in self._failed.items()]
@@ -270,7 +271,7 @@ class _Contest:
     def _run(
         self,
         indices: Sequence[int],
-        halves: Callable[[Sequence[int]], Iterator[tuple[int, Half]]],
+        half: Callable[[Halting], Half],
         made: Callable[[int, AnyTask, int], Picture | None],
     ) -> bool:
         """Run a half of some jobs; whether the callback let it come to its end. One that fails is left out."""
@@ -285,9 +286,8 @@ class _Contest:
                 return None
 
         engine = self._model.engine
-        series = Series(
-            ((half, partial(ended, index)) for index, half in halves(indices)), engine.rows * engine.calls
-        )
+        jobs = ((half(self._halting(index)), partial(ended, index)) for index in indices)
+        series = Series(jobs, engine.rows * engine.calls)
         for event in self._model._develop(series):
             if isinstance(event, Step) and stops(self._callback, replace(event, index=indices[event.index])):
                 return False
@@ -299,12 +299,6 @@ class _Contest:
             job = self._model._job(self._singles[index])
             self._under_way[index] = Halting(job, self._choosing.look_after)
         return self._under_way[index]
-
-    def _beginnings(self, indices: Sequence[int]) -> Iterator[tuple[int, Half]]:
-        return ((index, self._halting(index).first) for index in indices)
-
-    def _rests(self, indices: Sequence[int]) -> Iterator[tuple[int, Half]]:
-        return ((index, self._halting(index).whole) for index in indices)
 
     def _look(self, index: int, task: AnyTask, _: int) -> None:
         """What a picture looks like on its way."""

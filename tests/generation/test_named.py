@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.families import write_sd1
-from tests.test_cli import run  # noqa: F401 (a fixture)
 
 import darkroom
 from darkroom.cli import main
@@ -157,7 +156,7 @@ def test_mistakes(model):
         model.settle(Request("a boat", mask="the boat"))
 
 
-def test_on_the_command_line(run, toy_folder, tmp_path):  # noqa: F811
+def test_on_the_command_line(run, toy_folder, tmp_path):
     Image.fromarray(PHOTO).save(tmp_path / "photo.png")
     quick = "--model", toy_folder, "--device", "cpu", "--precision", "float32", "--quiet"
     status, out, err = run("mask", tmp_path / "photo.png", "the red tree", *quick)

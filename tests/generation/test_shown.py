@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 from tests.families import peer, relative_error, write_sdxl, write_upscaler
-from tests.test_cli import run  # noqa: F401 (a fixture)
 
 import darkroom
 from darkroom.checkpoint.export import convert
@@ -297,7 +296,7 @@ def test_mistakes(model, toy_folder):
             loaded.settle(darkroom.Request("a", **asked))
 
 
-def test_on_the_command_line(folder, run, tmp_path):  # noqa: F811
+def test_on_the_command_line(folder, run, tmp_path):
     for name, at in (("photo.png", 1), ("depth.png", 2)):
         Image.fromarray(picture_of(24, 16, at)).save(tmp_path / name)
     quick = "--device", "cpu", "--precision", "float32", "--quiet", "--steps", "1"

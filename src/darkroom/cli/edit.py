@@ -11,7 +11,6 @@ from darkroom.cli.arguments import (
     USUAL_NAME_OF_EDITS,
     Saving,
     a_number,
-    a_path,
     a_whole,
     add_pictures,
     add_prompt,
@@ -19,7 +18,7 @@ from darkroom.cli.arguments import (
 )
 from darkroom.cli.asked import Asked, each, layered, one_request, prompt_of
 from darkroom.cli.generate import add_file_options, add_loading_options, add_picture_options, made
-from darkroom.cli.like import own_recipe, recipe_of
+from darkroom.cli.like import add_recipe_options, own_recipe, recipe_of
 from darkroom.cli.parser import Parser
 from darkroom.cli.variants import add_variant_options, of_variants
 from darkroom.errors import InvalidRequest
@@ -145,20 +144,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_options(command: Parser, but: Collection[str], run: Callable[[argparse.Namespace], int]) -> None:
-    recipe = command.add_mutually_exclusive_group()
-    recipe.add_argument(
-        "--like",
-        type=a_path,
-        metavar="PICTURE",
-        help="start from the recipe of this picture, by Darkroom, A1111, ComfyUI or InvokeAI",
-    )
-    recipe.add_argument(
-        "--no-like",
-        dest="like",
-        action="store_const",
-        const=False,
-        help="start from no recipe, not even from the picture's own",
-    )
+    add_recipe_options(command)
     add_picture_options(command, but=("image", *but))
     if run is edit:
         add_variant_options(command)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from darkroom.cli.arguments import USUAL_NAME, Saving
 from darkroom.errors import InvalidRequest, nearest
-from darkroom.files import expanded, shortened, write_numbered
+from darkroom.files import as_json, expanded, shortened, write_numbered
 from darkroom.generation.picture import FORMATS, LONGEST_SIDE, Picture, canonical_format, format_of
 from darkroom.generation.request import Request
 from darkroom.photos import SUFFIXES
@@ -166,6 +166,15 @@ class Files:
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             what = "may not be written to" if there.is_dir() else "is a file"
             raise InvalidRequest(f"cannot write {path}: {there} {what}; choose another --output or --name")
+
+
+def told(path: Path, picture: Picture, in_json: bool) -> str:
+    """The line that tells a picture's file."""
+    return (
+        as_json({"path": str(path), "seed": picture.seed, "metadata": picture.metadata})
+        if in_json
+        else str(path)
+    )
 
 
 def picture_file(output: str) -> Path | None:

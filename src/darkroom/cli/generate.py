@@ -244,11 +244,12 @@ def saved(
     """The pictures of some requests as they are finished, each with its file, which is told as `args` wants it."""
     from tqdm import tqdm
 
+    from darkroom.cli.files import told
+
     for index, picture in enumerate(developed(model, requests, args.quiet)):
         path = files.save(picture, index, model.name)
-        told = {"path": str(path), "seed": picture.seed, "metadata": picture.metadata}
         with tqdm.external_write_mode():
-            print(as_json(told) if args.json else path, flush=True)
+            print(told(path, picture, args.json), flush=True)
         yield path, picture
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkroom.cli.arguments import a_path
 from darkroom.cli.words import aside
 from darkroom.errors import InvalidRequest
 from darkroom.loading import LOADING, Loading
@@ -13,6 +15,24 @@ if TYPE_CHECKING:
     from darkroom.generation import Request
 
 _OF_THE_MACHINE = ("device", "precision", "memory")
+
+
+def add_recipe_options(command: argparse.ArgumentParser) -> None:
+    """The options of which recipe a picture is made over by, where it has not to be its own."""
+    recipe = command.add_mutually_exclusive_group()
+    recipe.add_argument(
+        "--like",
+        type=a_path,
+        metavar="PICTURE",
+        help="start from the recipe of this picture, by Darkroom, A1111, ComfyUI or InvokeAI",
+    )
+    recipe.add_argument(
+        "--no-like",
+        dest="like",
+        action="store_const",
+        const=False,
+        help="start from no recipe, not even from the picture's own",
+    )
 
 
 def own_recipe(path: Path, model: str | None) -> tuple[dict[str, Any], Request] | None:

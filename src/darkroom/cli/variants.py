@@ -93,18 +93,18 @@ def _on_interrupt(told: Callable[[], object]) -> Iterator[None]:
 def save_choice(choice: Choice, files: Files, args: argparse.Namespace, model: str, first: int) -> list[Path]:
     """Write what was kept, the sheet of all variants and their ranking; tell the files, and the ranking for people.
     `first`: the index of the first picture among all of a run."""
+    from darkroom.cli.files import told
+
     paths = [files.save(picture, first + number, model) for number, picture in enumerate(choice.kept)]
     for path, picture in zip(paths, choice.kept, strict=True):
-        told = {"path": str(path), "seed": picture.seed, "metadata": picture.metadata}
-        print(as_json(told) if args.json else path, flush=True)
+        print(told(path, picture, args.json), flush=True)
     if choice.variants:
         seed = min(each.request.seed or 0 for each in choice.variants)
         sheet = files.write_sheet(choice.sheet(), f"{seed}-variants")
-        kept = [str(path) for path in paths]
-        ranking = {**choice.to_dict(), "kept": kept}
+        ranking = {**choice.to_dict(), "kept": [str(path) for path in paths]}
         table = write_numbered(sheet.with_suffix(".json"), f"{as_json(ranking, 2)}\n".encode())
-        told = {"path": str(sheet), "grid": True, "ranking": str(table)}
-        print(as_json(told) if args.json else f"{sheet}\n{table}", flush=True)
+        both = {"path": str(sheet), "grid": True, "ranking": str(table)}
+        print(as_json(both) if args.json else f"{sheet}\n{table}", flush=True)
     if not args.quiet:
         tell_notes(choice.notes)
         print("\n".join([f"ranked by {choice.judge}:", *choice.lines()]), file=sys.stderr)

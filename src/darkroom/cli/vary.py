@@ -16,7 +16,7 @@ from darkroom.cli.generate import (
     choose_each,
     looked_at,
 )
-from darkroom.cli.like import recipe_of
+from darkroom.cli.like import add_recipe_options, recipe_of
 from darkroom.cli.parser import Parser
 from darkroom.cli.progress import loading_bar
 from darkroom.cli.settings import add_settings_file
@@ -60,20 +60,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument("picture", type=a_path, help="a picture's file")
     add_prompt(command, "what the pictures are to show (default: the picture's own prompt, or what it shows)")
     add_variant_options(command)
-    recipe = command.add_mutually_exclusive_group()
-    recipe.add_argument(
-        "--like",
-        type=a_path,
-        metavar="PICTURE",
-        help="start from the recipe of this picture instead of its own",
-    )
-    recipe.add_argument(
-        "--no-like",
-        dest="like",
-        action="store_const",
-        const=False,
-        help="start from no recipe, not even from the picture's own",
-    )
+    add_recipe_options(command)
     add_picture_options(command, but=("image", "count"))
     add_loading_options(command)
     add_file_options(command)

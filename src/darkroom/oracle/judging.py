@@ -62,6 +62,10 @@ class Wanted:
         found = [t for t in things if t.kind == self.kind and self.colour in (None, t.colour)]
         return sorted(found, key=lambda thing: -thing.confidence)
 
+    def met_by(self, count: int) -> bool:
+        """Whether so many of them are as many as there must be."""
+        return count == self.count if self.exact else count >= self.count
+
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
@@ -81,14 +85,17 @@ def satisfies(reading: Reading, expectation: Expectation) -> bool:
     for name in SETTING:
         if getattr(expectation, name) not in (None, getattr(reading, name).name):
             return False
-    found = [wanted.among(reading.things) for wanted in expectation.things]
-    for wanted, things in zip(expectation.things, found, strict=True):
-        if len(things) < wanted.count or (wanted.exact and len(things) > wanted.count):
-            return False
-    if expectation.relation is None:
-        return True
-    first, second = (things[: w.count] for w, things in zip(expectation.things[:2], found[:2], strict=True))
-    return all(related(a, expectation.relation, b, reading.aspect) for a in first for b in second)
+    if not all(wanted.met_by(len(wanted.among(reading.things))) for wanted in expectation.things):
+        return False
+    return expectation.relation is None or stand_so(reading, expectation)
+
+
+def stand_so(reading: Reading, expectation: Expectation) -> bool:
+    """Whether the first two that are wanted are there and stand to each other as they are to, the surest of each."""
+    assert expectation.relation is not None
+    first, second = (wanted.among(reading.things)[: wanted.count] for wanted in expectation.things[:2])
+    pairs = [related(a, expectation.relation, b, reading.aspect) for a in first for b in second]
+    return bool(pairs) and all(pairs)
 
 
 def related(first: Box, relation: str, second: Box, aspect: float = 1.0) -> bool:
@@ -182,5 +189,6 @@ __all__ = [
     "overlap",
     "related",
     "satisfies",
+    "stand_so",
     "truth",
 ]

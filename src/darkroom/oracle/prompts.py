@@ -79,8 +79,8 @@ def _lexicon() -> dict[tuple[str, ...], tuple[str, Any]]:
 
     for kind, forms in words.KIND_WORDS.items():
         for singular, plural in forms:
-            put(singular, "thing", (kind, singular == plural))
-            put(plural, "things", (kind, True))
+            put(singular, "thing", (kind, False))
+            put(plural, "thing", (kind, True))
     for colour, several in words.COLOUR_WORDS.items():
         for form in several:
             put(form, "colour", colour)
@@ -102,12 +102,8 @@ def _lexicon() -> dict[tuple[str, ...], tuple[str, Any]]:
     for sort, several in _GRAMMAR.items():
         for word in several:
             put(word, sort, None)
-    for word in words.THING_MOODS:
-        put(word, "mood", None)
-    for place in words.MOODS.values():
-        for word in place:
-            put(word, "mood", None)
-    for word in _PASSED_OVER.split():
+    moods = (words.THING_MOODS, *words.MOODS.values())
+    for word in (*(mood for several in moods for mood in several), *_PASSED_OVER.split()):
         put(word, "passed over", None)
     return found
 
@@ -180,8 +176,8 @@ class _Reader:
 
     def take(self, token: _Token) -> None:
         sort, value = token.sort, token.value
-        if sort in ("thing", "things"):
-            self._thing(value[0], plural=sort == "things", either=value[1] and sort == "thing")
+        if sort == "thing":
+            self._thing(*value)
         elif sort == "colour":
             self._colours.append(value)
         elif sort == "number":
@@ -241,8 +237,8 @@ class _Reader:
         if before is None or (sort == "place" and before == "sky"):
             self.settings[sort] = value
 
-    def _thing(self, kind: str, plural: bool, either: bool) -> None:
-        count, exact = self._number or ((2, False) if plural and not either else (1, False))
+    def _thing(self, kind: str, plural: bool) -> None:
+        count, exact = self._number or (2 if plural else 1, False)
         colour = self._colours[0] if len(self._colours) == 1 else None
         if len(self._colours) > 1:
             self.unknown += self._colours

@@ -35,7 +35,7 @@ def told(reading: Reading) -> tuple[str, tuple[Said, ...]]:
     setting = list(_setting(reading, bool(groups)))
     style = [each for each in setting if each.about == "style"]
     where = [each.text for each in setting if each.about != "style"]
-    whole = " ".join(filter(None, [text, *where])) or words.PLACE_PHRASES["plain"][0]
+    whole = " ".join(filter(None, [text, *where])) or words.PLACE_PHRASES[_USUAL["place"]][0]
     prompt = ", ".join([whole, *(each.text for each in style)])
     return prompt, (*parts, *setting)
 
@@ -80,7 +80,7 @@ def _setting(reading: Reading, things: bool) -> Iterator[Said]:
         yield Said(words.fill(words.PLACE_NOUNS[place.name][0]), "place", place.confidence)
     elif place.name != _USUAL["place"]:
         yield Said(words.fill(words.PLACE_PHRASES[place.name][0]), "place", place.confidence)
-    if place.name != "plain":
+    if place.name != _USUAL["place"]:
         if time.name != _USUAL["time"]:
             yield Said(words.TIME_PHRASES[time.name][0], "time", time.confidence)
         if weather.name != _USUAL["weather"]:

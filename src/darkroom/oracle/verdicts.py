@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from darkroom.oracle.judging import SETTING, Expectation, Reading, Wanted, related, satisfies
+from darkroom.oracle.judging import SETTING, Expectation, Reading, Wanted, satisfies, stand_so
 
 _HALF = 0.5
 """What a clause that does not hold is worth at most, by how near it comes."""
@@ -50,8 +50,7 @@ def _clauses(reading: Reading, expectation: Expectation) -> Iterator[Clause]:
     found = [wanted.among(reading.things) for wanted in expectation.things]
     for wanted, things in zip(expectation.things, found, strict=True):
         count, seen = wanted.count, len(things)
-        holds = seen == count if wanted.exact else seen >= count
-        if holds:
+        if holds := wanted.met_by(seen):
             score = min((thing.confidence for thing in things[:count]), default=1.0)
         else:
             alike = len(Wanted(wanted.kind).among(reading.things))
@@ -59,16 +58,9 @@ def _clauses(reading: Reading, expectation: Expectation) -> Iterator[Clause]:
             score = _HALF * near
         yield Clause(said_of(wanted), holds, score)
     if expectation.relation is not None:
-        first, second = (
-            things[: wanted.count] for wanted, things in zip(expectation.things[:2], found[:2], strict=True)
-        )
-        pairs = [related(a, expectation.relation, b, reading.aspect) for a in first for b in second]
         names = (said_of(each) for each in expectation.things[:2])
-        yield Clause(
-            f" {expectation.relation} ".join(names),
-            bool(pairs) and all(pairs),
-            float(bool(pairs) and all(pairs)),
-        )
+        holds = stand_so(reading, expectation)
+        yield Clause(f" {expectation.relation} ".join(names), holds, float(holds))
     for name in SETTING:
         if (wanted_name := getattr(expectation, name)) is not None:
             guess = getattr(reading, name)

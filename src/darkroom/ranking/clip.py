@@ -30,7 +30,6 @@ from darkroom.errors import GenerationError, ModelError
 from darkroom.library.locate import name_of
 from darkroom.networks.clip import CLIPText, CLIPVision
 from darkroom.networks.roles import Role
-from darkroom.pixels import over_white
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.ranking.judge import Interrogation, Judgement, Phrase
 from darkroom.ranking.phrases import PHRASES, Phrases
@@ -76,10 +75,10 @@ class Pair:
 
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Unit vectors (N, P) on the CPU."""
+        """Unit vectors (N, P) on the CPU, of pictures in RGB."""
         found = []
         for picture in pictures:
-            seen = clip_pixels(np.asarray(over_white(picture)), self.vision.config.image_size)
+            seen = clip_pixels(np.asarray(picture), self.vision.config.image_size)
             projected = self.vision(seen.to(_device(self.vision))).projected
             assert projected is not None
             found.append(_numbers(projected.float().cpu()))

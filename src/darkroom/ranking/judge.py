@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,11 +25,6 @@ class Judgement:
     right: bool | None = None
     missing: tuple[str, ...] = ()
 
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """Sorts the better ones behind: what is right is better than what is not, whatever else is said of it."""
-        return bool(self.right), self.score
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         found: dict[str, Any] = {"score": round(self.score, 4)}
@@ -39,7 +34,7 @@ class Judgement:
 
 
 class Judging(Protocol):
-    """A judge that knows what is asked; `notes` say what of that it cannot tell."""
+    """A judge that knows what is asked; `notes` say what of that it cannot tell. Pictures are RGB."""
 
     @property
     def notes(self) -> tuple[str, ...]: ...
@@ -66,7 +61,7 @@ class Interrogation:
 
     prompt: str
     phrases: tuple[Phrase, ...]
-    others: tuple[Phrase, ...] = field(default=())
+    others: tuple[Phrase, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -93,8 +88,8 @@ class Judge(Protocol):
     def interrogate(
         self, picture: Image.Image, phrases: Mapping[str, Phrases] | None = None
     ) -> Interrogation:
-        """What a picture shows, in phrases by what they are about. Raises InvalidRequest where it has words of its own
-        and some are given."""
+        """What a picture, RGB, shows, in phrases by what they are about. Raises InvalidRequest where it has words of
+        its own and some are given."""
         ...
 
 

@@ -12,7 +12,6 @@ from darkroom.oracle.oracle import Oracle
 from darkroom.oracle.prompts import Asked, asked_of
 from darkroom.oracle.telling import told
 from darkroom.oracle.verdicts import verdict_on
-from darkroom.pixels import over_white
 from darkroom.ranking.judge import Interrogation, Judgement, Phrase
 from darkroom.ranking.phrases import Phrases
 
@@ -43,7 +42,7 @@ class WorldJudge:
             raise InvalidRequest(
                 "the oracle has words of its own: leave phrases out, or give another judge (`judge=`)"
             )
-        (reading,) = self._oracle([over_white(picture)])
+        (reading,) = self._oracle([picture])
         prompt, parts = told(reading)
         return Interrogation(prompt, tuple(Phrase(each.text, each.confidence, each.about) for each in parts))
 
@@ -60,7 +59,7 @@ class _Asked:
 
     def __call__(self, pictures: Sequence[Image.Image]) -> list[Judgement]:
         found = []
-        for reading in self.oracle([over_white(each) for each in pictures]):
+        for reading in self.oracle(pictures):
             verdict = verdict_on(reading, self.what.expectation)
             found.append(Judgement(verdict.score, verdict.right, verdict.missing))
         return found

@@ -38,8 +38,8 @@ class Variant:
 
     @property
     def rank(self) -> tuple[bool, bool, float, int]:
-        """Sorts: those that were finished before those that were not, the better before the others."""
-        return self.picture is None, not self.judgement.rank[0], -self.judgement.rank[1], self.index
+        """Sorts: those that were finished before those that were not, of these what is right, then what is better."""
+        return self.picture is None, not self.judgement.right, -self.judgement.score, self.index
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
