@@ -17,6 +17,7 @@ from darkroom.files import write_json
 from darkroom.networks import VAE, CLIPText, CLIPTextConfig, UNet, UNetConfig, VAEConfig
 from darkroom.prompt import Tokenizer
 from darkroom.train.folders import save_network
+from darkroom.weights.names import VERSION
 from interleave import arguments, interleave, report
 
 OURS = """
@@ -50,6 +51,7 @@ def write_folder(folder: Path) -> None:
         folder / "model_index.json",
         {
             "_class_name": "StableDiffusionPipeline",
+            **VERSION,
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
             "text_encoder": ["transformers", "CLIPTextModel"],

@@ -33,10 +33,9 @@ def main() -> None:
     from diffusers.image_processor import VaeImageProcessor
 
     diffusers.utils.logging.set_verbosity_error()
-    plain = diffusers.StableDiffusionPipeline.from_pretrained(
+    theirs = diffusers.StableDiffusionInpaintPipeline.from_pretrained(
         locate("pocket"), safety_checker=None, local_files_only=True
     )
-    theirs = diffusers.StableDiffusionInpaintPipeline(**plain.components, requires_safety_checker=False)
     theirs.set_progress_bar_config(disable=True)
     model = darkroom.load("pocket", device="cpu", precision="float32")
     found: dict[str, list[float]] = {"the pictures themselves": [], "Darkroom": [], "diffusers": []}

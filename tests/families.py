@@ -139,13 +139,13 @@ def write_sd1(
     return folder
 
 
-def write_sd2(folder: Path, seed: int = 10, layers: int = 3) -> Path:
+def write_sd2(folder: Path, seed: int = 10, layers: int = 3, **changes: Any) -> Path:
     """Stable Diffusion 2, v-prediction: OpenCLIP's encoder, saved without its unused last layer."""
     StableDiffusionPipeline(
         vae=vae(seed),
         text_encoder=clip(seed + 1, open_clip=True, layers=layers),
         tokenizer=tokenizer(folder / "tokenizer", "!"),
-        unet=unet(seed + 2, WIDTH, use_linear_projection=True, attention_head_dim=(1, 2)),
+        unet=unet(seed + 2, WIDTH, use_linear_projection=True, attention_head_dim=(1, 2), **changes),
         scheduler=DDIMScheduler(
             **NOISE, clip_sample=False, set_alpha_to_one=False, prediction_type="v_prediction"
         ),

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 from tests.upscaling.test_reading import filled
 
@@ -107,3 +107,62 @@ def test_mistakes_are_told_before_anything_is_made(run, photos):
         assert (status, out, message in err) == (2, "", True), err
     status, _, err = run("upscale", photos / "tall.png", "--upscaler", "nearst")
     assert (status, "did you mean 'nearest'?" in err) == (1, True), err
+
+
+def test_photographs_are_made_larger_again(run, photos, network, tmp_path):
+    made = tmp_path / "made.png"
+    assert run("upscale", photos / "wide.png", "--upscaler", network, "-o", made, *HERE)[0] == 0
+    assert run("upscale", made, "--by", "1.5", "-o", tmp_path / "more.png")[0] == 0
+    for path in (made, tmp_path / "more.png"):
+        status, out, err = run("again", path)
+        assert status == 0, err
+        assert "the same, pixel for pixel" in out
+    told = json.loads(run("info", tmp_path / "more.png")[1])
+    assert [each["upscaler"] for each in told["after"]] == ["net", "lanczos"]
+    moved = (photos / "wide.png").rename(tmp_path / "moved.png")
+    status, out, err = run("again", made)
+    assert (status, "the same" in out, f"its image is {moved} now" in err) == (0, True, True)
+    hidden = tmp_path / "elsewhere"
+    hidden.mkdir()
+    moved = moved.rename(hidden / "moved.png")
+    status, _, err = run("again", made)
+    assert status == 2
+    assert "SHA-256" in err
+    assert run("again", made, "--image", moved)[0] == 0
+    status, out, err = run("again", made, "--image", photos / "tall.png")
+    assert status != 0
+    assert "its image was another picture" in err
+
+
+def test_a_picture_of_another_program_is_made_larger_again(run, photos, tmp_path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("parameters", "a boat\nSteps: 2, Sampler: Euler, Seed: 1, Size: 64x64, Model: pocket")
+    Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 50).convert("RGB").save(
+        tmp_path / "theirs.png", pnginfo=text
+    )
+    made = tmp_path / "made.png"
+    assert run("upscale", tmp_path / "theirs.png", "--by", "2", "-o", made)[0] == 0
+    status, out, err = run("again", made)
+    assert (status, "the same, pixel for pixel" in out) == (0, True), err
+
+
+def test_what_a_camera_left_is_not_kept(run, tmp_path):
+    exif = Image.Exif()
+    exif[0x010F] = "A camera"
+    exif.get_ifd(0x8825)[1] = "N"
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", "<x:xmpmeta>a place</x:xmpmeta>")
+    text.add_text("Raw profile type exif", "\nexif\n 8\n4d4d002a")
+    text.add_text("exif:GPSLatitude", "52, 31, 0")
+    text.add_text("parameters", "a boat\nSteps: 2")
+    text.add_text("Software", "NovelAI")
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png", pnginfo=text, exif=exif)
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.tif", exif=exif, compression="tiff_lzw")
+    for name in ("photo.png", "photo.tif"):
+        assert run("upscale", tmp_path / name, "-o", tmp_path / f"{name}-larger.png")[0] == 0
+        with Image.open(tmp_path / f"{name}-larger.png") as larger:
+            kept = {"parameters", "Software"} if name == "photo.png" else set()
+            assert set(larger.text) - {"darkroom", "postprocessing", "parameters"} == kept - {"parameters"}
+            assert not larger.getexif()
+    with Image.open(tmp_path / "photo.png-larger.png") as larger:
+        assert larger.text["parameters"] == "a boat\nSteps: 2"

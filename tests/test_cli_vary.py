@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -89,15 +90,16 @@ def test_each_prompt_has_variants_of_its_own(run, tmp_path):
         ((*CHOSEN, "--finish", "2", "--keep", "3"), "keep is 3, of 2 that are finished: raise --finish"),
         (("generate", *ASKED, "--keep", "2"), "--keep is of variants: say how many with --variants"),
         (("generate", "a dragon", *CHOSEN[2:]), "knows nothing of what is asked in 'a dragon'"),
-        (("vary", "none.png"), "none.png is no file: name a picture"),
-        (("vary", "."), ". is no file"),
-        (("interrogate", "none.png"), "none.png is no file"),
+        (("vary", "none.png"), "no file none.png: name a picture, or a folder of them"),
+        (("vary", "empty"), "there is no picture in the folder empty"),
+        (("interrogate", "none.png"), "no file none.png"),
         (("interrogate", "words.png"), "words.png is no picture"),
         (("interrogate", "words.png", "--judge", "oracel"), "did you mean 'oracle'"),
     ],
 )
 def test_mistakes_are_told_in_a_line(run, arguments, words):
     Path("words.png").write_text("no picture")
+    Path("empty").mkdir()
     status, out, err = run(*arguments)
     assert status in (1, 2)
     assert out == ""
@@ -320,3 +322,20 @@ def test_a_second_interrupt_ends_it_at_once(run, monkeypatch):
     status, out, err = run(*CHOSEN, "--quiet")
     assert (status, out) == (130, "")
     assert err.strip() == "darkroom: interrupted"
+
+
+def test_each_picture_of_a_folder(run, photo, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("one", "two"):
+        shutil.copy(photo, folder / f"{name}.png")
+    status, out, _ = run("interrogate", folder, "--judge", "oracle", "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert [Path(each["picture"]).name for each in lines] == ["one.png", "two.png"]
+    assert lines[0]["prompt"] == lines[1]["prompt"]
+    status, out, _ = run("interrogate", folder, "--judge", "oracle", "--quiet")
+    assert out.splitlines()[1] == f"{folder / 'two.png'}: {lines[1]['prompt']}"
+    status, out, err = run("vary", folder, *ASKED, "--variants", "2", "--judge", "oracle", "--quiet")
+    assert status == 0, err
+    assert len(out.split()) == 6

@@ -57,8 +57,8 @@ ORDER = {
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "generation": """
         latents checks sources masks parts starting details elsewhere request between work tiles colors frames edits
-        shown wording settle canvas passes templates ensemble manner path attention picture infotext saved redrawing
-        job named explain
+        sizing shown wording settle canvas passes templates ensemble manner path attention picture infotext saved
+        redrawing job named explain
     """,
     "cli": """
         arguments parser words settings files progress asked show doctor train checkpoints models lora merge like

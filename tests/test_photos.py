@@ -336,3 +336,67 @@ def test_a_file_that_grows_while_it_is_read(tmp_path):
 
     with path.open("rb") as file, pytest.raises(InvalidRequest, match="changes while"):
         _whole(Growing(file), path)
+
+
+def test_what_a_picture_says_is_looked_for_by_its_header_first(monkeypatch, tmp_path):
+    """Texts may stand behind the pixels of a PNG file: of one that is too large to be unpacked they are not looked
+    for."""
+    from PIL import PngImagePlugin
+
+    from darkroom.generation.picture import made_by, made_from, open_picture, pixels_of, texts_of
+
+    def unpacked(self):
+        raise AssertionError("it is unpacked")
+
+    bomb = png_of(30_000, 30_000, b"\0" * 90_000)
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", unpacked)
+    for given in (bomb, tmp_path / "bomb.png"):
+        assert made_by(given) is None
+        assert made_from(given, Image.new("RGB", (8, 8)), {}, "").parameters == ""
+    assert texts_of(tmp_path / "bomb.png", ("parameters",))[0] == (30_000, 30_000)
+    with pytest.raises(InvalidRequest, match="178 million"):
+        pixels_of(tmp_path / "bomb.png")
+    said = png_chunk(b"tEXt", b'darkroom\0{"request": {"prompt": "a boat"}}')
+    (tmp_path / "said.png").write_bytes(bomb[:33] + said + bomb[33:])
+    with pytest.raises(InvalidRequest, match="178 million"):
+        open_picture(tmp_path / "said.png")
+
+
+def test_truths_are_black_and_white():
+    mask = np.arange(12).reshape(3, 4) % 3 == 0
+    for given in (mask, torch.from_numpy(mask)[None]):
+        photo = photo_of(given)
+        assert (photo.pixels == np.where(mask, 255, 0)[..., None]).all()
+
+
+def test_deep_greys_have_profiles_too():
+    plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    deep = Image.fromarray(np.full((4, 4), 30_000, np.uint16))
+    photo = read_photo(written(deep, icc_profile=b"no profile"))
+    assert (photo.pixels == 117).all()
+    assert "profile" in photo.notes[0]
+    assert not read_photo(written(deep, icc_profile=plain)).notes
+
+
+def test_a_file_that_is_written_anew_meanwhile(tmp_path, monkeypatch):
+    path = tmp_path / "boat.png"
+    path.write_bytes(b"0" * 100)
+    whole = type(path).stat
+    times = iter((1, 2))
+
+    def stat(self, **how):
+        found = whole(self, **how)
+        return types.SimpleNamespace(st_size=found.st_size, st_mtime_ns=next(times))
+
+    monkeypatch.setattr(type(path), "stat", stat)
+    with pytest.raises(InvalidRequest, match="changes while it is read"):
+        read_file(path)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    path = tmp_path / "large.png"
+    with path.open("wb") as file:
+        file.truncate((1 << 30) + 1)
+    with pytest.raises(InvalidRequest, match="larger than 1,024 MiB"):
+        read_file(path)

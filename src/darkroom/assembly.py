@@ -104,10 +104,10 @@ def check_refiner(refiner: Source, base: Source) -> None:
         raise ModelError(
             f"{refiner.path} is {theirs.name}: it cannot refine what {ours.name} draws, give an XL refiner"
         )
-    if refiner.denoiser.config.in_channels != base.denoiser.config.in_channels:
+    if refiner.denoiser.config.in_channels != ours.latent_channels:
         raise ModelError(
             f"{refiner.path} works on {refiner.denoiser.config.in_channels} channels, {base.path} makes "
-            f"{base.denoiser.config.in_channels}: give a refiner of the same latents"
+            f"{ours.latent_channels}: give a refiner of the same latents"
         )
     if theirs.schedule != ours.schedule:
         raise ModelError(

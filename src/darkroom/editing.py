@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from darkroom.checkpoint.family import Family
-from darkroom.engine import LatentDiffusion
+from darkroom.engine import LatentDiffusion, Placement
 from darkroom.errors import InvalidRequest
 from darkroom.generation import Picture, Request
 from darkroom.generation.checks import a_whole, showing
@@ -19,9 +20,11 @@ from darkroom.generation.named import Finder
 from darkroom.generation.parts import next_seed
 from darkroom.generation.picture import edit_of
 from darkroom.generation.request import SETTINGS, Settings
+from darkroom.generation.settle import upscaler_of
 from darkroom.generation.sources import a_source, several
 from darkroom.generation.work import Decode, Prepare
 from darkroom.series import Callback
+from darkroom.upscaling.upscaler import TILE, load_upscaler
 
 MAX_ROUNDS = 100
 
@@ -43,6 +46,7 @@ class Edits:
 
     family: Family
     refiner: Any
+    placement: Placement
     generate: Callable[..., list[Picture]]
     _drawing: Callable[[], AbstractContextManager[None]]
     _networks: LatentDiffusion
@@ -132,6 +136,24 @@ class Edits:
                 chain += self.edit(chain[-1], prompt, **again)
             found += chain
         return found
+
+    def upscale(
+        self,
+        image: Any,
+        by: float | None = None,
+        *,
+        width: int | None = None,
+        height: int | None = None,
+        upscaler: str | Path | None = None,
+        frame: int | None = None,
+        tile: int = TILE,
+    ) -> list[Picture]:
+        """Make a picture larger, or each of several, as `darkroom.load_upscaler` does, where this model runs: by the
+        upscaler that the model prefers, if none is named. Raises as that does."""
+        name = upscaler_of(self.family.preferences) if upscaler is None else upscaler
+        device, precision = self.placement.device, self.placement.precision
+        found = load_upscaler(name, device=device, precision=precision, tile=tile)
+        return [found.upscale(each, by, width=width, height=height, frame=frame) for each in several(image)]
 
     def mask_of(self, image: Any, thing: str, prompt: str = "") -> Image.Image:
         """A mask of a thing in a picture by its name, white where the model's network reads it: in the prompt of a

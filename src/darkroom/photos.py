@@ -51,7 +51,11 @@ _FORMATS = (
     *("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF", "JPEG2000", "JXL"),
     *("PPM", "TGA", "ICO", "PCX", "SGI", "QOI"),
 )
-_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC", b"avif": "AVIF"}
+_BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"),
+    **dict.fromkeys((b"mif1", b"msf1"), "HEIC"),
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+}
 """Of files in ISO's container, as bytes 8 to 12 name them."""
 _PLUGINS = {
     "HEIC": ("pillow_heif", "register_heif_opener", "pillow-heif"),
@@ -112,14 +116,16 @@ def read_file(path: Path) -> bytes:
 
 
 def _whole(file: BinaryIO, path: Path) -> bytes:
-    content = file.read(LARGEST_FILE + 1)
-    if len(content) > LARGEST_FILE:
+    before = path.stat()
+    content = b"" if before.st_size > LARGEST_FILE else file.read(LARGEST_FILE + 1)
+    if before.st_size > LARGEST_FILE or len(content) > LARGEST_FILE:
         raise InvalidRequest(
             f"{path} is larger than {LARGEST_FILE >> 20:,} MiB: it is no picture that is read here"
         )
     file.seek(0, io.SEEK_END)
     now = path.stat()
-    if file.tell() != len(content) or now.st_size != len(content):
+    sizes = file.tell(), now.st_size
+    if sizes != (len(content), len(content)) or now.st_mtime_ns != before.st_mtime_ns:
         raise InvalidRequest(f"{path} changes while it is read: try again when it is finished")
     return content
 
@@ -134,7 +140,7 @@ def read_photo(content: bytes, called: str = "the picture", frame: int | None = 
         raise InvalidRequest(f"{called} is empty: give a picture")
     try:
         with _opened(content, called) as image:
-            _check_size(image.size, called)
+            check_size(image.size, called)
             _to_frame(image, called, frame)
             return _photo(image)
     except InvalidRequest:
@@ -190,7 +196,8 @@ def _identified(content: bytes, called: str, kind: str) -> Image.Image:
         ) from None
 
 
-def _check_size(size: tuple[int, int], called: str) -> None:
+def check_size(size: tuple[int, int], called: str) -> None:
+    """Raises InvalidRequest for a picture that shows nothing, or is too large to be unpacked."""
     width, height = size
     if not width or not height:
         raise InvalidRequest(f"{called} is of {width}x{height} pixels: give one that shows something")
@@ -216,11 +223,11 @@ def _to_frame(image: Image.Image, called: str, frame: int | None) -> None:
 
 
 def photo_of(given: Any, called: str = "the picture") -> Photo:
-    """A picture in memory: Pillow's; NumPy's (height, width), (height, width, 1, 3 or 4), of uint8, uint16 or floats
-    from 0 to 1; torch's (3, height, width), or (1, 3, height, width), from 0 to 1, or from -1 where it is below 0
-    anywhere. Raises InvalidRequest for anything else."""
+    """A picture in memory: Pillow's; NumPy's (height, width), (height, width, 1, 3 or 4), of uint8, uint16, bool or
+    floats from 0 to 1; torch's (3, height, width), or (1, 3, height, width), from 0 to 1, or from -1 where it is below
+    0 anywhere. Raises InvalidRequest for anything else."""
     if isinstance(given, Image.Image):
-        _check_size(given.size, called)
+        check_size(given.size, called)
         try:
             return _photo(given)
         except Exception as error:  # Of a damaged file that is read now.
@@ -240,7 +247,7 @@ def photo_of(given: Any, called: str = "the picture") -> Photo:
         raise InvalidRequest(
             f"{called} is an array of {np.shape(given)}: NumPy's are (height, width, 3), torch's (3, height, width)"
         )
-    _check_size((array.shape[1], array.shape[0]), called)
+    check_size((array.shape[1], array.shape[0]), called)
     levels = _levels(array, called)
     alpha = levels[..., 3] if array.shape[2] == 4 else None
     return Photo(np.repeat(levels, 3, axis=2) if array.shape[2] == 1 else levels[..., :3], _seen(alpha))
@@ -250,11 +257,13 @@ def _levels(array: NDArray[Any], called: str) -> Pixels:
     """An array's values as bytes."""
     if array.dtype == np.uint8:
         return array.copy()
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
         return _from_16_bits(array)
     if array.dtype.kind != "f":
         raise InvalidRequest(
-            f"{called} is an array of {array.dtype}: give uint8, uint16, or floats from 0 to 1"
+            f"{called} is an array of {array.dtype}: give uint8, uint16, bool, or floats from 0 to 1"
         )
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
         raise InvalidRequest(
@@ -274,7 +283,9 @@ def _photo(image: Image.Image) -> Photo:
     alpha, turn = None, _TURNED.get(_orientation(image))
     if (levels := _deep(image)) is not None:
         alpha = _keyed(image)
-        whole = Image.fromarray(levels).convert("RGB")
+        grey = Image.fromarray(levels)
+        grey.info = dict(image.info)
+        whole = _in_srgb(grey, notes)
     else:
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
             straight = image.convert("LA") if image.mode == "La" else image

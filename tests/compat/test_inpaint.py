@@ -99,7 +99,8 @@ def test_what_else_a_call_takes(places):
     tensor = torch.rand(1, 3, 64, 48, generator=torch.manual_seed(1))
     flat = torch.zeros(64, 48)
     flat[8:40, 8:24] = 1
-    for each in (flat, flat[None], flat[None, None], flat.numpy()):
+    of_bytes = flat.numpy().astype(np.uint8)
+    for each in (flat, flat[None], flat[None, None], flat.numpy(), of_bytes, of_bytes * 255):
         compare(places, "sd1", image=tensor if isinstance(each, torch.Tensor) else tensor[0].permute(1, 2, 0).numpy(),
                 mask_image=each)  # fmt: skip
 

@@ -14,6 +14,7 @@ from PIL import Image
 from tests.engine.conftest import FAMILIES, ToyNetworks, kill_at_every_step, settled
 
 import darkroom
+from darkroom.cli import main
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
 from darkroom.generation.details import Detail, Texts, a_thing, parse_detail
@@ -223,7 +224,7 @@ def test_a_picture_that_is_given_is_detailed_alone(finding, tmp_path):
     assert finding.detail(large, "x", steps=2)[0].image.size == (1800, 700)
 
 
-def test_what_is_transparent_stays_so(finding):
+def test_what_is_transparent_stays_so(finding, tmp_path, monkeypatch, capsys):
     """What lies under there, too, but where something is drawn."""
     photo = np.random.default_rng(1).integers(0, 256, (40, 48, 4), np.uint8)
     (made,) = finding.detail(photo, "x:blur=0:grow=0:strength=1", seed=1, steps=2)
@@ -235,6 +236,15 @@ def test_what_is_transparent_stays_so(finding):
     changed = (pixels(made) != photo).any(axis=2)
     assert changed.any()
     assert not (changed & ~inside).any()
+    Image.fromarray(photo).save(tmp_path / "clear.png")
+    made = finding.detail(tmp_path / "clear.png", "x:strength=1", seed=1, steps=2)[0].save(
+        tmp_path / "made.png"
+    )
+    monkeypatch.setattr("darkroom.model.load", lambda *given, **more: finding)
+    assert main(["again", str(made)]) == 0
+    assert "the same, pixel for pixel" in capsys.readouterr().out
+    assert main(["upscale", str(made), "--by", "2", "-o", str(tmp_path / "larger.png")]) == 0
+    assert main(["again", str(tmp_path / "larger.png")]) == 0
 
 
 @pytest.mark.parametrize(

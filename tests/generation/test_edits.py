@@ -19,12 +19,13 @@ from darkroom.cli import main
 from darkroom.engine import Engine
 from darkroom.errors import InvalidRequest
 from darkroom.generation.colors import matched
-from darkroom.generation.edits import Subject, begun, brought, finished
+from darkroom.generation.edits import Subject, brought, finished
 from darkroom.generation.frames import padded, stretched
 from darkroom.generation.job import Job
 from darkroom.generation.passes import passes
 from darkroom.generation.saved import Saved
 from darkroom.generation.settle import settle
+from darkroom.generation.sizing import begun
 from darkroom.generation.wording import Extras
 from darkroom.photos import photo_of
 
@@ -367,6 +368,28 @@ def test_on_the_command_line(toy_folder, photo_file, tmp_path, capsys):
     assert main(["again", str(tmp_path / "out.png")]) == 2
     assert "--image" in capsys.readouterr().err
     assert main(["again", str(tmp_path / "out.png"), "--image", str(moved)]) == 0
+
+
+def test_arrays_and_tensors_of_several(model):
+    two = np.stack([PHOTO, PHOTO[::-1]])
+    asked = {"prompt": "a boat", "seed": 3, "strength": 0.5, **SETTINGS}
+    expected = [pixels(model.edit(each, **asked)[0]) for each in two]
+    of_torch = torch.from_numpy(two).permute(0, 3, 1, 2) / 255
+    for given in (two, of_torch, [*two]):
+        found = [pixels(each) for each in model.edit(given, **asked)]
+        assert np.array_equal(found, expected)
+
+
+def test_larger_where_the_model_is(model, photo_file, tmp_path):
+    (found,) = model.upscale(photo_file, 2)
+    assert found.image.size == (102, 74)
+    assert found.metadata["after"][0]["upscaler"] == "lanczos"
+    by_file = darkroom.load_upscaler("nearest").upscale(photo_file, width=100)
+    (named,) = model.upscale(photo_file, width=100, upscaler="nearest")
+    assert (pixels(named) == pixels(by_file)).all()
+    assert len(model.upscale([PHOTO, PHOTO])) == 2
+    with pytest.raises(InvalidRequest, match="by is 20"):
+        model.upscale(PHOTO, 20)
 
 
 # Against diffusers: the latent after five steps, in float32

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from tests.families import write_sd1, write_sdxl
+from tests.families import write_sd1, write_sd2, write_sdxl
 from tests.generation.test_edits import apart_from_diffusers
 from tests.tables import pairs
 
@@ -160,7 +160,7 @@ def test_latents_have_their_share_of_a_mask():
     found = by_latents(share(a_mask(12, 8, 20, 16)), 8)
     assert found.shape == (5, 7)
     assert found[1].tolist() == [0, 0.5, 1, 1, 0, 0, 0]
-    assert by_latents(share(a_mask(14, 8, 8, 8)), 8)[1].tolist() == [0, 0.25, 0.75, 0, 0, 0, 0]
+    assert by_latents(share(a_mask(14, 8, 20, 8)), 8)[1].tolist() == [0, 0.25, 1, 1, 0.25, 0, 0]
 
 
 def test_what_is_missing_goes_on_from_what_is_there():
@@ -459,12 +459,14 @@ def nine(tmp_path_factory):
     root = tmp_path_factory.mktemp("nine")
     return {
         "nine": write_sd1(root / "sd1", 70, in_channels=9),
+        "nine-2": write_sd2(root / "sd2", 71, in_channels=9),
         "nine-xl": write_sdxl(root / "sdxl", 72, in_channels=9),
     }
 
 
 PEERS = {
     "nine": ("StableDiffusionInpaintPipeline", "ddim", "leading"),
+    "nine-2": ("StableDiffusionInpaintPipeline", "ddim", "leading"),
     "nine-xl": ("StableDiffusionXLInpaintPipeline", "euler", "ddim_uniform"),
     "sd1": ("StableDiffusionInpaintPipeline", "ddim", "leading"),
     "sdxl": ("StableDiffusionXLInpaintPipeline", "euler", "ddim_uniform"),
@@ -491,3 +493,98 @@ def test_inpainting_models_paint_all_where_there_is_no_mask(nine):
     (boxed,) = model.generate("a boat", **{**whole, "mask": BOXED})
     assert (pixels(boxed)[~INSIDE] == PHOTO[~INSIDE]).all()
     assert main(["plan", "a", "--model", str(nine["nine"]), "--size", "64"]) == 0
+
+
+# Masks that are not
+
+
+def test_what_is_said_of_a_mask_that_there_is_not(model, toy_folder, tmp_path, capsys):
+    plain = model.generate("a", image=PHOTO, strength=0.5, **SETTINGS)[0]
+    for said in (
+        {"only_masked": True},
+        {"fill": "red"},
+        {"fill": "neighbors", "mask_blur": 4, "mask_grow": 2},
+    ):
+        (found,) = model.generate("a", image=PHOTO, strength=0.5, **SETTINGS, **said)
+        assert (pixels(found) == pixels(plain)).all()
+        (note,) = found.metadata["notes"]
+        assert all(name in note for name in said)
+        assert "there is no mask" in note
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    asked = ["edit", str(tmp_path / "photo.png"), "a", *quickly(toy_folder, tmp_path)]
+    assert main([*asked, "--only-masked"]) == 2
+    assert "--only-masked is of a mask: give --mask or --mask-box" in capsys.readouterr().err
+    assert main([*asked, "--only-masked", "--mask-box", "8,8,16,16"]) == 0
+
+
+def test_a_mask_of_0_and_1_of_255(model):
+    levels = (np.asarray(BOXED) > 0).astype(np.uint8)
+    with pytest.raises(InvalidRequest, match="0 and 1 where white is 255"):
+        model.generate("a", image=PHOTO, mask=levels, **SETTINGS)
+    as_truths = model.generate("a", image=PHOTO, mask=levels.astype(bool), **SETTINGS)
+    assert (pixels(as_truths[0]) == pixels(model.generate("a", image=PHOTO, mask=BOXED, **SETTINGS)[0])).all()
+
+
+def test_lines_and_spots_are_drawn_wholly(model, nine):
+    """What covers no latent pixel wholly is drawn like what does, where nothing beside it is covered wholly."""
+    drawing = ImageDraw.Draw(mask := Image.new("L", (56, 40)))
+    drawing.line((2, 3, 30, 3), fill=255, width=3)
+    drawing.rectangle((42, 26, 45, 29), fill=255)
+    covered = by_latents(share(mask), 8)
+    assert set(np.unique(covered)) <= {0.0, 1.0}
+    assert (covered[0, :4] == 1).all()
+    assert covered[3, 5] == 1
+    assert covered[1:3].max() == 0
+    box = by_latents(share(a_mask(13, 5, 24, 20)), 8)
+    assert 0 < box[0, 1] < 1
+    assert (box == share(a_mask(13, 5, 24, 20)).reshape(5, 8, 7, 8).mean(axis=(1, 3))).all()
+    soft = share(a_mask(16, 8, 24, 24), blur=6)
+    assert (by_latents(soft, 8) == soft.reshape(5, 8, 7, 8).mean(axis=(1, 3))).all()
+    asked = {"image": PHOTO, "mask": mask, "strength": 0.3, **SETTINGS}
+    red, blue = (pixels(model.generate("a", fill=fill, **asked)[0]) for fill in ("red", "blue"))
+    inside = np.asarray(mask) > 0
+    assert (red[inside] != blue[inside]).any(axis=1).mean() > 0.9
+    assert (red[~inside] == PHOTO[~inside]).all()
+    # An inpainting model is told of them.
+    seen = darkroom.load(nine["nine"], device="cpu", precision="float32")
+    job = Job(*_one(seen, image=PHOTO, mask=mask, **SETTINGS))
+    work = [each for each in _works(job, seen) if type(each).__name__ == "Denoise"]
+    assert work[0].rows[0].x[0, 4].sum() == covered.sum()
+
+
+def _one(model, **asked):
+    single, subject = subject_of(model.settle(darkroom.Request("a", **asked)))
+    return single, model.family, None, None, Extras(subject=subject)
+
+
+def _works(job, model):
+    """All that a job asks for, done."""
+    steps, found = job.develop(), []
+    try:
+        work = next(steps)
+        while True:
+            found.append(work)
+            work = steps.send(work.run(model.engine.networks))
+    except StopIteration:
+        return found
+
+
+def test_large_pictures_keep_their_size(model):
+    """What is around a mask is drawn alone where the whole is too large to be drawn at its size."""
+    photo = np.zeros((1100, 1300, 3), np.uint8)
+    request = model.settle(darkroom.Request("a", image=photo, mask_box=(600, 500, 40, 30)))
+    assert request.inpaint.only_masked
+    assert request.inpaint.padding == 32
+    (found,) = model.generate(request.replace(steps=1, seed=1))
+    assert found.image.size == (1300, 1100)
+    assert (pixels(found)[:400] == 0).all()
+    open_again = {"only_masked": None, "width": None, "height": None, "fit": None}
+    for said in ({"fit": "crop"}, {"width": 512}, {"only_masked": False}):
+        assert not model.settle(request.replace(**open_again | said)).inpaint.only_masked
+
+
+@pytest.mark.parametrize("size", [{"width": 512}, {"height": 64}])
+def test_a_side_that_follows_is_bounded(model, size):
+    photo = np.zeros((2000, 8, 3) if "width" in size else (8, 2000, 3), np.uint8)
+    with pytest.raises(InvalidRequest, match=r"would be of .* a side has 8,192 pixels at most"):
+        model.generate("a", image=photo, **size)

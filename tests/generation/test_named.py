@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -173,3 +174,14 @@ def test_on_the_command_line(run, toy_folder, tmp_path):
     status, out, err = run("again", tmp_path / "named.png")
     assert (status, "the same, pixel for pixel" in out) == (0, True), err
     assert main(["mask", str(tmp_path / "photo.png"), "the red tree", "-o", str(tmp_path / "mask.jpg")]) == 2
+    folder = tmp_path / "several"
+    folder.mkdir()
+    for name in ("one", "two"):
+        shutil.copy(tmp_path / "photo.png", folder / f"{name}.png")
+    status, out, err = run("mask", folder, "the red tree", "-o", tmp_path / "masks/", *quick)
+    assert (status, out.split()) == (
+        0,
+        [str(tmp_path / f"masks/{name}-mask.png") for name in ("one", "two")],
+    ), err
+    status, _, err = run("mask", folder, "the red tree", "-o", tmp_path / "mask.png", *quick)
+    assert (status, "is one file: name a folder" in err) == (2, True)

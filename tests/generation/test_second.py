@@ -151,6 +151,9 @@ def test_again_and_plan(model, network, toy_folder, tmp_path, capsys):
     assert "enlarge 32x24" in capsys.readouterr().out
     assert main(["plan", "a boat", *where, "--upscaler", str(network)]) == 0
     assert "upscaler" not in capsys.readouterr().out
+    given = ["--image", str(path), "--size", "128x96", "--upscaler", str(network)]
+    assert main(["plan", "a boat", *where, *given]) == 0
+    assert "enlarge 64x48" in capsys.readouterr().out
 
 
 def test_what_a_model_prefers(monkeypatch):

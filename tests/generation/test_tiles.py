@@ -16,6 +16,7 @@ import darkroom
 from darkroom.checkpoint.families import SD1, SD3, SDXL
 from darkroom.cli import main
 from darkroom.errors import InvalidRequest
+from darkroom.generation.colors import matched
 from darkroom.generation.frames import Rim, stretched, without_edges
 from darkroom.generation.parts import Tiling
 from darkroom.generation.settle import settle
@@ -202,6 +203,17 @@ def test_what_is_refused(asked, words):
     with pytest.raises(InvalidRequest) as found:
         settle(darkroom.Request("a boat", **asked), SD1, "toy")
     assert all(word in str(found.value) for word in words)
+
+
+def test_colors_are_matched_over_the_whole_and_not_by_tile(model):
+    photo = np.random.default_rng(3).integers(0, 256, (40, 56, 3), np.uint8)
+    asked = {"strength": 0.6, **SETTINGS, "width": 168, "height": 120, "tile": 64, "seed": 2}
+    drawn, even = (
+        np.asarray(model.edit(photo, "a boat", match_colors=each, **asked)[0].image) for each in (False, True)
+    )
+    source = np.asarray(Image.fromarray(photo).resize((168, 120), Image.Resampling.LANCZOS))
+    assert np.abs(matched(drawn, source).astype(int) - even).max() <= 1
+    assert (drawn != even).any()
 
 
 def test_what_a_family_draws():

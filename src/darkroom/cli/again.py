@@ -13,7 +13,7 @@ from darkroom.cli.asked import given
 from darkroom.cli.words import aside, tell_notes
 from darkroom.errors import InvalidRequest
 from darkroom.files import expanded, write_numbered
-from darkroom.generation.sources import Source, lying_in
+from darkroom.generation.sources import Source, a_source, lying_in
 
 if TYPE_CHECKING:
     from darkroom.generation import Picture, Request
@@ -74,13 +74,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         image, metadata = open_picture(args.picture)
     except MadeElsewhere:
-        return _from_elsewhere(args, output)
+        return _enlarged_again(args, output)
     request = _found(Request.from_dict(metadata["request"]).checked(), args)
     picture = made_again(args, metadata, request)
     if after := metadata.get("after"):
-        from darkroom.upscaling.upscaler import repeated
-
-        picture = repeated(picture, after, **given(args, ("device", "precision")))
+        picture = _done_after(picture, after, args)
     from darkroom.provenance import differences
 
     _keep(picture, output)
@@ -102,15 +100,46 @@ def _beside(
     source: Source | None, name: str, given: Path | None, args: argparse.Namespace, frame: int | None = None
 ) -> Source | None:
     if given is not None:
-        return Source(str(given))
-    if source is None or source.path is None:
-        return source
+        now = a_source(name, given).found(name, frame)[0]
+        if source is not None and source.sha256 not in (None, now.sha256):
+            aside("note", f"its {name} was another picture: that had the SHA-256 {source.sha256}")
+        return now
+    if source is None:
+        return None
     try:
         return source.found(name, frame)[0]
     except InvalidRequest:
-        if (beside := lying_in(args.picture.parent, source)) is not source:
+        if source.sha256 and (beside := lying_in(args.picture.parent, source)) is not source:
             aside("note", f"its {name} is {beside.path} now")
         return beside
+
+
+def _enlarged_again(args: argparse.Namespace, output: Path | None) -> int:
+    """A picture that Darkroom only made larger: of the one that it was made of, as far as that is here."""
+    from darkroom.generation.picture import after_of, pixels_of
+
+    after = after_of(args.picture)
+    first = after[0] if after and isinstance(after[0], Mapping) else {}
+    if "of" not in first:
+        return _from_elsewhere(args, output, after)
+    began = _beside(a_source("image", first["of"]), "image", args.image, args)
+    try:
+        assert began is not None
+        began, _ = began.found("image", first.get("frame"))
+    except InvalidRequest as error:
+        if args.image is not None:
+            raise
+        aside("note", str(error))
+        return _from_elsewhere(args, output, after)
+    picture = _done_after(expanded(str(began.path)), after, args)
+    _keep(picture, output)
+    return _compare(args.picture, pixels_of(args.picture), picture.image, [])
+
+
+def _done_after(picture: Picture | Path, after: list[Any], args: argparse.Namespace) -> Picture:
+    from darkroom.upscaling.upscaler import repeated
+
+    return repeated(picture, after, **given(args, ("device", "precision")))
 
 
 def _keep(picture: Picture, output: Path | None) -> None:
@@ -121,8 +150,8 @@ def _keep(picture: Picture, output: Path | None) -> None:
         print(write_numbered(output, picture.encoded(format_of(output))))
 
 
-def _from_elsewhere(args: argparse.Namespace, output: Path | None) -> int:
-    """Another program's picture: made as it says, as far as that goes."""
+def _from_elsewhere(args: argparse.Namespace, output: Path | None, after: list[Any]) -> int:
+    """Another program's picture: made as it says, as far as that goes, and then what was done with it `after`."""
     from darkroom.generation.picture import pixels_of
     from darkroom.recipes import read_recipe
 
@@ -139,6 +168,8 @@ def _from_elsewhere(args: argparse.Namespace, output: Path | None) -> int:
         aside("not honoured", line)
     picture = model.generate(request)[0]
     tell_notes(picture.metadata["notes"])
+    if after:
+        picture = _done_after(picture, after, args)
     _keep(picture, output)
     if (gap := _gap(args.picture, image, picture.image)) is not None and gap.any():
         print(f"{args.picture} differs by {gap.mean():.1f} of 255 on average, {int(gap.max())} at most")
@@ -146,14 +177,18 @@ def _from_elsewhere(args: argparse.Namespace, output: Path | None) -> int:
 
 
 def _gap(path: Path, before: Any, after: Any) -> Any:
-    """How far each value of two pictures is apart, (height, width, 3), None where they are of other sizes; told where
-    there is no more to say of it."""
+    """How far each value of two pictures is apart, (height, width, 3 or 4), None where they are of other sizes; told
+    where there is no more to say of it."""
     import numpy as np
+
+    from darkroom.pixels import over_white
 
     if before.size != after.size:
         was, now = (f"{image.size[0]}x{image.size[1]}" for image in (before, after))
         print(f"{path} differs: it is {was}, made again {now}")
         return None
+    if before.mode != after.mode:  # What is transparent was not kept.
+        before, after = over_white(before), over_white(after)
     gap = np.abs(np.asarray(before, np.int16) - np.asarray(after, np.int16))
     if not gap.any():
         print(f"{path}: the same, pixel for pixel")

@@ -144,7 +144,13 @@ def one_request(args: argparse.Namespace, settings: dict[str, Any], usual: str |
         raise InvalidRequest(
             f"`{next(iter(alone))}=` is of a picture to begin with: give `image=`, or leave it out"
         )
-    return Request.from_dict({**settings, "prompt": heard(prompt)}).checked()
+    request = Request.from_dict({**settings, "prompt": heard(prompt)}).checked()
+    of_masks = {called(each) for each in dataclasses.fields(Inpaint)}
+    if not request.in_part and (alone := given(args, of_masks)):
+        raise InvalidRequest(
+            f"`{next(iter(alone))}=` is of a mask: give `mask=` or `mask_box=`, or leave it out"
+        )
+    return request
 
 
 def requested(args: argparse.Namespace, settings: dict[str, Any], usual: str | None = None) -> list[Asked]:

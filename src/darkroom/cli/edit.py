@@ -22,8 +22,9 @@ from darkroom.cli.like import add_recipe_options, own_recipe, recipe_of
 from darkroom.cli.parser import Parser
 from darkroom.cli.variants import add_variant_options, of_variants
 from darkroom.errors import InvalidRequest
-from darkroom.generation.edits import STRENGTH_OF_DETAILS, taken_over
+from darkroom.generation.edits import taken_over
 from darkroom.generation.request import PARTS, SETTINGS, within
+from darkroom.generation.sizing import STRENGTH_OF_DETAILS
 from darkroom.generation.sources import several
 from darkroom.loading import Loading
 

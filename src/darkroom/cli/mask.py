@@ -6,13 +6,15 @@ import argparse
 import io
 from pathlib import Path
 
-from darkroom.cli.arguments import a_path, a_place, spelt
+from darkroom.cli.arguments import a_place, add_pictures, spelt
 from darkroom.cli.asked import layered
 from darkroom.cli.generate import add_loading_options
 from darkroom.cli.parser import Parser
 from darkroom.cli.progress import loading_bar
 from darkroom.cli.settings import add_settings_file
 from darkroom.errors import InvalidRequest
+from darkroom.files import expanded
+from darkroom.generation.sources import several
 
 _EXAMPLES = """\
 examples:
@@ -25,18 +27,19 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     command = commands.add_parser(
         "mask",
         help="find a thing in a picture by its name",
-        description="Write a mask of a thing in a picture: white where the model's own network reads its name, in the "
-        "prompt of a picture by Darkroom or else alone. 'darkroom edit --mask NAME' makes the same mask.",
+        description="Write a mask of a thing in a picture, or in each of a folder: white where the model's own network "
+        "reads its name, in the prompt of a picture by Darkroom or else alone. 'darkroom edit --mask NAME' makes the "
+        "same mask.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("picture", type=a_path, help="a picture's file")
+    add_pictures(command)
     command.add_argument("thing", help="what it shows: 'the boat'")
     command.add_argument(
         *spelt("output"),
         type=a_place,
-        metavar="FILE",
-        help="where to write it (default: the picture's name with -mask.png, beside it)",
+        metavar="PATH",
+        help="the file, or the folder, to write to (default: the picture's name with -mask.png, beside it)",
     )
     add_loading_options(command)
     add_settings_file(command)
@@ -45,21 +48,37 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from darkroom.files import write_numbered
-
-    output = (
-        args.picture.with_name(f"{args.picture.stem}-mask.png") if args.output is None else Path(args.output)
-    )
-    if output.suffix.lower() != ".png":
-        raise InvalidRequest(f"{output} is no .png file: masks are written as those")
+    pictures = [Path(each) for each in several(args.picture)]
+    outputs = [_output(picture, args.output, len(pictures) > 1) for picture in pictures]
     from darkroom.cli.like import own_recipe
+    from darkroom.files import write_numbered
     from darkroom.model import load
 
-    recipe = own_recipe(args.picture, args.model)
-    loading, _, _ = layered(args).over(recipe[0] if recipe else {})
-    with loading_bar(args.quiet) as progress:
-        model = load(loading, progress=progress)
-    mask, content = model.mask_of(args.picture, args.thing), io.BytesIO()
-    mask.save(content, "PNG")
-    print(write_numbered(output, content.getvalue()))
+    layers, model, loaded = layered(args), None, None
+    for picture, output in zip(pictures, outputs, strict=True):
+        recipe = own_recipe(picture, args.model)
+        loading, _, _ = layers.over(recipe[0] if recipe else {})
+        if model is None or loading != loaded:
+            with loading_bar(args.quiet) as progress:
+                model, loaded = load(loading, progress=progress), loading
+        mask, content = model.mask_of(picture, args.thing), io.BytesIO()
+        mask.save(content, "PNG")
+        print(write_numbered(output, content.getvalue()), flush=True)
     return 0
+
+
+def _output(picture: Path, output: str | None, of_several: bool) -> Path:
+    """Where the mask of a picture is written. Raises InvalidRequest for what is no file of a mask."""
+    from darkroom.cli.files import picture_file
+
+    usual = f"{picture.stem}-mask.png"
+    if output is None:
+        return picture.with_name(usual)
+    named = picture_file(output)
+    if named is None:
+        return expanded(output) / usual
+    if named.suffix.lower() != ".png":
+        raise InvalidRequest(f"{output} is no .png file: masks are written as those")
+    if of_several:
+        raise InvalidRequest(f"{output} is one file: name a folder for the masks of several pictures")
+    return named

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from darkroom.cli.arguments import a_path
+from darkroom.errors import InvalidRequest
 from darkroom.files import as_json
 
 if TYPE_CHECKING:
@@ -75,13 +76,18 @@ def _print_options(name: str, options: Mapping[str, Option], indent: int = 25) -
 
 
 def show_info(args: argparse.Namespace) -> int:
-    from darkroom.generation.picture import MadeElsewhere, metadata_of
+    from darkroom.generation.picture import MadeElsewhere, after_of, metadata_of
 
     try:
         said = metadata_of(args.picture)
     except MadeElsewhere:
         from darkroom.recipes import read_recipe
 
-        said = read_recipe(args.picture).to_dict()
+        said = {"after": after} if (after := after_of(args.picture)) else {}
+        try:
+            said |= read_recipe(args.picture).to_dict()
+        except InvalidRequest:
+            if not after:
+                raise
     print(as_json(said, 2))
     return 0

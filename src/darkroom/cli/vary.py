@@ -7,7 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkroom.cli.arguments import USUAL_NAME, USUAL_NAME_OF_EDITS, a_path, add_prompt, add_settings
+from darkroom.cli.arguments import (
+    USUAL_NAME,
+    USUAL_NAME_OF_EDITS,
+    a_path,
+    add_pictures,
+    add_prompt,
+    add_settings,
+)
 from darkroom.cli.asked import heard, layered, prompt_of
 from darkroom.cli.generate import (
     add_file_options,
@@ -25,11 +32,14 @@ from darkroom.cli.words import aside
 from darkroom.errors import InvalidRequest
 from darkroom.files import as_json
 from darkroom.generation.request import SETTINGS
-from darkroom.loading import LOADING
-from darkroom.ranking.options import CHOOSING
+from darkroom.generation.sources import several
+from darkroom.loading import LOADING, Loading
+from darkroom.ranking.options import CHOOSING, Choosing
 
 if TYPE_CHECKING:
     from darkroom.generation import Request
+    from darkroom.model import Model
+    from darkroom.ranking.judge import Interrogation
 
 _EXAMPLES = """\
 examples:
@@ -50,14 +60,14 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     command = commands.add_parser(
         "vary",
         help="make pictures like one that there is, and keep the best",
-        description="Make pictures like one that there is, rank them and keep the best, with a sheet and the ranking "
-        "of all. A picture by Darkroom, A1111, ComfyUI or InvokeAI is drawn again by its own recipe, with its noise a "
-        "little towards that of other seeds (--variation-strength); any other, or with --strength, is drawn over, by a "
-        "prompt of what it shows where none is given.",
+        description="Make pictures like one that there is, or like each in a folder, rank them and keep the best, with "
+        "a sheet and the ranking of all. A picture by Darkroom, A1111, ComfyUI or InvokeAI is drawn again by its own "
+        "recipe, with its noise a little towards that of other seeds (--variation-strength); any other, or with "
+        "--strength, is drawn over, by a prompt of what it shows where none is given.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("picture", type=a_path, help="a picture's file")
+    add_pictures(command)
     add_prompt(command, "what the pictures are to show (default: the picture's own prompt, or what it shows)")
     add_variant_options(command)
     add_recipe_options(command)
@@ -69,12 +79,12 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     command = commands.add_parser(
         "interrogate",
         help="say what a picture shows, as a prompt",
-        description="Write a prompt for a picture, and how sure its judge is of each part: the oracle in the words of "
-        "the drawn world, a pair of CLIP encoders in phrases that come near to the picture.",
+        description="Write a prompt for a picture, or for each in a folder, and how sure its judge is of each part: "
+        "the oracle in the words of the drawn world, a pair of CLIP encoders in phrases that come near to the picture.",
         epilog=_ASKING,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("picture", type=a_path, help="a picture's file")
+    add_pictures(command)
     asking = command.add_argument_group("who says it")
     add_settings(asking, [CHOOSING["judge"]])
     asking.add_argument(
@@ -88,7 +98,9 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     add_settings(command.add_argument_group("where it runs"), [LOADING[name] for name in ("model", "device")])
     add_settings_file(command)
     command.add_argument(
-        "--json", action="store_true", help="print JSON: the prompt, its parts and what was close"
+        "--json",
+        action="store_true",
+        help="print JSON: the prompt, its parts and what was close; of a folder an object a line",
     )
     command.add_argument("--quiet", action="store_true", help="print the prompt alone")
     command.set_defaults(run=interrogate)
@@ -97,9 +109,34 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
 def run(args: argparse.Namespace) -> int:
     choosing = choosing_of(args, always=True)
     assert choosing is not None
-    _check_file(args.picture)
+    kept = _Kept()
+    for picture in _pictures(args.picture):
+        if status := _vary(picture, args, choosing, kept):
+            return status
+    return 0
+
+
+class _Kept:
+    """The model that the last picture was varied by."""
+
+    def __init__(self) -> None:
+        self._loading: Loading | None = None
+        self._model: Any = None
+
+    def load(self, loading: Loading, expecting: Request | None, quiet: bool) -> Model:
+        from darkroom.model import load
+
+        if self._loading != loading:
+            with loading_bar(quiet) as progress:
+                self._model = load(loading, expecting=expecting, progress=progress)
+            self._loading = loading
+        found: Model = self._model
+        return found
+
+
+def _vary(picture: Path, args: argparse.Namespace, choosing: Choosing, kept: _Kept) -> int:
     layers = layered(args)
-    options, recipe, own = _recipe(args)
+    options, recipe, own = _recipe(picture, args)
     loading, saving, settings = layers.over(options)
     if recipe is not None:  # It says all; what stands elsewhere than on the command line is not for it.
         settings = {name: heard(value) for name, value in layers.own.items() if name in SETTINGS}
@@ -108,30 +145,28 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.cli.files import Files
 
     files = Files.of(replace(saving, grid=False), USUAL_NAME if own else USUAL_NAME_OF_EDITS)
-    from darkroom.model import load
-
-    with loading_bar(args.quiet) as progress:
-        model = load(loading, expecting=recipe, progress=progress)
+    model = kept.load(loading, recipe, args.quiet)
     prompt = heard(prompt_of(args))
     if own and recipe is not None and by_noise(recipe, model.family, settings):
         asked = variation_of(recipe, model.refiner is not None, prompt, settings)
     else:
         like = False if recipe is None else recipe
-        asked = model.drawn_over(args.picture, prompt, like, args.judge, settings)
+        asked = model.drawn_over(picture, prompt, like, args.judge, settings)
         if not args.quiet:
             why = "" if prompt is not None or recipe is not None else f", by what it shows: {asked.prompt}"
-            aside("note", f"{args.picture} is drawn over{why}")
+            aside("note", f"{picture} is drawn over{why}")
     asked = asked.checked()
     looked_at(model, [("", asked)], files, False, args.quiet)
     return choose_each(model, [asked], choosing, files, args)
 
 
-def _check_file(picture: Path) -> None:
-    if not picture.is_file():
-        raise InvalidRequest(f"{picture} is no file: name a picture")
+def _pictures(given: Path) -> list[Path]:
+    if not given.exists():
+        raise InvalidRequest(f"no file {given}: name a picture, or a folder of them")
+    return [Path(each) for each in several(given)]
 
 
-def _recipe(args: argparse.Namespace) -> tuple[dict[str, Any], Request | None, bool]:
+def _recipe(picture: Path, args: argparse.Namespace) -> tuple[dict[str, Any], Request | None, bool]:
     """The recipe that the pictures start from, with what its model was loaded with, as options by their names, and
     whether it is the one by which the picture itself was drawn from noise. Raises InvalidRequest for one that cannot be
     used, ModelError where its model is not here."""
@@ -143,18 +178,18 @@ def _recipe(args: argparse.Namespace) -> tuple[dict[str, Any], Request | None, b
     from darkroom.recipes import read_recipe
 
     try:
-        metadata_of(args.picture)
+        metadata_of(picture)
         drawn = True
     except MadeElsewhere:
         try:
-            drawn = not read_recipe(args.picture).edit  # It does not hold the picture that it began with.
+            drawn = not read_recipe(picture).edit  # It does not hold the picture that it began with.
         except MadeElsewhere:
             return {}, None, False
-    return *recipe_of(args.picture, args.model, over=args.picture), drawn
+    return *recipe_of(picture, args.model, over=picture), drawn
 
 
 def interrogate(args: argparse.Namespace) -> int:
-    _check_file(args.picture)
+    pictures = _pictures(args.picture)
     loading, _, settings = layered(args).over({})
     from darkroom.checkpoint.opening import open_source
     from darkroom.choosing import interrogated
@@ -166,12 +201,21 @@ def interrogate(args: argparse.Namespace) -> int:
     with open_source(path) as source:
         preferred = source.family.judge
     judge = judge_called(args.judge, path, preferred, place(loading.device).device)
-    found = interrogated(judge, args.picture, args.phrases, settings.get("frame"))
+    for picture in pictures:
+        found = interrogated(judge, picture, args.phrases, settings.get("frame"))
+        _tell(found, judge.name, picture if len(pictures) > 1 else None, args)
+    return 0
+
+
+def _tell(found: Interrogation, judge: str, picture: Path | None, args: argparse.Namespace) -> None:
+    """What was found in a picture, and in which, where there are several."""
     if args.json:
-        print(as_json({"judge": judge.name, **found.to_dict()}, 2))
-        return 0
-    print(found.prompt)
+        whole = {"judge": judge, **found.to_dict()}
+        print(
+            as_json(whole, 2) if picture is None else as_json({"picture": str(picture), **whole}), flush=True
+        )
+        return
+    print(found.prompt if picture is None else f"{picture}: {found.prompt}", flush=True)
     for each in () if args.quiet else (*found.phrases, *found.others):
         mark = "*" if each in found.phrases else " "
         print(f"{mark} {each.score:5.3f}  {each.about:10} {each.text}")
-    return 0

@@ -20,6 +20,7 @@ from darkroom.engine.engine import ROWS
 from darkroom.engine.networks import called
 from darkroom.forecast.cost import Cost, cost_of
 from darkroom.generation.details import parse_detail
+from darkroom.generation.edits import subject_of
 from darkroom.generation.ensemble import Member
 from darkroom.generation.job import Job
 from darkroom.generation.masks import Box, Found
@@ -101,12 +102,12 @@ def phases_of(
     """What the first picture of a settled request takes, from text to pixels. `experts` are the model, those of an
     ensemble with their parts as `members`, and a refiner if it is to be `refined`; `upscaler` is what its pictures are
     made larger by, if that is a network."""
-    single = next(pictures(completed(request))).replace(noise_source="cpu")
+    single, subject = subject_of(next(pictures(completed(request))).replace(noise_source="cpu"))
     others = [(each.family, member) for each, member in zip(experts[1:], members, strict=False)]
     refiner = experts[-1].family if refined else None
     walked = _Walked(experts)
     seekers = {each: _One(each) for each in single.detail.details}
-    extras = Extras(_Unread(), upscaler=upscaler, seekers=seekers)
+    extras = Extras(_Unread(), subject=subject, upscaler=upscaler, seekers=seekers)
     alone(Job(single, experts[0].family, None, refiner, extras, others).develop(), walked)
     return list(walked.phases.values())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,28 +10,19 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from darkroom.checkpoint.family import DEPTH, PICTURE, Family
 from darkroom.errors import InvalidRequest
 from darkroom.generation.colors import matched
-from darkroom.generation.frames import Resized, around, filter_of, fitted, near, padded, stretched
-from darkroom.generation.masks import ALPHA, Box, Share, Thing, around_mask, fill_by, put_in, share_of
-from darkroom.generation.parts import MAX_SIDE
+from darkroom.generation.frames import Resized, filter_of, fitted, padded, stretched
+from darkroom.generation.masks import Box, Share, Thing, around_mask, fill_by, put_in, share_of
 from darkroom.generation.request import PARTS, Request, within
 from darkroom.generation.sources import Source, a_source
 from darkroom.generation.starting import FILLS, Edit, Extend, Inpaint, Seen
 from darkroom.photos import Photo
 from darkroom.pixels import Pixels
 
-STRENGTH, STRENGTH_IN_MASKS, STRENGTH_SEEN = 0.75, 1.0, 1.0
-STRENGTH_OF_DETAILS = 0.4
-"""As ADetailer, A1111's extension, has it."""
-IMAGE_GUIDANCE = 1.5
 _OUTLINE = 4
-_PADDING = 32
 _GREY = 127.5
 """The middle of what a byte may be: 0 to a network."""
-# A picture keeps its size up to so many times the native area, or a million pixels: beyond, models repeat themselves.
-_LARGEST_AREA, _MEGAPIXEL = 4, 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +60,11 @@ def subject_of(request: Request, find: Find | None = None) -> tuple[Request, Sub
         everywhere = np.full((photo.size[1], photo.size[0]), 255, np.uint8)
         thing = inpaint.mask.thing
         where = a_source("mask", everywhere) if find is None else find(source, photo, thing, request)
-        inpaint = replace(inpaint, mask=where, grow=_growth(inpaint))
+        inpaint = replace(inpaint, mask=where, grow=growth(inpaint))
     return request, _subject(source, edit.frame, inpaint, request.extend, request.seen)
 
 
-def _growth(inpaint: Inpaint) -> int:
+def growth(inpaint: Inpaint) -> int:
     """By how many pixels a mask is made larger: that of a thing that is named so that its outline goes with it, or
     stays with it where the rest is painted."""
     if inpaint.grow is not None or not isinstance(inpaint.mask, Thing):
@@ -130,147 +120,6 @@ def _of_the_size(mask: Photo, photo: Photo, resize: bool) -> Photo:
     return Photo(stretched(mask.over(0), *photo.size, by=Image.Resampling.BILINEAR))
 
 
-def begun(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
-    """What a request that begins with a picture leaves open: the size, and how the picture is brought there.
-
-    Where no side is said the picture keeps its own, which the canvas surrounds (`fit`: own); a large one is made
-    smaller in its proportions. Of what is around a mask alone, the native area is drawn. Raises InvalidRequest where it
-    is to keep its own size on a canvas of another.
-    """
-    edit, inpaint = request.edit, request.inpaint
-    loops = 1 if edit.loops is None else edit.loops
-    if edit.last_strength is not None and loops < 2:
-        raise InvalidRequest(
-            f"last_strength is {edit.last_strength:g}, of the last loop: say how many as `loops=`"
-        )
-    if inpaint.fill == "mirror" and not request.extend.asked:
-        raise InvalidRequest(
-            "fill is mirror, which is for what is beyond the edges of a picture: choose another one"
-        )
-    usual = STRENGTH_IN_MASKS if inpaint.masked and not request.extend.asked else STRENGTH
-    if family.sees_pictures and family.needs != DEPTH:  # What is drawn keeps to the picture that is seen.
-        usual = STRENGTH_SEEN
-    if loops == 0:
-        usual = STRENGTH_OF_DETAILS
-    strength = usual if edit.strength is None else edit.strength
-    only = inpaint.only_masked
-    if only is None and request.extend.asked and not (request.canvas.width or request.canvas.height):
-        # A picture that is too large to be drawn at its size keeps it: what is new of it is drawn.
-        only = _size(request, subject, family)["fit"] != "own"
-    padding = _padding(request, family) if only else None
-    found = {
-        **(
-            _size(request, subject, family)
-            if padding is None
-            else _size_around(request, subject, family, padding)
-        ),
-        "strength": strength,
-        "strength_as": "share",
-        "noise_multiplier": 1.0,
-        "loops": 1,
-        "last_strength": strength if loops > 1 else None,
-        "match_colors": False,
-        "noise_level": family.augmentation and family.augmentation.usual,
-        "image_guidance": IMAGE_GUIDANCE if family.needs == PICTURE else None,
-    }
-    if request.in_part:
-        found |= {
-            "mask_invert": False,
-            "mask_grow": _growth(inpaint),
-            "mask_blur": 0.0,
-            "mask_resize": False,
-            "only_masked": bool(only),
-        }
-        found["fill"] = "neighbors" if inpaint.mask == ALPHA and not inpaint.invert else "original"
-        found["mask_padding"] = padding
-    return found
-
-
-def _size(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
-    canvas, edit, unit = request.canvas, request.edit, family.unit
-    if family.enlarges > 1:
-        return _enlarged_size(request, subject, family)
-    width, height = subject.photo.size
-    own = around(width, unit), around(height, unit)
-    if edit.loops == 0:
-        return _as_it_is(request, (width, height), own)
-    longest = min(family.largest or MAX_SIDE, MAX_SIDE)
-    if edit.fit == "own" and (canvas.width or own[0], canvas.height or own[1]) != own:
-        raise InvalidRequest(
-            f"fit is own, but the picture is of {width}x{height} and width and height are {canvas.width} and "
-            f"{canvas.height}: leave them out, or fit"
-        )
-    if edit.fit == "own" and max(own) > longest:
-        raise InvalidRequest(
-            f"fit is own, but the picture is of {width}x{height} and a side has {longest} pixels at most: leave fit out"
-        )
-    if canvas.width or canvas.height:
-        scale = canvas.width / width if canvas.width else (canvas.height or 0) / height
-    else:
-        scale = min(1.0, math.sqrt(_most(family) / (width * height)), longest / max(own))
-    keeps = edit.fit == "own" or (scale == 1 and not (canvas.width or canvas.height))
-    size = own if keeps else (near(width * scale, unit), near(height * scale, unit))
-    return {"width": size[0], "height": size[1], "fit": "own" if keeps else "crop"}
-
-
-def _as_it_is(request: Request, size: tuple[int, int], own: tuple[int, int]) -> dict[str, Any]:
-    """Of a picture of which nothing but details is drawn: its own size, on a canvas of its `own`."""
-    shown, canvas = f"{size[0]}x{size[1]}", request.canvas
-    if (canvas.width or own[0], canvas.height or own[1]) != own:
-        raise InvalidRequest(
-            f"loops is 0, for the details of a picture as it is, of {shown}: leave width and height out"
-        )
-    if max(own) > MAX_SIDE:
-        raise InvalidRequest(
-            f"the picture is of {shown}: its details are drawn up to {MAX_SIDE:,} pixels a side"
-        )
-    return {"width": own[0], "height": own[1], "fit": "own"}
-
-
-def _enlarged_size(request: Request, subject: Subject, family: Family) -> dict[str, Any]:
-    """Of a picture that its model draws larger: as much larger as it does, unless another size is said."""
-    canvas, fit = request.canvas, request.edit.fit
-    if fit == "own":
-        raise InvalidRequest(f"fit is own, but {family.name} draws larger pictures: leave fit out")
-    width, height = (side * family.enlarges for side in subject.photo.size)
-    if canvas.width or canvas.height:
-        scale = canvas.width / width if canvas.width else (canvas.height or 0) / height
-    else:
-        scale = min(1.0, MAX_SIDE / max(width, height))
-    size = near(width * scale, family.unit), near(height * scale, family.unit)
-    return {"width": size[0], "height": size[1], "fit": "crop"}
-
-
-def _most(family: Family) -> int:
-    """Of how many pixels a picture keeps its size."""
-    return max(_LARGEST_AREA * family.native**2, _MEGAPIXEL)
-
-
-def _padding(request: Request, family: Family) -> int:
-    """How much is seen around what is drawn alone: of a picture that goes on, half of what its model draws."""
-    if request.inpaint.padding is not None:
-        return request.inpaint.padding
-    return family.native // 2 if request.extend.asked else _PADDING
-
-
-def _size_around(request: Request, subject: Subject, family: Family, padding: int) -> dict[str, Any]:
-    canvas, edit = request.canvas, request.edit
-    if edit.fit not in (None, "stretch"):
-        raise InvalidRequest(f"fit is {edit.fit}, but what is around the mask is drawn alone: leave fit out")
-    assert subject.share is not None
-    ratio = canvas.width / canvas.height if canvas.width and canvas.height else None
-    box = around_mask(subject.share, padding, ratio)
-    if canvas.width or canvas.height:
-        scale = canvas.width / box.width if canvas.width else (canvas.height or 0) / box.height
-    else:
-        area = box.width * box.height
-        scale = math.sqrt(min(max(family.native**2 / area, 1.0), _most(family) / area))
-    longest = min(family.largest or MAX_SIDE, MAX_SIDE)
-    scale = min(scale, longest / max(box.width, box.height))
-    size = near(box.width * scale, family.unit), near(box.height * scale, family.unit)
-    return {"width": size[0], "height": size[1], "fit": "stretch"}
-
-
 _OF_ITSELF = {
     *("seed", "count", "variation_seed", "variation_strength", "seed_resize_width", "seed_resize_height"),
     "latents",
@@ -300,7 +149,7 @@ def strengths(edit: Edit) -> list[float]:
 def enlarged_size(request: Request, subject: Subject | None) -> tuple[int, int] | None:
     """Width and height that an upscaler is to bring the picture to before it comes to its canvas; None where that asks
     for no more pixels than there are, and of what is around a mask alone."""
-    if subject is None or request.edit.fit == "own" or request.inpaint.only_masked:
+    if subject is None or request.edit.fit == "own" or _box(request, subject) is not None:
         return None
     (w, h), (width, height) = subject.photo.size, (request.canvas.width or 0, request.canvas.height or 0)
     scale = (min if request.edit.fit == "pad" else max)(width / w, height / h)
@@ -382,7 +231,7 @@ def _box(request: Request, subject: Subject) -> Box | None:
 def filled(request: Request, subject: Subject | None) -> Pixels:
     """What is drawn over: the picture with what its mask is to be filled with."""
     pixels, fill = brought(request, subject), request.inpaint.fill
-    if fill is None or (fill in FILLS and fill != "neighbors"):
+    if fill is None or not request.in_part or (fill in FILLS and fill != "neighbors"):
         return pixels
     color = None if fill == "neighbors" else bytes.fromhex(fill[1:])
     return fill_by(pixels, brought_share(request, subject), color)
@@ -440,7 +289,7 @@ def detailed(pixels: Pixels, subject: Subject | None) -> Pixels:
 def notes_of(request: Request, subject: Subject) -> list[str]:
     """What was done with a picture to begin with, in words."""
     photo, mask, share = subject.photo, request.inpaint.mask, subject.share
-    found = [*photo.notes]
+    found = [*photo.notes, *_unused(request)]
     if photo.alpha is not None:
         found.append("the picture is transparent in places: white is seen there")
     if isinstance(mask, Thing) and share is not None:
@@ -448,3 +297,11 @@ def notes_of(request: Request, subject: Subject) -> list[str]:
             f"{mask.thing!r} is taken to be in {share.mean():.0%} of the picture, where the model reads it"
         )
     return found
+
+
+def _unused(request: Request) -> list[str]:
+    """What is said of a mask where there is none, in words."""
+    if request.in_part:
+        return []
+    said = [name for name, each in within(request.inpaint).items() if getattr(request.inpaint, each.name)]
+    return [f"{', '.join(said)}: not used, there is no mask"] if said else []

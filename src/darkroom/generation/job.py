@@ -348,7 +348,7 @@ class Job:
             Turn(
                 self.experts[number].process,
                 guidance[number],
-                partial(self._rows, number, each, moment, told[number], run.memory.get("beside", {})),
+                partial(self._rows, number, each, moment, told[number], self._beside(run, number)),
                 moment.step,
                 moment.steps,
                 number,
@@ -393,6 +393,11 @@ class Job:
             conditioning = replace(conditioning, attention=self.watch(prompt, x, conditioning))
         doses = () if number == self._refiner else wording.doses(moment)
         return [Row(x, time, conditioning, number, each.canvas.seamless, without, self.freeu, doses)]
+
+    def _beside(self, run: Run, number: int) -> Mapping[str, Tensor]:
+        """What an expert is shown beside the latent: a refiner sees nothing of a picture."""
+        beside: Mapping[str, Tensor] = run.memory.get("beside", {})
+        return beside if self.experts[number].needs == self.family.needs else {}
 
     def _answered(self, run: Run, canvas: Canvas, answer: Estimate) -> Estimate:
         answer = canvas.answered(run, answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from darkroom.checkpoint.family import Family
+from darkroom.checkpoint.family import PICTURE, Family
 from darkroom.diffusion import Guidance, guidance_from, parse_guides, sampler, sampler_info
 from darkroom.generation.request import Request
 from darkroom.generation.wording import Extras, Wording
@@ -25,11 +25,12 @@ class Manner:
 
 def guidance_of(request: Request, family: Family, weights: tuple[float, ...] = (1.0,)) -> Guidance:
     """How a request is guided, its prompt's parts weighing `weights`: a network that is told the scale needs no
-    negative row."""
+    negative row, and one that is not shown the picture is not guided by it."""
     asked = request.guidance
     assert asked.scale is not None
     scale = 1.0 if family.embeds_guidance else asked.scale
     if scale != 1:
         scale *= sampler_info(str(request.sampling.sampler)).guidance_share
-    picture = 1.0 if request.seen.image_guidance is None else request.seen.image_guidance
+    seen = request.seen.image_guidance if family.needs == PICTURE else None
+    picture = 1.0 if seen is None else seen
     return guidance_from(scale, asked.rescale, weights, parse_guides(asked.guides), picture)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ class Thing:
 
 
 _OPAQUE = 4.0
+_WHOLE = 254 / 255
+"""From which share on a pixel is painted wholly."""
 # How many levels what is drawn may differ from what was there beside it for that to be called one surface.
 _ALIKE = 24.0
 
@@ -79,6 +81,10 @@ def share_of(
             )
         share = np.asarray(1 - photo.alpha / 255, np.float32)
     elif isinstance(mask, Photo):
+        if mask.pixels.max() == 1:
+            raise InvalidRequest(
+                "the mask is black all over, of 0 and 1 where white is 255: give it as bool, or 255 times as bright"
+            )
         share = np.asarray(mask.over(0).mean(axis=2) / 255, np.float32)
     if box is not None:
         if box.left >= width or box.top >= height:
@@ -171,9 +177,24 @@ def by_latents(share: Share, factor: int) -> Share:
     """The share of each latent pixel of a canvas. On the border of a mask it is less than all, so that what is drawn
     there begins with what is there: measured, that leaves less of a seam than all or nothing
     (`benchmarks/seams.py`)."""
-    height, width = share.shape
-    blocks = share.reshape(height // factor, factor, width // factor, factor)
-    return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
+    found = _blocks(share, factor).mean(axis=(1, 3))
+    return np.asarray(np.where(thin(share, factor), 1, found), np.float32)
+
+
+def thin(share: Share, factor: int) -> NDArray[np.bool_]:
+    """Which latent pixels of a canvas hold some of a line or a spot: of what is painted wholly, but fills no latent
+    pixel there or beside. By their shares these would be drawn anew in part at most."""
+    whole = _blocks(share >= _WHOLE, factor)
+    filled = np.pad(whole.all(axis=(1, 3)), 1)
+    height, width = whole.shape[0], whole.shape[2]
+    beside = [filled[y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return np.asarray(whole.any(axis=(1, 3)) & ~np.any(beside, axis=0))
+
+
+def _blocks(values: NDArray[Any], factor: int) -> NDArray[Any]:
+    """The pixels (height, width) of each latent pixel: (h, factor, w, factor)."""
+    height, width = values.shape
+    return values.reshape(height // factor, factor, width // factor, factor)
 
 
 def put_in(drawn: Pixels, picture: Pixels, share: Share) -> Pixels:

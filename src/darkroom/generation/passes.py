@@ -204,7 +204,7 @@ def _drawing_over(request: Request, family: Family, subject: Subject | None) -> 
         full, fresh = request.noise.full and strength == 1, strength == 1 and edit.strength_as == "share"
         fill = "fresh" if fresh else "original" if loop else str(request.inpaint.fill)
         own = Canvas(*size, full=full)
-        if request.in_part and not family.sees_masks:
+        if request.in_part and not _sees_masks(request, family):
             own = Masked(
                 *size,
                 begun,
@@ -222,6 +222,11 @@ def _drawing_over(request: Request, family: Family, subject: Subject | None) -> 
         skipped = max(sampling.steps - (len(points) - 1), 0)
         found.append(Pass(own, points, calls, skipped=skipped, seed=loop))
     return found
+
+
+def _sees_masks(request: Request, family: Family) -> bool:
+    """Whether whoever makes a settled request's steps is shown the mask. No refiner is."""
+    return family.sees_masks and request.xl.refiner_switch in (None, 1)
 
 
 def _begun(request: Request, subject: Subject | None, before: Pixels | None) -> Pixels:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
@@ -18,7 +18,7 @@ from darkroom.errors import DarkroomError, InvalidRequest, nearest
 from darkroom.files import as_json, expanded, write_bytes
 from darkroom.generation.edits import taken_over
 from darkroom.generation.request import Request
-from darkroom.photos import without_limit
+from darkroom.photos import MOST_PIXELS, check_size, without_limit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +36,6 @@ LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 """Of a picture in pixels, in the formats that have a limit which is met (libjpeg's, WebP's)."""
 _KEY = "darkroom"
 _SHOWN = 60  # Characters of a prompt.
-_MOST_PIXELS = 1 << 28
-"""Of a PNG that is unpacked for the texts behind them."""
 _MOST_EXIF = 65_000
 """How many bytes of EXIF a JPEG file has room for, with some to spare for notes on what happened meanwhile."""
 
@@ -117,7 +115,8 @@ class Picture:
     def _png_text(self) -> PngImagePlugin.PngInfo:
         """In tEXt chunks where Latin-1 holds it, which all programs read, else in iTXt."""
         text = PngImagePlugin.PngInfo()
-        text.add_text("parameters", _encodable(self.parameters))
+        if self.parameters:
+            text.add_text("parameters", _encodable(self.parameters))
         text.add_itxt(_KEY, as_json(self.metadata))
         for name, said in self.texts.items():
             text.add_text(name, _encodable(said))
@@ -137,7 +136,7 @@ class Picture:
         both[ExifTags.Base.ImageDescription] = exif[ExifTags.Base.ImageDescription]
         comment = b"UNICODE\0" + _encodable(self.parameters).encode("utf-16-be")
         both.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-        return both if len(both.tobytes()) <= _MOST_EXIF else exif
+        return both if self.parameters and len(both.tobytes()) <= _MOST_EXIF else exif
 
 
 def _encodable(text: str) -> str:
@@ -164,24 +163,36 @@ def format_of(path: Path) -> str:
 
 
 def open_picture(path: str | Path) -> tuple[Image.Image, dict[str, Any]]:
-    """A picture file as RGB, and the metadata Darkroom left in it.
+    """A picture file as RGB, or RGBA where it may be transparent, and the metadata Darkroom left in it.
 
     Raises InvalidRequest where the file is no picture, MadeElsewhere where it is none of Darkroom's.
     """
     with _opened(path) as image:
         found = _metadata(image, path)
-        image.load()
-    return image.convert("RGB"), found
+        return _pixels(image, path), found
 
 
 def pixels_of(path: str | Path) -> Image.Image:
-    """A picture file as RGB, whoever made it. Raises InvalidRequest where the file is no picture."""
+    """A picture file as RGB, or RGBA where it may be transparent, whoever made it. Raises InvalidRequest where the file
+    is no picture."""
     with _opened(path) as image:
-        return image.convert("RGB")
+        return _pixels(image, path)
+
+
+def _pixels(image: Image.Image, path: str | Path) -> Image.Image:
+    check_size(image.size, str(path))
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def after_of(path: str | Path) -> list[Any]:
+    """What Darkroom did with the picture in a file by other means than a model (see `made_from`), whoever drew it.
+    Raises InvalidRequest where the file is no picture."""
+    with _opened(path) as image:
+        return list(_said(image).get("after", ()))
 
 
 def metadata_of(path: str | Path) -> dict[str, Any]:
-    """The metadata Darkroom left in a picture file of any size; its pixels are not read. Raises as `open_picture`."""
+    """The metadata Darkroom left in a picture file of any size. Raises as `open_picture`."""
     with _opened(path) as image:
         return _metadata(image, path)
 
@@ -189,11 +200,8 @@ def metadata_of(path: str | Path) -> dict[str, Any]:
 def made_by(given: object) -> Request | None:
     """The request that Darkroom made a picture by, as it stands in its file, its bytes, what Pillow opened of them, or
     a `Picture`; None where it does not, or there is no picture. Raises InvalidRequest for one that is no request."""
-    try:
-        metadata = _metadata_within(given)
-    except InvalidRequest:
-        return None
-    return None if metadata is None else Request.from_dict(metadata["request"]).checked()
+    said = _said_within(given)
+    return Request.from_dict(said["request"]).checked() if "request" in said else None
 
 
 def edit_of(
@@ -222,20 +230,24 @@ def edit_of(
 def made_from(given: object, image: Image.Image, after: Mapping[str, Any], words: str) -> Picture:
     """A picture made of another by other means than a model, with all that the other says of itself. `after`: what was
     done with it, as its metadata says it; `words`: the same as A1111 does. Its seed is 0 where none is known."""
-    metadata: dict[str, Any] = {}
-    with suppress(InvalidRequest):
-        metadata = {**(_metadata_within(given) or {})}
-    texts = _texts_within(given)
+    metadata, texts = {**_said_within(given)}, _texts_within(given)
     known = texts.pop("parameters", "") or texts.pop("comment", "")
     metadata["after"] = [*metadata.get("after", ()), dict(after)]
     said = ", ".join(filter(None, (texts.get("postprocessing"), words)))
-    request = metadata.get("request") or {}
-    return Picture(
-        image, int(request.get("seed") or 0), metadata, known, texts={**texts, "postprocessing": said}
-    )
+    request = metadata.get("request")
+    seed = request.get("seed") if isinstance(request, dict) else None
+    texts["postprocessing"] = said
+    return Picture(image, seed if isinstance(seed, int) else 0, metadata, known, texts=texts)
 
 
 _MOST_TEXT = 1 << 22  # Of a text that is kept, in characters: ComfyUI's graphs are long.
+_KEPT = {
+    *("parameters", "comment", "postprocessing", "extras", "prompt", "workflow"),
+    *("invokeai_metadata", "invokeai_graph", "invokeai_workflow", "sd-metadata", "dream"),
+    *("title", "description", "software", "source"),
+}
+"""The texts of a picture that say how it was made, in lower case: A1111's, ComfyUI's, InvokeAI's, NovelAI's. What
+cameras and other programs leave, places among it, is not kept."""
 
 
 def _texts_within(given: object) -> dict[str, str]:
@@ -251,18 +263,25 @@ def _texts_within(given: object) -> dict[str, str]:
             found = texts_of(io.BytesIO(given), ())[1]
         elif isinstance(given, str | Path):
             found = texts_of(expanded(given), ())[1]
-    return {key: text for key, text in found.items() if key != _KEY and text and len(text) <= _MOST_TEXT}
+    return {
+        key: text for key, text in found.items() if text and key.lower() in _KEPT and len(text) <= _MOST_TEXT
+    }
 
 
-def _metadata_within(given: object) -> dict[str, Any] | None:
+def _said_within(given: object) -> dict[str, Any]:
+    """What Darkroom says of a picture, in whatever form that is; nothing of what is none."""
     if isinstance(given, Picture):
         return given.metadata
     if isinstance(given, Image.Image):
-        return _metadata(given, "the picture")
-    if isinstance(given, bytes | bytearray):
-        with _opened(io.BytesIO(given)) as image:
-            return _metadata(image, "the picture")
-    return metadata_of(expanded(given)) if isinstance(given, str | Path) else None
+        return _said(given)
+    file = io.BytesIO(given) if isinstance(given, bytes | bytearray) else given
+    if isinstance(file, str | Path):
+        file = expanded(file)
+    elif not isinstance(file, io.BytesIO):
+        return {}
+    with suppress(InvalidRequest), _opened(file) as image:
+        return _said(image)
+    return {}
 
 
 def texts_of(
@@ -274,7 +293,7 @@ def texts_of(
     where the file is no picture."""
     with _opened(path) as image:
         found = {str(key): text for key, text in image.info.items() if isinstance(text, str)}
-        exif = image.getexif()
+        exif = _exif_of(image)
         for said in exif.values():
             key, colon, text = said.partition(":") if isinstance(said, str) else ("", "", "")
             if colon and key.isidentifier():
@@ -282,10 +301,23 @@ def texts_of(
         own = image.info.get("comment")
         comment = _commented(exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment))
         found["comment"] = comment or (own.decode("utf-8", "replace") if isinstance(own, bytes) else "")
-        behind = isinstance(image, PngImagePlugin.PngImageFile) and image.width * image.height <= _MOST_PIXELS
-        if behind and not found.keys() & {*wanted}:
-            found |= {key: str(text) for key, text in cast(PngImagePlugin.PngImageFile, image).text.items()}
+        if not found.keys() & {*wanted}:
+            found |= _behind(image)
         return image.size, found
+
+
+def _behind(image: Image.Image) -> dict[str, str]:
+    """The texts of a PNG file, those behind its pixels, too: to come there these are unpacked. Nothing of another, nor
+    of one that is too large for that."""
+    if not isinstance(image, PngImagePlugin.PngImageFile) or image.width * image.height > MOST_PIXELS:
+        return {}
+    return {key: str(text) for key, text in image.text.items()}
+
+
+def _exif_of(image: Image.Image) -> Image.Exif:
+    """A picture's EXIF; nothing of a PNG file that is too large for that which may stand behind its pixels."""
+    too_large = image.format == "PNG" and image.width * image.height > MOST_PIXELS
+    return Image.Exif() if too_large and "exif" not in image.info else image.getexif()
 
 
 def _commented(comment: object) -> str:
@@ -321,23 +353,34 @@ def _opened(path: str | Path | io.BytesIO) -> Iterator[Image.Image]:
 
 
 def _metadata(image: Image.Image, path: str | Path) -> dict[str, Any]:
+    found = _said(image)
+    if "request" not in found:
+        raise MadeElsewhere(f"{path} holds no Darkroom metadata: it was made elsewhere, or saved without it")
+    return found
+
+
+def _said(image: Image.Image) -> dict[str, Any]:
+    """What Darkroom said of a picture: by which request it was made, what was done with it after; nothing of one that
+    it has not seen."""
     raw = image.info.get(_KEY)
-    if raw is None and isinstance(image, PngImagePlugin.PngImageFile):
-        raw = image.text.get(_KEY)  # Some programs write it behind the pixels.
     if raw is None:
-        raw = image.getexif().get(ExifTags.Base.ImageDescription)
+        raw = _behind(image).get(_KEY)  # Some programs write it there.
+    if raw is None:
+        raw = _exif_of(image).get(ExifTags.Base.ImageDescription)
         if isinstance(raw, str):  # Pillow takes the bytes for Latin-1.
             with suppress(UnicodeError):
                 raw = raw.encode("latin-1").decode()
     try:
         found = json.loads(raw) if raw else None
-    except (ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError):
         found = None
     if isinstance(found, dict):
         found = found.get(_KEY, found) if isinstance(found.get(_KEY), dict) else found
-    if not isinstance(found, dict) or "request" not in found:
-        raise MadeElsewhere(f"{path} holds no Darkroom metadata: it was made elsewhere, or saved without it")
-    request, numerics = found["request"], found.get("numerics")
+    if not isinstance(found, dict) or not found.keys() & {"request", "after"}:
+        return {}
+    if not isinstance(found.get("after", []), list):
+        del found["after"]
+    request, numerics = found.get("request"), found.get("numerics")
     then = numerics.get("version") if isinstance(numerics, dict) else None
     if isinstance(request, dict):
         _meant(request, then if isinstance(then, int) else None)

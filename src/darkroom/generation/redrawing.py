@@ -14,9 +14,7 @@ from torch import Tensor
 from darkroom.checkpoint.family import Family
 from darkroom.generation.details import Detail, Texts, parse_detail
 from darkroom.generation.edits import (
-    STRENGTH_OF_DETAILS,
     Subject,
-    begun,
     brought_share,
     subject_of,
     taken_over,
@@ -26,6 +24,7 @@ from darkroom.generation.masks import Box, Found, Share, around_mask, nothing
 from darkroom.generation.parts import next_seed
 from darkroom.generation.request import PARTS, Request, within
 from darkroom.generation.saved import Saved
+from darkroom.generation.sizing import STRENGTH_OF_DETAILS, begun
 from darkroom.generation.wording import Extras
 from darkroom.generation.work import Work
 from darkroom.pixels import Pixels

@@ -6,11 +6,12 @@ from darkroom.checkpoint.family import DEPTH, PICTURE, Family
 from darkroom.checkpoint.preferences import Preferences
 from darkroom.diffusion import sampler_info, schedule_for
 from darkroom.errors import InvalidRequest
-from darkroom.generation.edits import Find, begun, subject_of
+from darkroom.generation.edits import Find, subject_of
 from darkroom.generation.frames import FILTERS
 from darkroom.generation.latents import latents_array
 from darkroom.generation.request import Request, within
 from darkroom.generation.shown import KINDS
+from darkroom.generation.sizing import begun
 from darkroom.library.installed import installed
 
 # Where a refiner takes over, as the makers of Stable Diffusion XL advise.

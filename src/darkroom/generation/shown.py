@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from darkroom.checkpoint.family import DEPTH, MASKS, PICTURE, SMALL, VARIED, Augmentation, Family
 from darkroom.diffusion import SeededNoise, Seeding
 from darkroom.generation.edits import Subject, brought, brought_depth, left_by_mask, recolored
+from darkroom.generation.masks import thin
 from darkroom.generation.parts import next_seed
 from darkroom.generation.request import Request
 from darkroom.generation.work import Look, Looked, Prepare, Work
@@ -62,7 +63,8 @@ def _mask(view: View) -> Shown:
     factor = view.family.factor
     left, painted = left_by_mask(view.request, view.subject, view.width, view.height)
     latent = yield Prepare(left, view.seamless)
-    mask = torch.from_numpy(painted[::factor, ::factor].copy())[None, None]
+    by_latents = np.maximum(painted[::factor, ::factor], thin(painted, factor))
+    mask = torch.from_numpy(by_latents.astype(np.float32))[None, None]
     return {"channels": torch.cat([mask, latent], dim=1)}
 
 

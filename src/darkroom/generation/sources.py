@@ -80,12 +80,19 @@ def _in_memory(source: Source, frame: int | None) -> Photo:
 
 
 def several(given: Any) -> list[Any]:
-    """Pictures to begin with: those of a list, those in a folder, or the one that it is."""
-    if isinstance(given, list | tuple):
+    """Pictures to begin with: those of a list, of an array or tensor of several, in a folder, or the one that it is."""
+    if isinstance(given, list | tuple) or getattr(given, "ndim", None) == 4:
         return [*given]
-    if isinstance(given, str | Path) and (folder := expanded(given)).is_dir():
+    if isinstance(given, str | Path) and _is_folder(folder := expanded(given)):
         return [*pictures_in(folder)]
     return [given]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # No name of a file.
+        return False
 
 
 def pictures_in(folder: Path) -> list[Path]:

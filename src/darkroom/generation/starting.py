@@ -211,7 +211,8 @@ class Inpaint(Part):
     only_masked: bool | None = setting(
         None,
         a_truth,
-        "draw what is around the mask alone, as large as a picture, and put it in (default: no)",
+        "draw what is around the mask alone, as large as a picture, and put it in (default: no; of a picture that is "
+        "too large to be drawn at its size yes)",
     )
     padding: int | None = setting(
         None,

@@ -143,6 +143,8 @@ class Upscaler:
         size = self.size(photo.size, by, width, height)
         enlarged = self.enlarged(photo, *size, note=note, told=progress)
         done = {**self.facts, "width": size[0], "height": size[1], "of": source.to_dict()}
+        if frame is not None:
+            done["frame"] = frame
         words = f"Postprocess upscale by: {size[0] / photo.size[0]:.4g}, Postprocess upscaler: {self.name}"
         return made_from(image, _image(enlarged), done, words)
 
@@ -294,17 +296,19 @@ class Upscalers:
         return self._last[1]
 
 
-def repeated(picture: Picture, after: Sequence[Mapping[str, Any]], **where: Any) -> Picture:
-    """A picture with all done to it again that its file says was done `after` it was made; `where`: the device and the
-    precision, in place of those that it was done on. Raises InvalidRequest for what is none of that."""
+def repeated(picture: Picture | Path, after: Sequence[Mapping[str, Any]], **where: Any) -> Picture:
+    """A picture, or that in a file, with all done to it again that is said to have been done `after` it was made, at
+    least one thing; `where`: the device and the precision, in place of those that it was done on. Raises InvalidRequest
+    for what is none of that."""
     for each in after:
         if not isinstance(each, Mapping) or not isinstance(name := each.get("upscaler"), str):
             raise InvalidRequest(f"the picture says that {each!r} was done with it: no upscaler is named")
         found = recalled(name, each.get("path"), [each["sha256"]] if "sha256" in each else [], "upscaler")
         how = {key: each[key] for key in ("device", "precision", "tile") if key in each} | where
         picture = load_upscaler(found, **how).upscale(
-            picture, width=each.get("width"), height=each.get("height")
+            picture, width=each.get("width"), height=each.get("height"), frame=each.get("frame")
         )
+    assert isinstance(picture, Picture)
     return picture
 
 

@@ -83,7 +83,7 @@ class ImageProcessor:
 
     def masks(self, mask: Any, height: int, width: int) -> Tensor:
         """Masks (B, 1, H, W), 1 where something is painted anew: Pillow's, arrays (H, W) or (B, H, W[, 1]) or tensors
-        ([B, 1,] H, W) in [0, 1], one or a list of them, of which half and more counts. Raises InvalidRequest for
+        ([B, 1,] H, W), one or a list of them, of which 0.5 and more counts. Raises InvalidRequest for
         anything else."""
         masks, parts = mask if isinstance(mask, list | tuple) else [mask], []
         for each in masks:
@@ -91,7 +91,9 @@ class ImageProcessor:
                 grey = each.resize((width, height), Image.Resampling.LANCZOS).convert("L")
                 each = np.asarray(grey, np.float32) / 255
             elif isinstance(each, np.ndarray):
-                each = each.astype(np.float32) / (255 if each.dtype == np.uint8 else 1)
+                each = each.astype(
+                    np.float32
+                )  # Of bytes, too, whatever is not black is painted, as in diffusers.
                 each = each[..., 0] if each.ndim > 2 and each.shape[-1] == 1 else each
             if not isinstance(each, np.ndarray | Tensor) or not 2 <= each.ndim <= 4:
                 raise InvalidRequest(
