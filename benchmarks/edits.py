@@ -26,8 +26,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from interleave import arguments, report
-from load import write_folder
+from interleave import arguments, most_memory, report, report_memory
 
 PROMPT, NEGATIVE, GUIDANCE, SEED = "a red boat on a calm sea", "blurry", 7.5, 7
 STRENGTH = {"image-to-image": 0.5, "inpainting": 1.0, "twice-as-large": 0.3}
@@ -49,6 +48,7 @@ def main() -> None:
         alone(*args.alone, args)
         return
     from darkroom.engine import place  # Not above: the peer's processes are to be without Darkroom.
+    from load import write_folder
 
     here = place()
     ours = f"Darkroom {here.precision}"
@@ -67,8 +67,7 @@ def main() -> None:
             title = f"{task}, {side}x{side}, {calls} steps, {here.device}"
             kept = args.json and args.json.with_stem(f"{args.json.stem}-{task}")
             report(title, seconds, ours, kept)
-            for name, peak in peaks.items():
-                print(f"{name:34} {peak / 1024:9.0f} MiB at most {peak / peaks[ours]:25.2f}x", flush=True)
+            report_memory(peaks, ours)
 
 
 def measured(
@@ -99,8 +98,7 @@ def alone(task: str, name: str, args: argparse.Namespace) -> None:
     began = time.perf_counter()
     draw(args.steps, strength)
     took = time.perf_counter() - began
-    peak = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
-    print(json.dumps([took, int(peak)]))
+    print(json.dumps([took, most_memory()]))
 
 
 def darkrooms(

@@ -35,6 +35,17 @@ def report(title: str, seconds: dict[str, list[float]], ours: str, path: Path | 
         path.write_text(json.dumps({"title": title, "seconds": seconds, "medians": medians}, indent=1))
 
 
+def report_memory(most: dict[str, float], ours: str) -> None:
+    """Print the most memory (KiB) that each had, and its ratio to ours."""
+    for name, peak in most.items():
+        print(f"{name:34} {peak / 1024:9.0f} MiB at most {peak / most[ours]:25.2f}x", flush=True)
+
+
+def most_memory() -> int:
+    """The most memory that this process had so far, in KiB."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+
 def arguments(description: str | None, runs: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--runs", type=int, default=runs, help=f"counted runs of each (default: {runs})")

@@ -17,7 +17,7 @@ from darkroom.files import write_json
 from darkroom.networks import VAE, CLIPText, CLIPTextConfig, UNet, UNetConfig, VAEConfig
 from darkroom.prompt import Tokenizer
 from darkroom.train.folders import save_network
-from darkroom.weights.names import VERSION
+from darkroom.weights.names import WRITTEN_AS
 from interleave import arguments, interleave, report
 
 OURS = """
@@ -51,7 +51,7 @@ def write_folder(folder: Path) -> None:
         folder / "model_index.json",
         {
             "_class_name": "StableDiffusionPipeline",
-            **VERSION,
+            **WRITTEN_AS,
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
             "text_encoder": ["transformers", "CLIPTextModel"],

@@ -31,7 +31,7 @@ from darkroom.networks.upscaler import RRDBNet
 from darkroom.pixels import sheet
 from darkroom.train.pocket.data import WorldConfig, scenes_by_style
 from darkroom.world import render
-from interleave import arguments, interleave, report
+from interleave import arguments, interleave, most_memory, report, report_memory
 
 SMALL, SCALE = 128, 4
 
@@ -156,19 +156,16 @@ def speed(size: int, count: int, kept: Path | None) -> None:
         names = [f"{who} {each}" for each in precisions for who in ("spandrel", "Darkroom")]
         seconds = interleave({name: runs(name, path, size) for name in names}, count)
         report(f"ESRGAN x4, {size}x{size}, {here.device}", seconds, f"Darkroom {here.precision}", kept)
-        peaks = {}
+        peaks: dict[str, float] = {}
         for name in names:
             asked = [sys.executable, __file__, "--alone", f"{name}:{path}", "--size", str(size)]
             peaks[name] = int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
-        for name, peak in peaks.items():
-            ratio = peak / peaks[f"Darkroom {here.precision}"]
-            print(f"{name:34} {peak / 1024:9.0f} MiB at most {ratio:25.2f}x")
+        report_memory(peaks, f"Darkroom {here.precision}")
 
 
 def alone(name: str, path: str, size: int) -> None:
     runs(name, Path(path), size)()
-    status = Path("/proc/self/status").read_text()
-    print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+    print(most_memory())
 
 
 if __name__ == "__main__":

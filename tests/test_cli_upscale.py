@@ -134,6 +134,16 @@ def test_photographs_are_made_larger_again(run, photos, network, tmp_path):
     assert "its image was another picture" in err
 
 
+def test_a_frame_is_made_larger_again(run, tmp_path):
+    frames = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in (10, 200)]
+    frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
+    made = tmp_path / "made.png"
+    assert run("upscale", tmp_path / "moving.png", "--frame", "2", "-o", made)[0] == 0
+    for given in ((), ("--image", tmp_path / "moving.png")):
+        status, out, err = run("again", made, *given)
+        assert (status, "the same, pixel for pixel" in out) == (0, True), err
+
+
 def test_a_picture_of_another_program_is_made_larger_again(run, photos, tmp_path):
     text = PngImagePlugin.PngInfo()
     text.add_text("parameters", "a boat\nSteps: 2, Sampler: Euler, Seed: 1, Size: 64x64, Model: pocket")

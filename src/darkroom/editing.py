@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from darkroom.checkpoint.family import Family
-from darkroom.engine import LatentDiffusion, Placement
+from darkroom.engine import LatentDiffusion
 from darkroom.errors import InvalidRequest
 from darkroom.generation import Picture, Request
 from darkroom.generation.checks import a_whole, showing
+from darkroom.generation.frames import by_network
 from darkroom.generation.named import Finder
 from darkroom.generation.parts import next_seed
 from darkroom.generation.picture import edit_of
@@ -24,7 +25,7 @@ from darkroom.generation.settle import upscaler_of
 from darkroom.generation.sources import a_source, several
 from darkroom.generation.work import Decode, Prepare
 from darkroom.series import Callback
-from darkroom.upscaling.upscaler import TILE, load_upscaler
+from darkroom.upscaling.upscaler import Upscalers, load_upscaler
 
 MAX_ROUNDS = 100
 
@@ -46,11 +47,11 @@ class Edits:
 
     family: Family
     refiner: Any
-    placement: Placement
     generate: Callable[..., list[Picture]]
     _drawing: Callable[[], AbstractContextManager[None]]
     _networks: LatentDiffusion
     _find: Finder
+    _upscalers: Upscalers
 
     @showing(SETTINGS)
     def edit(  # type: ignore[misc]  # The one setting that stands by itself here.
@@ -146,14 +147,15 @@ class Edits:
         height: int | None = None,
         upscaler: str | Path | None = None,
         frame: int | None = None,
-        tile: int = TILE,
     ) -> list[Picture]:
         """Make a picture larger, or each of several, as `darkroom.load_upscaler` does, where this model runs: by the
         upscaler that the model prefers, if none is named. Raises as that does."""
-        name = upscaler_of(self.family.preferences) if upscaler is None else upscaler
-        device, precision = self.placement.device, self.placement.precision
-        found = load_upscaler(name, device=device, precision=precision, tile=tile)
-        return [found.upscale(each, by, width=width, height=height, frame=frame) for each in several(image)]
+        name = str(upscaler_of(self.family.preferences) if upscaler is None else upscaler)
+        size: dict[str, Any] = {"by": by, "width": width, "height": height}
+        with self._drawing():
+            found = self._upscalers(name, True) if by_network(name) else load_upscaler(name)
+            assert found is not None
+            return [found.upscale(each, frame=frame, **size) for each in several(image)]
 
     def mask_of(self, image: Any, thing: str, prompt: str = "") -> Image.Image:
         """A mask of a thing in a picture by its name, white where the model's network reads it: in the prompt of a

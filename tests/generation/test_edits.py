@@ -380,14 +380,16 @@ def test_arrays_and_tensors_of_several(model):
         assert np.array_equal(found, expected)
 
 
-def test_larger_where_the_model_is(model, photo_file, tmp_path):
+def test_larger_where_the_model_is(model, photo_file, network):
     (found,) = model.upscale(photo_file, 2)
     assert found.image.size == (102, 74)
     assert found.metadata["after"][0]["upscaler"] == "lanczos"
     by_file = darkroom.load_upscaler("nearest").upscale(photo_file, width=100)
     (named,) = model.upscale(photo_file, width=100, upscaler="nearest")
     assert (pixels(named) == pixels(by_file)).all()
-    assert len(model.upscale([PHOTO, PHOTO])) == 2
+    learned = darkroom.load_upscaler(network, device="cpu", precision="float32").upscale(PHOTO)
+    for found in model.upscale([PHOTO, PHOTO], upscaler=network):
+        assert (pixels(found) == pixels(learned)).all()
     with pytest.raises(InvalidRequest, match="by is 20"):
         model.upscale(PHOTO, 20)
 

@@ -35,7 +35,7 @@ from darkroom.prompt.t5_tokenizer import TEXT, T5Tokenizer
 from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.prompt.use import TextUse
 from darkroom.weights.dtypes import SIZES, torch_dtype
-from darkroom.weights.names import SUFFIXES, TOKENIZER, VERSION
+from darkroom.weights.names import SUFFIXES, TOKENIZER, WRITTEN_AS
 from darkroom.weights.opening import open_weights
 from darkroom.weights.writing import Pending, Progress, write_safetensors
 
@@ -382,7 +382,7 @@ _LACKING = {
 def _write_settings(source: Source, out: Path) -> None:
     """model_index.json, the scheduler's settings and the tokenizers."""
     family = source.family
-    index: dict[str, Any] = {"_class_name": family.pipeline, **VERSION}
+    index: dict[str, Any] = {"_class_name": family.pipeline, **WRITTEN_AS}
     index |= {name: [None, None] for role in family.encoders for name in (role, role.tokenizer)}
     for role, part in source.parts.items():
         index[role] = [part.component.module or part.component.library, part.component.class_for(part.config)]

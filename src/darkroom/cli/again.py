@@ -122,10 +122,11 @@ def _enlarged_again(args: argparse.Namespace, output: Path | None) -> int:
     first = after[0] if after and isinstance(after[0], Mapping) else {}
     if "of" not in first:
         return _from_elsewhere(args, output, after)
-    began = _beside(a_source("image", first["of"]), "image", args.image, args)
+    frame = first.get("frame")
+    began = _beside(a_source("image", first["of"]), "image", args.image, args, frame)
     try:
         assert began is not None
-        began, _ = began.found("image", first.get("frame"))
+        began, _ = began.found("image", frame)
     except InvalidRequest as error:
         if args.image is not None:
             raise

@@ -9,9 +9,11 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from darkroom.errors import InvalidRequest
 from darkroom.files import expanded
 from darkroom.generation.checks import called, setting
 from darkroom.generation.request import SETTINGS
+from darkroom.generation.sources import several
 from darkroom.loading import LOADING
 
 
@@ -151,6 +153,13 @@ def add_prompt(command: argparse.ArgumentParser, help: str) -> None:
 def add_pictures(command: argparse.ArgumentParser) -> None:
     """The pictures that something is done with."""
     command.add_argument("picture", type=a_path, help="a picture's file, or a folder of pictures")
+
+
+def pictures_named(args: argparse.Namespace) -> list[Path]:
+    """The pictures that `add_pictures` has something done with. Raises InvalidRequest where there is none."""
+    if not args.picture.exists():
+        raise InvalidRequest(f"no file {args.picture}: name a picture, or a folder of them")
+    return [Path(each) for each in several(args.picture)]
 
 
 def add_size(group: argparse._ArgumentGroup) -> None:

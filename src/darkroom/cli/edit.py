@@ -14,6 +14,7 @@ from darkroom.cli.arguments import (
     a_whole,
     add_pictures,
     add_prompt,
+    pictures_named,
     spelt,
 )
 from darkroom.cli.asked import Asked, each, layered, one_request, prompt_of
@@ -25,7 +26,6 @@ from darkroom.errors import InvalidRequest
 from darkroom.generation.edits import taken_over
 from darkroom.generation.request import PARTS, SETTINGS, within
 from darkroom.generation.sizing import STRENGTH_OF_DETAILS
-from darkroom.generation.sources import several
 from darkroom.loading import Loading
 
 _EXAMPLES = """\
@@ -184,9 +184,7 @@ def edit(args: argparse.Namespace, usual: str | None = None, without: Collection
         settings = {name: value for name, value in of_variants(settings, args).items() if name not in without}
         return loading, saving, Asked(one_request(args, settings, settings.pop("prompt")), where)
 
-    if not args.picture.exists():
-        raise InvalidRequest(f"no file {args.picture}: name a picture, or a folder of them")
-    pictures = several(args.picture)
+    pictures = pictures_named(args)
     whole = len(pictures) == 1
     found: list[Any] = each(asked, [("" if whole else str(picture), picture) for picture in pictures])
     loading, saving, _ = found[0]

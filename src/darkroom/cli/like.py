@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom.cli.arguments import a_path
+from darkroom.cli.progress import loading_bar
 from darkroom.cli.words import aside
 from darkroom.errors import InvalidRequest
 from darkroom.loading import LOADING, Loading
 
 if TYPE_CHECKING:
     from darkroom.generation import Request
+    from darkroom.model import Model
 
 _OF_THE_MACHINE = ("device", "precision", "memory")
 
@@ -33,6 +35,23 @@ def add_recipe_options(command: argparse.ArgumentParser) -> None:
         const=False,
         help="start from no recipe, not even from the picture's own",
     )
+
+
+class Kept:
+    """The model of pictures that are gone through one by one: loaded anew where that of the next one is another."""
+
+    def __init__(self) -> None:
+        self._of: tuple[Loading, Model] | None = None
+
+    def load(self, loading: Loading, quiet: bool, expecting: Request | None = None) -> Model:
+        """As `darkroom.load` does, with a bar."""
+        from darkroom.model import load
+
+        if self._of is None or self._of[0] != loading:
+            self._of = None  # Two are not held at once.
+            with loading_bar(quiet) as progress:
+                self._of = loading, load(loading, expecting=expecting, progress=progress)
+        return self._of[1]
 
 
 def own_recipe(path: Path, model: str | None) -> tuple[dict[str, Any], Request] | None:

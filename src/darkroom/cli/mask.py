@@ -6,15 +6,13 @@ import argparse
 import io
 from pathlib import Path
 
-from darkroom.cli.arguments import a_place, add_pictures, spelt
+from darkroom.cli.arguments import a_place, add_pictures, pictures_named, spelt
 from darkroom.cli.asked import layered
 from darkroom.cli.generate import add_loading_options
 from darkroom.cli.parser import Parser
-from darkroom.cli.progress import loading_bar
 from darkroom.cli.settings import add_settings_file
 from darkroom.errors import InvalidRequest
 from darkroom.files import expanded
-from darkroom.generation.sources import several
 
 _EXAMPLES = """\
 examples:
@@ -48,19 +46,16 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    pictures = [Path(each) for each in several(args.picture)]
+    pictures = pictures_named(args)
     outputs = [_output(picture, args.output, len(pictures) > 1) for picture in pictures]
-    from darkroom.cli.like import own_recipe
+    from darkroom.cli.like import Kept, own_recipe
     from darkroom.files import write_numbered
-    from darkroom.model import load
 
-    layers, model, loaded = layered(args), None, None
+    layers, kept = layered(args), Kept()
     for picture, output in zip(pictures, outputs, strict=True):
         recipe = own_recipe(picture, args.model)
         loading, _, _ = layers.over(recipe[0] if recipe else {})
-        if model is None or loading != loaded:
-            with loading_bar(args.quiet) as progress:
-                model, loaded = load(loading, progress=progress), loading
+        model = kept.load(loading, args.quiet)
         mask, content = model.mask_of(picture, args.thing), io.BytesIO()
         mask.save(content, "PNG")
         print(write_numbered(output, content.getvalue()), flush=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkroom.cli.arguments import SAVING, a_number, a_whole, add_pictures, add_settings
+from darkroom.cli.arguments import SAVING, a_number, a_whole, add_pictures, add_settings, pictures_named
 from darkroom.cli.asked import each, layered
 from darkroom.cli.parser import Parser
 from darkroom.cli.settings import add_settings_file
@@ -18,7 +18,7 @@ from darkroom.errors import InvalidRequest
 from darkroom.files import as_json
 from darkroom.generation.parts import LATENT
 from darkroom.generation.request import SETTINGS
-from darkroom.generation.sources import a_source, several
+from darkroom.generation.sources import a_source
 from darkroom.loading import LOADING
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if not args.picture.exists():
-        raise InvalidRequest(f"no file {args.picture}: name a picture, or a folder of them")
+    pictures = pictures_named(args)
     loading, saving, settings = layered(args).over({})
     from PIL import Image
 
@@ -99,7 +98,6 @@ def run(args: argparse.Namespace) -> int:
     from darkroom.upscaling.upscaler import TILE, load_upscaler
 
     files, named = Files.of(saving, "{image}"), picture_file(saving.output)
-    pictures = [Path(one) for one in several(args.picture)]
     loaded: dict[str, Upscaler] = {}
     asked = settings.get("upscaler")
     if args.upscaler is None and asked in LATENT:

@@ -14,6 +14,7 @@ from darkroom.cli.arguments import (
     add_pictures,
     add_prompt,
     add_settings,
+    pictures_named,
 )
 from darkroom.cli.asked import heard, layered, prompt_of
 from darkroom.cli.generate import (
@@ -23,22 +24,18 @@ from darkroom.cli.generate import (
     choose_each,
     looked_at,
 )
-from darkroom.cli.like import add_recipe_options, recipe_of
+from darkroom.cli.like import Kept, add_recipe_options, recipe_of
 from darkroom.cli.parser import Parser
-from darkroom.cli.progress import loading_bar
 from darkroom.cli.settings import add_settings_file
 from darkroom.cli.variants import add_variant_options, choosing_of
 from darkroom.cli.words import aside
-from darkroom.errors import InvalidRequest
 from darkroom.files import as_json
 from darkroom.generation.request import SETTINGS
-from darkroom.generation.sources import several
-from darkroom.loading import LOADING, Loading
+from darkroom.loading import LOADING
 from darkroom.ranking.options import CHOOSING, Choosing
 
 if TYPE_CHECKING:
     from darkroom.generation import Request
-    from darkroom.model import Model
     from darkroom.ranking.judge import Interrogation
 
 _EXAMPLES = """\
@@ -109,32 +106,14 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
 def run(args: argparse.Namespace) -> int:
     choosing = choosing_of(args, always=True)
     assert choosing is not None
-    kept = _Kept()
-    for picture in _pictures(args.picture):
+    kept = Kept()
+    for picture in pictures_named(args):
         if status := _vary(picture, args, choosing, kept):
             return status
     return 0
 
 
-class _Kept:
-    """The model that the last picture was varied by."""
-
-    def __init__(self) -> None:
-        self._loading: Loading | None = None
-        self._model: Any = None
-
-    def load(self, loading: Loading, expecting: Request | None, quiet: bool) -> Model:
-        from darkroom.model import load
-
-        if self._loading != loading:
-            with loading_bar(quiet) as progress:
-                self._model = load(loading, expecting=expecting, progress=progress)
-            self._loading = loading
-        found: Model = self._model
-        return found
-
-
-def _vary(picture: Path, args: argparse.Namespace, choosing: Choosing, kept: _Kept) -> int:
+def _vary(picture: Path, args: argparse.Namespace, choosing: Choosing, kept: Kept) -> int:
     layers = layered(args)
     options, recipe, own = _recipe(picture, args)
     loading, saving, settings = layers.over(options)
@@ -145,7 +124,7 @@ def _vary(picture: Path, args: argparse.Namespace, choosing: Choosing, kept: _Ke
     from darkroom.cli.files import Files
 
     files = Files.of(replace(saving, grid=False), USUAL_NAME if own else USUAL_NAME_OF_EDITS)
-    model = kept.load(loading, recipe, args.quiet)
+    model = kept.load(loading, args.quiet, expecting=recipe)
     prompt = heard(prompt_of(args))
     if own and recipe is not None and by_noise(recipe, model.family, settings):
         asked = variation_of(recipe, model.refiner is not None, prompt, settings)
@@ -158,12 +137,6 @@ def _vary(picture: Path, args: argparse.Namespace, choosing: Choosing, kept: _Ke
     asked = asked.checked()
     looked_at(model, [("", asked)], files, False, args.quiet)
     return choose_each(model, [asked], choosing, files, args)
-
-
-def _pictures(given: Path) -> list[Path]:
-    if not given.exists():
-        raise InvalidRequest(f"no file {given}: name a picture, or a folder of them")
-    return [Path(each) for each in several(given)]
 
 
 def _recipe(picture: Path, args: argparse.Namespace) -> tuple[dict[str, Any], Request | None, bool]:
@@ -189,7 +162,7 @@ def _recipe(picture: Path, args: argparse.Namespace) -> tuple[dict[str, Any], Re
 
 
 def interrogate(args: argparse.Namespace) -> int:
-    pictures = _pictures(args.picture)
+    pictures = pictures_named(args)
     loading, _, settings = layered(args).over({})
     from darkroom.checkpoint.opening import open_source
     from darkroom.choosing import interrogated

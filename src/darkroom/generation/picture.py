@@ -309,15 +309,19 @@ def texts_of(
 def _behind(image: Image.Image) -> dict[str, str]:
     """The texts of a PNG file, those behind its pixels, too: to come there these are unpacked. Nothing of another, nor
     of one that is too large for that."""
-    if not isinstance(image, PngImagePlugin.PngImageFile) or image.width * image.height > MOST_PIXELS:
+    if not isinstance(image, PngImagePlugin.PngImageFile) or _too_large(image):
         return {}
     return {key: str(text) for key, text in image.text.items()}
 
 
 def _exif_of(image: Image.Image) -> Image.Exif:
     """A picture's EXIF; nothing of a PNG file that is too large for that which may stand behind its pixels."""
-    too_large = image.format == "PNG" and image.width * image.height > MOST_PIXELS
-    return Image.Exif() if too_large and "exif" not in image.info else image.getexif()
+    behind = isinstance(image, PngImagePlugin.PngImageFile) and "exif" not in image.info
+    return Image.Exif() if behind and _too_large(image) else image.getexif()
+
+
+def _too_large(image: Image.Image) -> bool:
+    return image.width * image.height > MOST_PIXELS
 
 
 def _commented(comment: object) -> str:

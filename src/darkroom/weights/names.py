@@ -7,7 +7,7 @@ from pathlib import Path
 
 INDEX = "model_index.json"
 """The file by which a folder is a whole model in the Hugging Face layout."""
-VERSION = {"_diffusers_version": "0.42.0"}
+WRITTEN_AS = {"_diffusers_version": "0.42.0"}
 """What it says of the diffusers that it is written as by: without it StableDiffusionInpaintPipeline reads none."""
 SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """How files of weights end."""

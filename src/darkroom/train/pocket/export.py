@@ -17,7 +17,7 @@ from darkroom.prompt.tokenizer import Tokenizer
 from darkroom.train.folders import load_network, save_network, weights_hash
 from darkroom.train.pocket.data import WorldConfig, rendered, scene_at
 from darkroom.version import __version__
-from darkroom.weights.names import VERSION
+from darkroom.weights.names import WRITTEN_AS
 
 _SCHEDULERS: dict[str, dict[str, Any]] = {
     "flow": {
@@ -92,7 +92,7 @@ def assemble(vae_folder: Path, trained: Path, out: Path, name: str = "pocket") -
 def _index() -> dict[str, Any]:
     return {
         "_class_name": "StableDiffusionPipeline",
-        **VERSION,
+        **WRITTEN_AS,
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
         "requires_safety_checker": False,
