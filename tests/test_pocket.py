@@ -122,7 +122,7 @@ def test_larger_pictures_are_its_native_ones_enlarged(pocket):
     (small,) = pocket.generate(**asked)
     (large,) = pocket.generate(**asked, width=384, height=384)
     assert large.metadata["request"]["canvas"]["compose"] == "native"
-    assert large.metadata["numerics"]["version"] == 8
+    assert large.metadata["numerics"]["version"] == 9
     upscaler = darkroom.load_upscaler("pocket-x4", device="cpu")
     assert large.metadata["request"]["canvas"]["upscaler"] == "pocket-x4"
     assert (np.asarray(large.image) == np.asarray(upscaler.upscale(small, 3).image)).all()

@@ -25,7 +25,7 @@ from darkroom.version import __version__
 from darkroom.weights.hashes import sha256_of
 
 # Raised whenever the same request would give other pixels than before.
-NUMERICS = 8
+NUMERICS = 9
 
 
 class Provenance:

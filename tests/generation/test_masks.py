@@ -186,6 +186,20 @@ def test_a_shift_of_colours_leaves_no_seam():
     )
 
 
+def test_what_ends_at_a_border_passes_over_into_what_is_drawn():
+    """An autoencoder has blurred what was there, so that what is drawn beside does not meet it."""
+    lines = np.where(np.arange(48) % 8 < 4, 60, 180).astype(np.uint8)
+    photo = np.repeat(lines[:, None], 64, 1)[..., None].repeat(3, 2)
+    mask = np.zeros((48, 64), np.float32)
+    mask[:, 32:] = 1
+    found = put_in(np.full_like(photo, 120), photo, mask).astype(int)
+    assert (found[:, :32] == photo[:, :32]).all(), "what is not painted stays as it is"
+    assert np.abs(found[:, 32] - found[:, 31]).max() <= 1, "no step"
+    away = np.abs(found[:, 32:] - 120).max(axis=(0, 2))
+    assert (np.diff(away[:7]) < 0).all(), away
+    assert (away[6:] == 0).all(), away
+
+
 @pytest.mark.parametrize(
     "settings",
     [
