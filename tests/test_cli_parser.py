@@ -13,6 +13,7 @@ from tests.test_cli import GENERATE
 from tests.test_cli_asked import QUICK, prompts_in
 
 import darkroom
+from darkroom.cli import parser
 from darkroom.cli.words import in_options
 from darkroom.generation import open_picture
 
@@ -108,6 +109,28 @@ def test_words_that_there_are_not_are_told_the_nearest(run, command, words):
     status, out, err = run(*command.split())
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert words in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a.png", "a boat", "--mask", "m.png", "--steps", "3", "--only-masked", "-W64"],
+        ["a.png", "--mask", "m.png", "--steps", "3", "--only-masked", "-W64", "a boat"],
+        ["--mask", "m.png", "a.png", "--only-masked", "a boat", "--steps=3", "-W64"],
+        ["-W64", "--only-masked", "a.png", "--steps", "3", "--mask", "m.png", "--", "a boat"],
+        ["--mask=m.png", "-W", "64", "--steps=3", "--only-masked", "--", "a.png", "a boat"],
+    ],
+)
+def test_options_stand_anywhere(words):
+    args = parser("edit").parse_args(["edit", *words])
+    assert (str(args.picture), args.prompt, args.steps, args.width) == ("a.png", "a boat", 3, 64)
+    assert (args.mask, args.only_masked) == ("m.png", True)
+
+
+def test_several_values_end_at_the_next_option():
+    words = ["interpolate", "a boat", "--seeds", "1", "-2", "3", "--steps", "4", "-5 cats"]
+    args = parser("interpolate").parse_args(words)
+    assert (args.prompts, args.seeds, args.steps) == (["a boat", "-5 cats"], [1, -2, 3], 4)
 
 
 @pytest.mark.parametrize("command", [("generate",), ("generate", "-"), ("-",)])

@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"unknown {kind} {word!r}: {nearest(word, within.choices, alike=0.6)}")
         for word in own:
             self._check_option(word)
-        found, over = super().parse_known_args(words, namespace)
+        found, over = super().parse_known_args(self._together(words) if within is None else words, namespace)
         for word in over:
             if word in own and word.startswith("-"):
                 self.error(f"unknown option {word}")
@@ -64,13 +64,39 @@ class Parser(argparse.ArgumentParser):
 
     def loose(self, words: Sequence[str]) -> list[str]:
         """Those of some words that are no options and no values of options, as far as these are known."""
-        found, value = [], False
+        return self._parted(words)[1]
+
+    def _together(self, words: Sequence[str]) -> list[str]:
+        """The words with those together that are no options: argparse takes a command's arguments for complete where
+        an option stands between them (`edit photo.jpg --mask mask.png "a boat"`)."""
+        options, loose = self._parted(words)
+        return [*options, "--", *loose, *words[len(options) + len(loose) + 1 :]] if loose else [*words]
+
+    def _parted(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Of the words before a `--` the options with their values, and the others."""
+        options: list[str] = []
+        loose: list[str] = []
+        values = 0  # How many words more may be values of the option before.
         for word in takewhile(lambda word: word != "--", words):
-            option = self._option_string_actions.get(word)
-            if not (value or word.startswith("-")):
-                found.append(word)
-            value = option is not None and option.nargs != 0
-        return found
+            if self._looks_like_option(word):
+                options.append(word)
+                action = self._option_string_actions.get(word)
+                values = (
+                    0 if action is None or action.nargs == 0 else 1 if action.nargs is None else len(words)
+                )
+            elif values:
+                options.append(word)
+                values -= 1
+            else:
+                loose.append(word)
+        return options, loose
+
+    def _looks_like_option(self, word: str) -> bool:
+        """Whether argparse takes it for one: no number is, and nothing with a space in its name."""
+        if self.knows(word):
+            return True
+        name = word.partition("=")[0]
+        return re.match(r"-(?!\d*\.?\d+$).", name) is not None and not any(map(str.isspace, name))
 
     def _within(self) -> argparse._SubParsersAction[Any] | None:
         return next((each for each in self._actions if isinstance(each, argparse._SubParsersAction)), None)
