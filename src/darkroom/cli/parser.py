@@ -78,25 +78,17 @@ class Parser(argparse.ArgumentParser):
         loose: list[str] = []
         values = 0  # How many words more may be values of the option before.
         for word in takewhile(lambda word: word != "--", words):
-            if self._looks_like_option(word):
+            if self._parse_optional(word) is not None:
                 options.append(word)
                 action = self._option_string_actions.get(word)
-                values = (
-                    0 if action is None or action.nargs == 0 else 1 if action.nargs is None else len(words)
-                )
+                nargs = 0 if action is None else action.nargs
+                values = 1 if nargs is None else 0 if nargs == 0 else len(words)
             elif values:
                 options.append(word)
                 values -= 1
             else:
                 loose.append(word)
         return options, loose
-
-    def _looks_like_option(self, word: str) -> bool:
-        """Whether argparse takes it for one: no number is, and nothing with a space in its name."""
-        if self.knows(word):
-            return True
-        name = word.partition("=")[0]
-        return re.match(r"-(?!\d*\.?\d+$).", name) is not None and not any(map(str.isspace, name))
 
     def _within(self) -> argparse._SubParsersAction[Any] | None:
         return next((each for each in self._actions if isinstance(each, argparse._SubParsersAction)), None)

@@ -230,8 +230,8 @@ def _carried(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[n
     return found * share[..., None]
 
 
-def _of_neighbours(values: Share) -> Share:
-    """The sum of each one's four neighbours."""
+def _of_neighbours(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The sum of each pixel's four neighbours."""
     moved = [_shifted(values, by, axis) for axis in (0, 1) for by in (1, -1)]
     return np.asarray(np.sum(moved, axis=0))
 
