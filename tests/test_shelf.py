@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -46,6 +48,24 @@ def test_the_longest_unused_goes_first_and_its_memory_with_it(folders, size):
     assert shelf.used == 2 * size
     gc.collect()
     assert gone() is None
+
+
+def test_what_is_here_is_had_while_another_is_loaded(folders, size):
+    shelf, begun, go_on = Shelf(3 * size), threading.Event(), threading.Event()
+    first = shelf.get(folders[0], **HERE)
+
+    def progress(*_):
+        begun.set()
+        assert go_on.wait(60)
+
+    with ThreadPoolExecutor(3) as pool:
+        loading = [pool.submit(shelf.get, folders[1], progress=progress, **HERE) for _ in range(2)]
+        assert begun.wait(60)
+        assert shelf.get(folders[0], **HERE) is first
+        go_on.set()
+        assert loading[0].result(60) is loading[1].result(60)
+    shelf.forget(folders[1], **HERE)
+    assert len(shelf) == 1
 
 
 def test_one_model_may_exceed_the_budget(folders, size):

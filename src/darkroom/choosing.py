@@ -296,7 +296,7 @@ class _Contest:
     def _halting(self, index: int) -> Halting:
         """The job of a variant, made when it is due: as many wait as are asked for."""
         if index not in self._under_way:
-            job = self._model._job(self._singles[index])
+            job = self._model.job(self._singles[index])
             self._under_way[index] = Halting(job, self._choosing.look_after)
         return self._under_way[index]
 
@@ -313,7 +313,7 @@ class _Contest:
         """What it is in the end."""
         task.notes[:0] = [note for note in self._said.get(index, ()) if note not in task.notes]
         job = self._under_way.pop(index).job
-        picture: Picture = self._model._picture(self._request, task, index, job)
+        picture: Picture = self._model.picture(self._request, task, index, job)
         (judgement,) = self._judgings[index]([over_white(picture.image)])
         before = self._found.get(index)
         early = None if before is None else before.early

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import torch
 
 
+MEMORY = ("full", "medium", "low", "lowest")
+"""How models use memory, by name (`darkroom.engine.memory`)."""
+
+
 def _a_name(name: str, given: object) -> str:
     """Checks a name or a path."""
     if not isinstance(given, str | Path):

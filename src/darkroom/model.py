@@ -29,7 +29,7 @@ from darkroom.engine import Engine, LatentDiffusion, Task, place
 from darkroom.engine.devices import SLOW_HERE
 from darkroom.engine.loading import networks_of
 from darkroom.engine.loop import Loop
-from darkroom.engine.memory import memory_mode, parse_size
+from darkroom.engine.memory import memory_mode
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Picture, Request
@@ -43,11 +43,13 @@ from darkroom.generation.named import Finder
 from darkroom.generation.passes import enlarges
 from darkroom.generation.redrawing import wordings as detail_wordings
 from darkroom.generation.request import SETTINGS, Settings
+from darkroom.generation.saved import Saved
 from darkroom.generation.settle import settle
 from darkroom.generation.templates import completed, pictures
 from darkroom.generation.wording import Extras, Wording, anchored_files
 from darkroom.language.tags import parse_tag
 from darkroom.loading import LOADING, Loading, Options
+from darkroom.numeric import parse_size
 from darkroom.provenance import Provenance
 from darkroom.series import Callback, Series, Step, in_background, in_order, stops
 from darkroom.upscaling.upscaler import Upscalers
@@ -234,7 +236,7 @@ class Model(Edits, Choices):
         ]
         settled = [(self.settle(each), each) for each in requests]
         jobs = (
-            (self._job(single, self._observer() if attention else None), partial(self._picture, asked))
+            (self.job(single, watch=self._observer() if attention else None), partial(self.picture, asked))
             for whole, asked in settled
             for single in pictures(whole)
         )
@@ -256,12 +258,14 @@ class Model(Edits, Choices):
             expert.check(settled)
         drawn = 1 if settled.text.dynamic == "off" else _MOST_CHECKED
         for single in itertools.islice(pictures(settled), drawn):
-            self._job(single)
+            self.job(single)
         return settled
 
-    def _job(self, single: Request, watch: Observer | None = None) -> Job:
+    def job(self, single: Request, saved: Saved | None = None, watch: Observer | None = None) -> Job:
+        """The job of a settled request for one picture, for an engine on this model's networks (`engine.beside()`); one
+        that was `saved` goes on. What comes of it is a picture by `picture`."""
         return Job(
-            single, self.family, None, self._refiner_family, self._extras(single), self._members, watch
+            single, self.family, saved, self._refiner_family, self._extras(single), self._members, watch
         )
 
     def _observer(self) -> Observer:
@@ -334,8 +338,8 @@ class Model(Edits, Choices):
                 )
             yield
 
-    def _picture(self, asked: Request, task: Task[Any], index: int, job: Job | None = None) -> Picture:
-        """What a task made of a request; `job` is the one that it ran a part of."""
+    def picture(self, asked: Request, task: Task[Any], index: int, job: Job | None = None) -> Picture:
+        """What a task made of a request; `job` is the one that it ran a part of. Raises what made it fail."""
         job = job or task.job
         pixels: np.ndarray[Any, Any] = task.result()
         request, extras = job.request, job.extras

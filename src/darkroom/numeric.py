@@ -1,4 +1,5 @@
-"""Other people's numbers: whatever is an integer or a real number to Python, NumPy's and tensors of one included."""
+"""Other people's numbers: whatever is an integer or a real number to Python, NumPy's and tensors of one included; and
+sizes of memory in words."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import operator
 import re
 from decimal import Decimal
 from typing import Any, SupportsFloat, cast
+
+from darkroom.errors import InvalidRequest
 
 
 def integer(value: object) -> int | None:
@@ -40,3 +43,26 @@ def _is_number(dtype: object) -> bool:
 
 def _is_truth(value: object) -> bool:
     return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
+
+
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def parse_size(text: str) -> int | None:
+    """Bytes of a size such as 8GB, 6.5 GiB or 900M (all of them powers of 1024, as memory is sold); None where the text
+    is no size. Raises InvalidRequest for what is no text, and for a small number without its unit."""
+    if not isinstance(text, str):
+        raise InvalidRequest(f"memory is {text!r}: give the name of a mode, or a size such as '8GB'")
+    match = re.fullmatch(r"\s*(\d+(?:[.,]\d+)?)\s*([kmgt]?)(i?b)?\s*", text.lower())
+    if match is not None and not (match[2] or match[3]) and len(match[1]) < 4:
+        raise InvalidRequest(f"memory is {text!r}: write the unit, as in {match[1]}GB")
+    return None if match is None else int(float(match[1].replace(",", ".")) * 1024 ** _UNITS[match[2]])
+
+
+def as_size(count: float) -> str:
+    """Bytes in words, as `parse_size` reads them."""
+    unit, number = next(
+        ((unit, count / 1024**power) for unit, power in (("GB", 3), ("MB", 2)) if count >= 1024**power),
+        ("kB", count / 1024),
+    )
+    return f"{number:.1f} {unit}"

@@ -13,13 +13,14 @@ from darkroom.assembly import Opened
 from darkroom.checkpoint.load import readers
 from darkroom.checkpoint.opening import open_source
 from darkroom.engine.devices import place
-from darkroom.engine.memory import MODES, Memory, Room, memory_mode, parse_size, seated
+from darkroom.engine.memory import MODES, Memory, Room, memory_mode, seated
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.forecast.cost import cost_of
 from darkroom.forecast.forecast import Forecaster
 from darkroom.generation import Request
 from darkroom.generation.settle import settle
 from darkroom.networks import Conditioning, UNet, UNetConfig, unfilled
+from darkroom.numeric import parse_size
 
 CPU = torch.device("cpu")
 

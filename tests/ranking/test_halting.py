@@ -34,7 +34,7 @@ def model(request, toy_folder, folder):
 def job_of(model, **settings):
     asked = {"prompt": "a red boat", "width": 40, "height": 32, "steps": STEPS, "seed": 3, **settings}
     (single,) = pictures(model.settle(Request(**asked)))
-    return model._job(single)
+    return model.job(single)
 
 
 def begun(model, job, done):

@@ -29,7 +29,9 @@ PICTURE = "a picture"
 DEPTH = "a picture and its depth"
 SMALL = "a picture to enlarge"
 VARIED = "a picture to vary"
-"""What models need besides text: those for inpainting, InstructPix2Pix, for depth, upscalers, unCLIP."""
+GIVEN = {MASKS, PICTURE, DEPTH, SMALL, VARIED}
+"""What models need besides text and a request can give: those for inpainting, InstructPix2Pix, for depth, upscalers,
+unCLIP."""
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,10 @@ def run(args: argparse.Namespace) -> int:
     loading, _, settings = gather(args)
     from darkroom.assembly import open_model
     from darkroom.engine.devices import place
-    from darkroom.engine.memory import MODES, memory_mode, parse_size
+    from darkroom.engine.memory import MODES, memory_mode
     from darkroom.forecast.forecast import Forecaster
     from darkroom.forecast.speed import measure
+    from darkroom.numeric import parse_size
 
     asked = args.gpu_memory or loading.memory
     limit = parse_size(asked)

@@ -9,7 +9,8 @@ many at different steps; the loop is the same:
         engine.tick()
     pixels = task.result()
 
-Jobs of one owner come in the order in which they were submitted; owners take turns. An engine is for one thread;
+Jobs of one owner come in the order in which they were submitted; owners take turns, unless the engine is given another
+order (`darkroom.engine.turns`). An engine is for one thread;
 `darkroom.engine.loop` takes jobs in from any.
 
 What a picture looks like never depends on the jobs beside it: a network call always has the same
@@ -23,7 +24,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +34,7 @@ import torch
 from torch import Tensor
 
 from darkroom.engine.devices import give_back_memory, out_of_memory
+from darkroom.engine.turns import Rounds, Turns
 from darkroom.errors import Cancelled, GenerationError
 from darkroom.generation.work import Networks, Shared, Work
 
@@ -64,7 +66,7 @@ class Task(Generic[AnyJob]):
     """A job in an engine: its `Work` in hand, and in the end its result or its error.
 
     rows: how many rows its network calls have. owner: whose it is, all owners have their turns. notes: what was done
-    otherwise than usual, in words.
+    otherwise than usual, in words. seconds: by kind of work, its share of the time of all calls that it had rows in.
     """
 
     job: AnyJob
@@ -76,6 +78,7 @@ class Task(Generic[AnyJob]):
     value: Any = None
     error: BaseException | None = None
     notes: list[str] = field(default_factory=list)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     finished: bool = False
 
     def result(self) -> Any:
@@ -131,20 +134,24 @@ class Engine:
 
     rows: the fixed number of rows of a shared network call (part of the numerics of a picture).
     calls: how many such calls one tick makes at most, when enough jobs wait.
+    turns: whose work comes next.
     seconds: the time spent on each kind of work so far.
     """
 
-    def __init__(self, networks: Networks, rows: int = ROWS, calls: int = 1) -> None:
+    def __init__(
+        self, networks: Networks, rows: int = ROWS, calls: int = 1, turns: Turns | None = None
+    ) -> None:
         self.networks = networks
         self.rows = rows
         self.calls = calls
-        self.tasks: list[Task[Any]] = []  # Those of whoever had a turn last at the end.
+        self.turns = turns or Rounds()
+        self.tasks: list[Task[Any]] = []
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._numbers = itertools.count()
 
-    def beside(self) -> Engine:
+    def beside(self, turns: Turns | None = None) -> Engine:
         """Another engine on the same networks, for work that goes at its own pace; its time counts as this one's."""
-        other = Engine(self.networks, self.rows, self.calls)
+        other = Engine(self.networks, self.rows, self.calls, turns)
         other.seconds = self.seconds
         return other
 
@@ -161,8 +168,6 @@ class Engine:
         if not group and self.tasks:
             group = self._due()
             self._run(group)
-        served = {task.owner for task in group}
-        self.tasks.sort(key=lambda task: task.owner in served)
         self._sweep()
         return group
 
@@ -183,27 +188,27 @@ class Engine:
 
     def _run(self, group: Sequence[Task[Any]]) -> None:
         kind, began = type(group[0].work).__name__.lower(), time.perf_counter()
+        rows = [len(task.work.rows) or 1 for task in group]
         with torch.inference_mode():
             if group[0].work.rows:
                 self._share(group)
             else:
                 (task,) = group
                 task.answer(partial(task.work.run, self.networks, task.note))
-        self.seconds[kind] += time.perf_counter() - began
+        took = time.perf_counter() - began
+        self.seconds[kind] += took
+        shares = [took * count / sum(rows) for count in rows]
+        for task, share in zip(group, shares, strict=True):
+            task.seconds[kind] += share
+        self.turns.had([*zip(group, shares, strict=True)])
 
     def _due(self) -> list[Task[Any]]:
         """The work that is due, and what fits beside it.
 
         Work that shares no calls is short and goes first: it brings jobs to where they can share one, or ends them.
-        Then whoever waited longest since the last turn; of one owner's, first come, first finished: a picture that is
-        nearly done is worth more than two half done.
+        Then what is due by turns.
         """
-        before: Counter[Hashable] = Counter()
-        places = {}
-        for task in self.tasks:
-            places[task] = before[task.owner]
-            before[task.owner] += 1
-        queue = sorted(self.tasks, key=places.__getitem__)  # Every owner's first, every owner's second...
+        queue = self.turns.queue(self.tasks)
         first = next((task for task in queue if not task.work.rows), queue[0])
         if not first.work.rows:
             return [first]

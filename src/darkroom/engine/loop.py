@@ -36,16 +36,20 @@ class _Submitted:
     job: Job
     told: Told
     owner: Hashable
+    engine: Engine
     future: Future[Task[Any]]
 
 
 class Loop:
     """Runs the jobs of many threads on one engine, which it has for itself, in a thread of its own.
 
+    Several engines may share the thread, each with a model's networks and all with the same turns: then the one goes on
+    whose job is due.
+
     The thread begins with the first job and ends with `close`, or with the program.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine | None = None) -> None:
         self._engine = engine
         self._inbox: deque[_Submitted] = deque()
         self._running: dict[Task[Any], _Submitted] = {}
@@ -53,8 +57,10 @@ class Loop:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def submit(self, job: AnyJob, told: Told = untold, owner: Hashable = None) -> Future[Task[AnyJob]]:
-        """Take a job in, from any thread.
+    def submit(
+        self, job: AnyJob, told: Told = untold, owner: Hashable = None, engine: Engine | None = None
+    ) -> Future[Task[AnyJob]]:
+        """Take a job in, from any thread; for another engine than the loop's own where one is given.
 
         The future's result is the finished task; it raises what made the job fail. Its `cancel` works until then, from
         any thread: the job goes no further than the network call that it is in. `told` is called in the loop's thread
@@ -66,7 +72,9 @@ class Loop:
         with self._changed:
             if self._closed:
                 raise InvalidRequest("the loop is closed: it takes no more jobs")
-            self._inbox.append(_Submitted(job, told, owner, future))
+            if (engine := engine or self._engine) is None:
+                raise InvalidRequest("the loop has no engine of its own: submit the job with one")
+            self._inbox.append(_Submitted(job, told, owner, engine, future))
             if self._thread is None:
                 # Not waited for by the interpreter, which would wait for ever: `close` does at exit.
                 self._thread = threading.Thread(target=self._work, name="darkroom", daemon=True)
@@ -112,15 +120,24 @@ class Loop:
         while self._inbox:
             each = self._inbox.popleft()
             try:
-                self._running[self._engine.submit(each.job, each.owner)] = each
+                self._running[each.engine.submit(each.job, each.owner)] = each
             except Exception as error:
                 answer(each.future, error)
         self._drop_cancelled()
-        advanced = self._engine.tick()
+        advanced = self._due().tick() if self._running else []
         self._drop_cancelled()
         for task in advanced:
             if task in self._running:
                 self._tell(task)
+
+    def _due(self) -> Engine:
+        """The engine that goes on."""
+        engines = dict.fromkeys(each.engine for each in self._running.values())
+        one = next(iter(engines))
+        if len(engines) == 1:
+            return one
+        first, *_ = one.turns.queue([*self._running])
+        return self._running[first].engine
 
     def _drop_cancelled(self) -> None:
         for task in [task for task, each in self._running.items() if each.future.cancelled()]:

@@ -18,7 +18,7 @@ from darkroom.checkpoint.load import readers
 from darkroom.checkpoint.source import Source
 from darkroom.checkpoint.upscalers import upscaler_in
 from darkroom.engine.devices import KEPT_BLOCK, Placement
-from darkroom.engine.memory import MODES, Memory, Stay, as_size, memory_mode, stays_anyway
+from darkroom.engine.memory import MODES, Memory, Stay, memory_mode, stays_anyway
 from darkroom.errors import InvalidRequest
 from darkroom.forecast.speed import Speed
 from darkroom.forecast.walk import UPSCALER, Blank, BlankUpscaler, Phase, Seat, phases_of
@@ -26,6 +26,7 @@ from darkroom.generation.frames import by_network
 from darkroom.generation.request import Request
 from darkroom.library.locate import locate
 from darkroom.networks.roles import Role
+from darkroom.numeric import as_size
 from darkroom.weights.mapped import WINDOW
 from darkroom.weights.opening import open_weights
 

@@ -10,6 +10,7 @@ import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field
+from functools import cache
 from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, TypedDict, Unpack, cast
 
 from darkroom.errors import InvalidRequest
@@ -328,9 +329,14 @@ class Request:
         return cls(**cast(Any, flattened(values)))
 
 
-def within(part: Part) -> dict[str, Field[Any]]:
+def within(part: Part) -> Mapping[str, Field[Any]]:
     """The settings of a part by the names that users give them."""
-    return {called(each): each for each in dataclasses.fields(cast(Any, part))}
+    return _within(cast(Any, type(part)))
+
+
+@cache
+def _within(kind: type[Any]) -> Mapping[str, Field[Any]]:
+    return {called(each): each for each in dataclasses.fields(kind)}
 
 
 PARTS: Mapping[str, Part] = {

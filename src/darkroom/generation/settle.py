@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from darkroom.checkpoint.family import DEPTH, PICTURE, Family
+from darkroom.checkpoint.family import DEPTH, GIVEN, PICTURE, Family
 from darkroom.checkpoint.preferences import Preferences
 from darkroom.diffusion import sampler_info, schedule_for
 from darkroom.errors import InvalidRequest
@@ -10,7 +10,6 @@ from darkroom.generation.edits import Find, subject_of
 from darkroom.generation.frames import FILTERS
 from darkroom.generation.latents import latents_array
 from darkroom.generation.request import Request, within
-from darkroom.generation.shown import KINDS
 from darkroom.generation.sizing import begun
 from darkroom.library.installed import installed
 
@@ -27,7 +26,7 @@ def settle(
     as for `subject_of`. Raises InvalidRequest for what the model cannot do.
     """
     request = request.checked()
-    if family.needs not in KINDS:
+    if family.needs not in GIVEN:
         check_drawable(family, name)
     _check_seen(request, family, name)
     _check_details(request, family, name)

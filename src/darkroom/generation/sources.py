@@ -42,7 +42,7 @@ class Source:
         or is no picture.
         """
         if self.content is not None:
-            return self, _in_memory(self, frame)
+            return self, _in_memory(self, frame, name)
         if self.path is None:
             raise InvalidRequest(
                 f"{name} is the picture with the SHA-256 {self.sha256}: give its file as `{name}=`"
@@ -71,9 +71,9 @@ def _in_file(path: Path, changed: int, size: int, frame: int | None) -> tuple[st
 
 
 @lru_cache(maxsize=4)
-def _in_memory(source: Source, frame: int | None) -> Photo:
+def _in_memory(source: Source, frame: int | None, name: str) -> Photo:
     if not isinstance(source.content, Photo):
-        return read_photo(source.content or b"", "the picture", frame)
+        return read_photo(source.content or b"", "the picture" if name == "image" else f"the {name}", frame)
     if frame not in (None, 1):
         raise InvalidRequest(f"frame is {frame}: the picture has 1")
     return source.content

@@ -57,9 +57,20 @@ _SETTINGS = {
 }
 
 
+_paths: Collection[str] | None = None
+"""The only paths that are looked at; None where all are."""
+
+
+def names_only(paths: Collection[str] = ()) -> None:
+    """From now on this process looks at no path that is a text, but at these: a service's first word, whose requests
+    come from anybody. All else is found by its name."""
+    global _paths
+    _paths = {*paths}
+
+
 def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
     """The file or the folder of what is given by a path, a name, an alias or the first digits of a SHA-256; of some
-    kind, or of one of `others` where nothing of that kind is called so.
+    kind, or of one of `others` where nothing of that kind is called so. No paths but some where `names_only` was said.
 
     Where a models.lock lists the name, the version that it lists is chosen, and refused if its files have other hashes.
     Raises ModelError that says what to do.
@@ -72,20 +83,23 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
             wanted = locked(name, each)
             return there if wanted is None else wanted.choose([_embedded(name, there).version]).path
     path = expanded(model)
-    if os.path.isfile(path) or (os.path.isdir(path) and (kind != "model" or _is_unit(path))):
+    # What is a path already is not what somebody wrote.
+    looked_at = _paths is None or isinstance(model, Path) or name in _paths
+    is_file, is_folder = looked_at and os.path.isfile(path), looked_at and os.path.isdir(path)
+    if is_file or (is_folder and (kind != "model" or _is_unit(path))):
         return path
     library = Library.read()
     for each in kinds:
         if found := library.match(name, each):
             return _chosen(name, each, *found)
-    if os.path.isdir(path):
+    if is_folder:
         raise ModelError(
             f"{path} {_no_unit(path)}: give a model folder in the Hugging Face layout, or a file"
         )
     for each in kinds:
         if wanted := locked(name, each):
             wanted.choose([])
-    if path.is_absolute() or path.suffix in SUFFIXES:
+    if looked_at and (path.is_absolute() or path.suffix in SUFFIXES):
         raise ModelError(f"there is no file or folder {without_secrets(str(path))}")
     if found := library.match(name):
         entry = found[0]
@@ -93,7 +107,7 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
         raise ModelError(
             f"there is no {kind} {name!r}, what the library calls so is {a_kind(entry.kind)}{instead}"
         )
-    if _is_elsewhere(name):
+    if looked_at and _is_elsewhere(name):
         address = without_secrets(name)
         raise ModelError(
             f"there is no {kind} {address!r} here: fetch it first (darkroom models pull {address}), or give a name "
@@ -101,7 +115,7 @@ def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
         )
     known = [each for one in kinds for entry in library.of_kind(one) for each in (entry.name, *entry.aliases)]
     known += [name for each in kinds for name in installed(each)]
-    advice = suggestion(name, known, ", or the path of a file or folder")
+    advice = suggestion(name, known, ", or the path of a file or folder" if looked_at else "")
     raise ModelError(f"there is no {kind} {without_secrets(name)!r}: {advice}")
 
 
@@ -146,6 +160,8 @@ def given_path(model: str | Path) -> str | None:
 
 def anchored(text: str) -> str:
     """What stands for a file beside a model, "NAME:options" or "WORD=FILE", its path from here as one from anywhere."""
+    if _paths is not None:  # Names stay names, and nothing is looked for.
+        return text
     kind, colon, _ = text.partition(":")
     head = f"{kind}:" if colon and kind.strip() in KINDS else ""
     name, words = named(text.removeprefix(head))
