@@ -1,4 +1,5 @@
 # make demo      set up .venv and make a picture
+# make serve     set up .venv and run the service: pictures for many, over HTTP
 # make test      set up .venv and run the tests, but for networks of full width
 # make test-all  run every test: networks of full width, which need 12 GB of memory, and every pair of what is combined
 # make check     lint, formatting and types
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROMPT ?= a majestic mountain landscape at sunset with golden clouds
 
-.PHONY: demo test test-all check lint types clean help
+.PHONY: demo serve test test-all check lint types clean help
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -23,8 +24,12 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) -e .
 	@touch $@
 
+$(VENV)/.serve: $(VENV)/.run
+	$(PIP) -e '.[serve]'
+	@touch $@
+
 $(VENV)/.test: $(VENV)/.run
-	$(PIP) -e '.[test,dev]'
+	$(PIP) -e '.[test,dev,serve]'
 	@# Parts of them are read; their own requirements would bring torchvision and more.
 	$(PIP) --no-deps k-diffusion compel torchsde trampoline lycoris-lora einops toml spandrel
 	@touch $@
@@ -32,6 +37,12 @@ $(VENV)/.test: $(VENV)/.run
 demo: $(VENV)/.run
 	$(BIN)/darkroom generate "$(PROMPT)" --seed 7
 	@echo 'next: $(BIN)/darkroom generate "a red boat on a calm sea" --count 4 --grid'
+
+serve: $(VENV)/.serve
+	@echo "try, in another terminal:"
+	@echo "  curl -s 'http://127.0.0.1:7860/v1/jobs?wait=60' -H 'Content-Type: application/json' -d '{\"prompt\": \"a red boat on a calm sea\"}'"
+	@echo "  curl -s http://127.0.0.1:7860/v1/images/ID/file -o boat.png     # with the id that it tells of the image"
+	$(BIN)/darkroom serve
 
 # Two processes of one thread each: one after the other takes twice as long, two threads hardly help networks this small.
 test: $(VENV)/.test

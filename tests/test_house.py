@@ -55,6 +55,11 @@ ORDER = {
         adapters placed autoencoders parts prompted saving pipeline image2image inpaint seen pipelines
     """,
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
+    "serve": """
+        database objects problems settings schema events jobs claims results migrations catalogue intake worker api
+    """,
+    "serve.worker": "shares models hand worker __main__",
+    "serve.api": "bus supervisor service schemas views native app server",
     "generation": """
         latents checks sources masks parts starting details elsewhere request between work tiles colors frames edits
         sizing shown wording settle canvas passes templates ensemble manner path attention picture infotext saved
@@ -62,7 +67,7 @@ ORDER = {
     """,
     "cli": """
         arguments parser words settings files progress asked show doctor train checkpoints models lora merge like
-        variants generate edit vary mask upscale interpolate evaluate again attention prompt plan
+        variants generate edit vary mask upscale interpolate evaluate again attention prompt plan serve
     """,
 }
 PEERS = {"diffusers", "transformers", "peft", "k_diffusion", "accelerate", "compel", "torchsde"}

@@ -51,6 +51,8 @@ _COMMANDS = {
     "doctor": "doctor",
     "evaluate": "evaluate",
     "train": "train",
+    "serve": "serve",
+    "worker": "serve",
 }
 
 _EXAMPLES = """\

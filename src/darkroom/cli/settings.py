@@ -19,6 +19,8 @@ from darkroom.generation.request import PARTS, SETTINGS, flattened
 
 SETTINGS_FILE = "darkroom.toml"
 _TABLE = "generate"
+SERVICE = "serve"
+"""The table, and what follows the prefix of variables, of the service's settings (`darkroom.cli.serve`)."""
 
 KNOWN = FIELDS.keys() - {"prompt"}
 """What may be set, by the names that it has in Python."""
@@ -96,7 +98,8 @@ def strangers() -> dict[str, str]:
     plain = [name.removeprefix(_PREFIX).lower() for name in (*ours, *_VARIABLES)]
     found = {}
     for name in sorted(os.environ):
-        if not name.startswith(_PREFIX) or name in ours or name in _VARIABLES:
+        service = name.startswith(f"{_PREFIX}{SERVICE.upper()}_")
+        if not name.startswith(_PREFIX) or name in ours or name in _VARIABLES or service:
             continue
         if (positive := ours.get(name.replace("_NO_", "_", 1))) and kind_of(FIELDS[positive]) == "bool":
             found[name] = f"{variable(positive)}=no"
@@ -142,14 +145,19 @@ def _in_files(path: Path | None) -> Iterator[_Place]:
 def _in_file(path: Path, needed: bool = False) -> _Place:
     """The [generate] table of a settings file, which may not be there unless it is `needed`."""
     where = shown(path)
+    for name, value in _settings(tables_of(path, needed), where).items():
+        yield name, value, where
+
+
+def tables_of(path: Path, needed: bool) -> dict[str, Any]:
+    """What stands in a settings file; nothing where there is none and it is not `needed`. Raises InvalidRequest where
+    it cannot be read."""
     try:
-        tables = tomllib.loads(read_text(path))
+        return tomllib.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError) and not needed:
-            return
-        raise InvalidRequest(f"cannot read the settings file {where}: {why_unread(error)}") from error
-    for name, value in _settings(tables, where).items():
-        yield name, value, where
+            return {}
+        raise InvalidRequest(f"cannot read the settings file {shown(path)}: {why_unread(error)}") from error
 
 
 def shown(path: Path) -> str:
@@ -160,7 +168,7 @@ def shown(path: Path) -> str:
 def _settings(tables: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What a settings file says, out of the parts of requests that may be tables within it."""
     for name, value in tables.items():
-        if name == _TABLE:
+        if name in (_TABLE, SERVICE):
             continue
         if not isinstance(value, dict):
             hint = f"put it below a line [{_TABLE}]" if name in KNOWN else f"settings stand in [{_TABLE}]"

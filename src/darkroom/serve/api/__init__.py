@@ -1,0 +1,1 @@
+"""The API process: what clients talk to. It never imports torch."""

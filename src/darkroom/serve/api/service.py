@@ -1,0 +1,309 @@
+"""What the API does for its clients, whichever door they come in by."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from PIL import Image
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from darkroom.errors import InvalidRequest
+from darkroom.serve import events, jobs
+from darkroom.serve.api.bus import Bus
+from darkroom.serve.api.supervisor import Supervisor
+from darkroom.serve.catalogue import Catalogue
+from darkroom.serve.database import Change, Database, now
+from darkroom.serve.events import Event
+from darkroom.serve.intake import Intake, digest
+from darkroom.serve.jobs import Found
+from darkroom.serve.migrations import upgrade
+from darkroom.serve.objects import Objects, content_key, keep, key_of, objects_at
+from darkroom.serve.problems import Problem
+from darkroom.serve.schema import TERMINAL, pictures, previews, shelf, uploads, users, workers
+from darkroom.serve.settings import Serving
+
+Result = TypeVar("Result")
+
+LOCAL = "local"
+"""Whoever asks where nobody has a key."""
+
+
+class Service:
+    """The service as its API knows it. `start` it in the event loop that it is used in.
+
+    Raises InvalidRequest or ModelError for settings that cannot be used, DarkroomError for a database that cannot.
+    """
+
+    def __init__(self, serving: Serving) -> None:
+        assert serving.database is not None and serving.store is not None, "check the settings first"
+        self.serving = serving
+        self.database = Database(serving.database)
+        self.objects: Objects = objects_at(serving.store)
+        self.catalogue = Catalogue(serving.model)
+        self._intake = Intake(self.catalogue)
+        self.draining = False
+        upgrade(self.database)
+        self.database.write(_local_user).result()
+
+    async def start(self) -> None:
+        """Begin to work."""
+        self.bus = Bus(self.database)
+        self._supervisor = Supervisor(self.serving, self.database, self.bus.rang)
+        self.database.told += [self.bus.rang, self._supervisor.ring]
+
+    async def drain(self) -> None:
+        """Take nothing more in, and have workers finish what they have."""
+        self.draining = True
+        await self._supervisor.drain()
+
+    def hurry(self) -> None:
+        """Have workers that are draining end at once, with all that they made so far kept."""
+        self._supervisor.hurry()
+
+    async def stop(self) -> None:
+        """Let go of everything."""
+        if not self.draining:
+            await self.drain()
+        await self.bus.close()
+        await asyncio.to_thread(self.database.close)
+        self.catalogue.close()
+
+    async def _read(self, question: Callable[[Connection], Result]) -> Result:
+        return await asyncio.to_thread(self.database.read, question)
+
+    async def _write(self, change: Change[Result]) -> Result:
+        return await asyncio.wrap_future(self.database.write(change))
+
+    # Jobs.
+
+    async def submit(self, owner: str, body: Any, key: str | None = None) -> Found:
+        """Take a job in; the same one for the same `key`. Raises Problem, InvalidRequest or ModelError."""
+        if self.draining:
+            raise Problem(503, "draining", "the service is ending: try again when it is back", retry_after=30)
+        submission = await asyncio.to_thread(
+            self._intake.job, owner, body, partial(self._given, owner), partial(self._keep, owner)
+        )
+        if key is not None:
+            submission = replace(submission, idempotency_key=key, body_sha256=digest(body))
+
+        def submitted(connection: Connection) -> Found:
+            return jobs.submit(connection, submission)
+
+        try:
+            return await self._write(submitted)
+        except IntegrityError:
+            if key is None:
+                raise
+            return await self._write(submitted)  # Another process has just taken the same one in.
+
+    async def job(self, owner: str, job: str) -> Found:
+        return await self._read(lambda connection: jobs.find(connection, owner, job))
+
+    async def listed(self, owner: str, states: Sequence[str], before: int | None, most: int) -> list[Found]:
+        return await self._read(
+            lambda connection: jobs.listed(connection, owner, states=states, before=before, most=most)
+        )
+
+    async def cancel(self, owner: str, job: str) -> Found:
+        return await self._write(lambda connection: jobs.cancel(connection, owner, job))
+
+    async def retry(self, owner: str, job: str) -> Found:
+        return await self._write(lambda connection: jobs.tried_again(connection, owner, job))
+
+    def follow(self, owner: str, job: str | None = None, since: int | None = None) -> AsyncIterator[Event]:
+        """Events as they come, of a job until it is over."""
+        return self._until_over(owner, job, since)
+
+    async def _until_over(self, owner: str, job: str | None, since: int | None) -> AsyncIterator[Event]:
+        if job is not None and (await self.job(owner, job)).over:
+            for event in await self._read(partial(events.since, seq=since or 0, job=job)):
+                yield event
+            return
+        async with aclosing(self.bus.follow(owner, job, since)) as heard:  # type: ignore[type-var]
+            async for event in heard:
+                yield event
+                if job is not None and event.kind in TERMINAL:
+                    return
+
+    async def finished(self, owner: str, job: str, seconds: float) -> Found:
+        """The job once it is over, or as it is after so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                async for _ in self.follow(owner, job, since=0):
+                    pass
+        return await self.job(owner, job)
+
+    async def preview(self, owner: str, job: str, number: int) -> bytes:
+        """The JPEG of what a picture of a job looks like so far. Raises Problem where there is none."""
+
+        def asked(connection: Connection) -> bytes | None:
+            jobs.find(connection, owner, job)
+            mine = previews.c.job == job, previews.c.picture == number
+            return connection.execute(select(previews.c.jpeg).where(*mine)).scalar_one_or_none()
+
+        found = await self._read(asked)
+        if found is None:
+            raise Problem(
+                404, "no_preview", f"there is nothing to see of picture {number} of the job {job} now"
+            )
+        return found
+
+    # Pictures and uploads.
+
+    async def pictures(self, owner: str, before: str | None, most: int) -> list[Row[Any]]:
+        """The pictures of an owner, the youngest first."""
+        wanted = select(pictures).where(pictures.c.owner == owner).order_by(pictures.c.id.desc()).limit(most)
+        if before is not None:
+            wanted = wanted.where(pictures.c.id < before)
+        return await self._read(lambda connection: [*connection.execute(wanted)])
+
+    async def picture(self, owner: str, picture: str) -> Row[Any]:
+        wanted = select(pictures).where(pictures.c.id == picture, pictures.c.owner == owner)
+        row = await self._read(lambda connection: connection.execute(wanted).one_or_none())
+        if row is None:
+            raise Problem(404, "no_such_image", f"there is no image {picture!r}")
+        return row
+
+    async def forget(self, owner: str, picture: str) -> None:
+        """Delete a picture; its bytes go where nobody else has the same."""
+        row = await self.picture(owner, picture)
+
+        def gone(connection: Connection) -> bool:
+            connection.execute(delete(pictures).where(pictures.c.id == picture))
+            others = [
+                select(func.count()).select_from(table).where(table.c.sha256 == row.sha256)
+                for table in (pictures, uploads)
+            ]
+            return not any(connection.execute(each).scalar_one() for each in others)
+
+        if await self._write(gone):
+            await asyncio.to_thread(self.objects.delete, key_of(row.sha256))
+
+    async def content(self, sha256: str) -> bytes:
+        return await asyncio.to_thread(self.objects.get, key_of(sha256))
+
+    async def upload(self, owner: str, content: bytes) -> Row[Any]:
+        """Keep a picture for requests to name by its SHA-256. Raises InvalidRequest for what is none."""
+        await asyncio.to_thread(self._intake.look, content)
+        sha256 = await asyncio.to_thread(self._keep, owner, content)
+        return await self.uploaded(owner, sha256)
+
+    async def uploaded(self, owner: str, sha256: str) -> Row[Any]:
+        wanted = select(uploads).where(uploads.c.owner == owner, uploads.c.sha256 == sha256)
+        row = await self._read(lambda connection: connection.execute(wanted).one_or_none())
+        if row is None:
+            raise Problem(404, "no_such_upload", f"there is no upload {sha256}")
+        return row
+
+    def _given(self, owner: str, sha256: str) -> bytes:
+        """A picture that an owner uploaded, or has had made."""
+
+        def known(connection: Connection) -> bool:
+            return any(
+                connection.execute(
+                    select(table.c.sha256).where(table.c.owner == owner, table.c.sha256 == sha256)
+                ).first()
+                for table in (uploads, pictures)
+            )
+
+        if not self.database.read(known):
+            raise InvalidRequest(f"there is no upload with the SHA-256 {sha256}: upload the picture first")
+        content = self.objects.get(key_of(sha256))
+        self._keep(
+            owner, content
+        )  # What was made is an upload from now on: its picture may be deleted meanwhile.
+        return content
+
+    def _keep(self, owner: str, content: bytes) -> str:
+        """Keep a picture that was given; its SHA-256."""
+        with Image.open(io.BytesIO(content)) as image:
+            facts = {"width": image.width, "height": image.height, "format": (image.format or "").lower()}
+        sha256, _ = content_key(content)
+
+        def kept(connection: Connection) -> None:
+            mine = uploads.c.owner == owner, uploads.c.sha256 == sha256
+            if not connection.execute(update(uploads).where(*mine).values(created_at=now())).rowcount:
+                row = {"owner": owner, "sha256": sha256, "nbytes": len(content), "created_at": now()}
+                connection.execute(insert(uploads).values(**row, **facts))
+
+        keep(self.objects, content, lambda _: self.database.write(kept).result())
+        return sha256
+
+    # Models, workers, how it is.
+
+    async def models(self) -> list[dict[str, Any]]:
+        """All models, the usual one first: what is known of each, and what each worker says of it."""
+        rows = await self._workers()
+
+        def listed() -> list[dict[str, Any]]:
+            return [
+                {"id": name, **self.catalogue.about(name), **_states(rows, name)}
+                for name in self.catalogue.names()
+            ]
+
+        return await asyncio.to_thread(listed)
+
+    async def want(self, model: str, wanted: bool) -> str:
+        """Have workers load a model, or let go of it; its name. Raises ModelError where there is none."""
+        name = await asyncio.to_thread(self.catalogue.named, model)
+
+        def said(connection: Connection) -> None:
+            row = update(shelf).where(shelf.c.model == name).values(wanted=wanted, at=now())
+            if not connection.execute(row).rowcount:
+                connection.execute(insert(shelf).values(model=name, wanted=wanted, at=now()))
+            connection.info["events"] = True
+
+        await self._write(said)
+        return name
+
+    async def _workers(self) -> list[Row[Any]]:
+        return await self._read(lambda connection: [*connection.execute(select(workers))])
+
+    async def stats(self) -> dict[str, Any]:
+        """How many jobs there are in each state, and what workers are at."""
+        counts = await self._read(jobs.counted)
+        rows = await self._workers()
+        return {
+            "jobs": counts,
+            "workers": [
+                {"id": row.id, "host": row.host, "pid": row.pid, "state": row.state, **row.facts}
+                for row in rows
+            ],
+        }
+
+    async def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the service may be asked for pictures, and why it may not, or what it is about."""
+        if self.draining:
+            return False, {"state": "draining"}
+        rows = await self._workers()
+        states = [row.state for row in rows]
+        facts = {"workers": states, "models": [row.facts.get("models", {}) for row in rows]}
+        ready = "ready" in states
+        return ready, {"state": "ready" if ready else "starting", **facts}
+
+
+def _states(rows: Sequence[Row[Any]], name: str) -> dict[str, Any]:
+    """What workers say of a model: the best of it, and how far the loading is."""
+    found: list[Mapping[str, Any]] = [
+        row.facts["models"][name] for row in rows if name in row.facts.get("models", {})
+    ]
+    for state in ("loaded", "loading", "failed"):
+        for each in found:
+            if each["state"] == state:
+                return {"loading": None, **each, "state": state}
+    return {"state": "unloaded"}
+
+
+def _local_user(connection: Connection) -> None:
+    if connection.execute(select(users.c.id).where(users.c.id == LOCAL)).first() is None:
+        connection.execute(insert(users).values(id=LOCAL, name=LOCAL, created_at=now()))
+
+
+__all__ = ["LOCAL", "Service", "events"]

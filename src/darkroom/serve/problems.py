@@ -1,0 +1,59 @@
+"""What goes wrong, as clients are told it: RFC 9457's problems, each with a code that stays the same."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from darkroom.errors import DarkroomError, GenerationError, InvalidRequest, ModelError
+from darkroom.serve.database import Unavailable
+from darkroom.serve.objects import Unstored
+
+
+class Problem(DarkroomError):
+    """Something that a client is told: an HTTP status, a code, and in words what to do. `retry_after`: seconds."""
+
+    def __init__(self, status: int, code: str, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail, self.retry_after = status, code, detail, retry_after
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `application/problem+json` has it."""
+        title = HTTPStatus(self.status).phrase
+        return {
+            "type": "about:blank",
+            "title": title,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+        }
+
+
+_NOW = 5
+"""Seconds after which to try again what the machine cannot do now."""
+
+
+def problem_of(error: Exception) -> Problem:
+    """An error as a problem. Nothing of one that nobody foresaw is told: it is in the log."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, InvalidRequest):
+        return Problem(422, "invalid_request", str(error))
+    if isinstance(error, ModelError):
+        return Problem(422, "model_error", str(error))
+    if isinstance(error, Unavailable):
+        return Problem(503, "storage_full" if error.full else "database_unavailable", str(error), _NOW)
+    if isinstance(error, Unstored):
+        return Problem(503, "storage_full" if error.full else "storage_unavailable", str(error), _NOW)
+    return Problem(500, "internal", "something went wrong here, which the service's log says more of")
+
+
+def code_of(error: BaseException) -> tuple[str, str]:
+    """The code of a job that failed, and why in words."""
+    if isinstance(error, GenerationError):
+        code = "out_of_memory" if "memory" in str(error) else "generation_failed"
+        return code, str(error)
+    if isinstance(error, Exception):
+        found = problem_of(error)
+        return found.code, found.detail
+    return "internal", "the engine ended"

@@ -1,0 +1,1 @@
+"""A worker: a process with an engine, which makes what users ask for."""
