@@ -56,7 +56,8 @@ ORDER = {
     """,
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "serve": """
-        database objects problems settings schema events jobs claims results migrations catalogue intake worker api
+        database objects problems settings schema events jobs claims results sweep migrations catalogue intake worker
+        api
     """,
     "serve.worker": "shares models hand worker __main__",
     "serve.api": "bus supervisor service schemas views native app server",

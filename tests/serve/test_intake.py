@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
+import struct
 import subprocess
 import sys
 import zlib
@@ -12,6 +14,7 @@ from typing import ClassVar
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from darkroom.errors import InvalidRequest, ModelError
 from darkroom.generation import Request
@@ -175,6 +178,34 @@ def test_what_cannot_be_is_told(desk, body, words):
     with pytest.raises((InvalidRequest, ModelError), match=words):
         desk(**body)
     assert desk.kept == []
+
+
+@pytest.mark.parametrize("mask", [{"thing": "\ud800"}, {"thing": "x" * 30_000}, {"thing": 3}, "a \0 boat"])
+def test_things_are_texts(desk, mask):
+    with pytest.raises(InvalidRequest, match="mask"):
+        desk(prompt="x", image=base64.b64encode(png()).decode(), mask=mask)
+
+
+def test_formats_that_no_photo_has_are_not_even_opened(desk):
+    header = b"DDS " + struct.pack("<7I", 124, 0x1007, 32, 32, 0, 0, 0) + bytes(44)
+    dds = header + struct.pack("<2I4s5I", 32, 4, b"XXXX", 0, 0, 0, 0, 0) + bytes(20)
+    with pytest.raises(InvalidRequest, match="no picture"):
+        desk(prompt="x", image=base64.b64encode(dds).decode())
+    with pytest.raises(InvalidRequest, match="no picture"):
+        desk(kind="edit", image=base64.b64encode(dds).decode())
+
+
+def test_a_recipe_names_no_file(desk, tmp_path, monkeypatch):
+    (tmp_path / "secret").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    picture = Image.new("RGB", (32, 32))
+    texts = PngInfo()
+    said = {"version": 2, "prompt": "x", "inpaint": {"mask": "secret"}}
+    texts.add_itxt("darkroom", json.dumps({"request": said}))
+    content = io.BytesIO()
+    picture.save(content, "PNG", pnginfo=texts)
+    job = desk(kind="edit", image=base64.b64encode(content.getvalue()).decode())
+    assert job.asked.get("inpaint", {}).get("mask") in (None, {"thing": "secret"})
 
 
 def test_pictures_have_a_limit(desk, monkeypatch):

@@ -25,6 +25,7 @@ from darkroom.serve.problems import Problem
 from darkroom.serve.results import Lost, Made, Progress
 from darkroom.serve.schema import TERMINAL, metadata, pictures, previews, users, workers
 from darkroom.serve.schema import jobs as table
+from darkroom.serve.sweep import sweep
 
 Put = Callable[..., Any]
 
@@ -170,9 +171,45 @@ def test_what_ends_its_workers_is_given_up(database, put):
 def test_what_is_to_be_alone_has_nothing_beside_it(put, worker):
     first, second = submitted(put, a_job()), submitted(put, a_job("other"))
     put(lambda c: c.execute(update(table).where(table.c.id == first).values(deaths=ALONE_AFTER)))
-    assert [each.id for each in put(claims.claim, worker, 9, False)] == [second]
-    submitted(put, a_job("other"))
+    # Nothing is begun before it, or it would wait for ever.
+    assert put(claims.claim, worker, 9, False) == []
     assert [each.id for each in put(claims.claim, worker, 9, True)] == [first]
+    assert [each.id for each in put(claims.claim, worker, 9, False)] == [second]
+
+
+def test_what_the_machine_cannot_do_now_waits_again(database, put, worker):
+    job = submitted(put, a_job())
+    (claimed,) = put(claims.claim, worker, 1, True)
+    put(claims.release, job, claimed.fence)
+    assert state(database, job).state == "queued"
+    put(claims.release, job, claimed.fence)
+    assert kinds(database, job) == ["queued", "running", "queued"]
+
+
+def test_what_is_left_of_jobs_that_are_over_is_swept(database, put, worker, objects):
+    job = submitted(put, a_job())
+    (claimed,) = put(claims.claim, worker, 1, True)
+    put(results.advance, worker, [Progress(claimed, 1, 4, {})])
+    for key in ("checkpoints/a/1", "checkpoints/a/2", "content/00/00"):
+        objects.put(key, b"x")
+    put(results.checkpoint, claimed, 0, "checkpoints/a/1", 1)
+    put(results.preview, claimed, 0, b"jpeg", 1)
+    assert sweep(database, objects, age=0) == 2
+    assert objects.get("checkpoints/a/1") == b"x"
+    put(claims.leave, worker)
+    put(jobs.cancel, "local", job)
+    assert sweep(database, objects, age=0) == 1
+    assert kinds(database, job) == ["queued", "running", "queued", "cancelled"]
+    assert database.read(lambda c: c.execute(select(previews)).all()) == []
+
+
+def test_who_did_not_look_has_seen_nobody_stand_still(put, worker, monkeypatch):
+    here = [100.0]
+    monkeypatch.setattr("darkroom.serve.claims.time.monotonic", lambda: here[0])
+    watch = Watch(lease=10)
+    for _ in range(3):
+        assert put(watch.look) == []
+        here[0] += 20  # The database, or the whole machine, was away.
 
 
 def test_nothing_is_seen_of_what_is_over(database, put, worker):

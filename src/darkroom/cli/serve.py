@@ -80,8 +80,7 @@ def run_worker(args: argparse.Namespace) -> int:
     database = Database(serving.database)
     upgrade(database)
     worker = Worker(serving, database, objects_at(serving.store))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.drain())
+    worker.ends_with(signal.SIGTERM, signal.SIGINT)
     worker.run()
     database.close()
     return 0

@@ -352,7 +352,7 @@ def _opened(path: str | Path | io.BytesIO) -> Iterator[Image.Image]:
         raise
     except MemoryError:
         raise InvalidRequest(f"{path} is too large to be read as a picture") from None
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, NotImplementedError) as error:
         raise InvalidRequest(f"cannot read {path} as a picture: {error}") from error
 
 

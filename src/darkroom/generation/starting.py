@@ -13,10 +13,11 @@ from PIL import ImageColor
 from darkroom.diffusion import Within
 from darkroom.errors import InvalidRequest
 from darkroom.files import expanded
-from darkroom.generation.checks import a_number, a_truth, a_whole, one_of, setting
+from darkroom.generation.checks import a_number, a_text, a_truth, a_whole, one_of, setting
 from darkroom.generation.masks import ALPHA, Thing
 from darkroom.generation.parts import Part
 from darkroom.generation.sources import Source, a_source
+from darkroom.library.locate import paths_are_read
 from darkroom.numeric import integer
 from darkroom.photos import LONGEST_SIDE
 
@@ -118,13 +119,15 @@ def _a_mask(name: str, given: object) -> Source | Thing | str:
     if isinstance(given, Thing):
         return given
     if isinstance(given, Mapping) and given.keys() == {"thing"}:
-        return Thing(str(given["thing"]))
+        return Thing(a_text(name, given["thing"]))
     if isinstance(given, str) and given not in ("", ALPHA) and not _a_file(given):
-        return Thing(given)
+        return Thing(a_text(name, given))
     return ALPHA if isinstance(given, str) and given == ALPHA else a_source(name, given)
 
 
 def _a_file(text: str) -> bool:
+    if not paths_are_read():
+        return False
     if re.search(r"[/\\~]|\.\w+$", text):
         return True
     with suppress(OSError, ValueError):  # What no file can be called.

@@ -68,6 +68,11 @@ def names_only(paths: Collection[str] = ()) -> None:
     _paths = {*paths}
 
 
+def paths_are_read() -> bool:
+    """Whether a text may be a path here."""
+    return _paths is None
+
+
 def locate(model: str | Path, kind: str = "model", *others: str) -> Path:
     """The file or the folder of what is given by a path, a name, an alias or the first digits of a SHA-256; of some
     kind, or of one of `others` where nothing of that kind is called so. No paths but some where `names_only` was said.

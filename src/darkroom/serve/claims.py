@@ -95,10 +95,11 @@ def claim(connection: Connection, worker: str, most: int, idle: bool) -> list[Cl
         row = connection.execute(
             mine.order_by(jobs.c.number).limit(1).with_for_update(skip_locked=True)
         ).one_or_none()
-        alone = row is not None and row.deaths >= ALONE_AFTER
-        if row is None or (alone and (found or not idle)):
+        if row is None:
             passed.add((owner, priority))
             continue
+        if (alone := row.deaths >= ALONE_AFTER) and (found or not idle):
+            break  # Its turn has come: nothing else is begun until it can be made.
         _count(connection, owner, priority, began, had + row.work / WEIGHTS[priority])
         found.append(_claimed(connection, row, worker, alone))
         if alone:
@@ -170,11 +171,15 @@ class Watch:
     def __init__(self, lease: float) -> None:
         self._lease = lease
         self._seen: dict[str, tuple[int, float]] = {}
+        self._looked = -math.inf
 
     def look(self, connection: Connection) -> list[str]:
         """Take the jobs of the dead from them. The ids of these."""
         there = {row.id: row.beat for row in connection.execute(select(workers.c.id, workers.c.beat))}
         here = time.monotonic()
+        if here - self._looked > self._lease:
+            self._seen = {}  # Whoever did not look, or could not, has not seen anybody stand still.
+        self._looked = here
         self._seen = {
             name: self._seen[name] if name in self._seen and self._seen[name][0] == count else (count, here)
             for name, count in there.items()
@@ -227,7 +232,13 @@ def give_back(connection: Connection, row: Any, why: str, died: bool) -> None:
         kind, values = "failed", values | {"state": "failed", "finished_at": now(), **told}
     else:
         kind, values, told = "queued", values | {"state": "queued"}, {"why": why}
-    connection.execute(
-        update(jobs).where(jobs.c.number == row.number, jobs.c.fence == row.fence).values(**values)
-    )
-    tell(connection, row.id, row.owner, kind, **told)
+    held = jobs.c.number == row.number, jobs.c.fence == row.fence, jobs.c.state == "running"
+    if connection.execute(update(jobs).where(*held).values(**values)).rowcount:
+        tell(connection, row.id, row.owner, kind, **told)
+
+
+def release(connection: Connection, job: str, fence: int) -> None:
+    """Have a job wait again whose worker cannot make it now."""
+    held = select(jobs).where(jobs.c.id == job, jobs.c.fence == fence, jobs.c.state == "running")
+    if (row := connection.execute(held).one_or_none()) is not None:
+        give_back(connection, row, "its worker could not make it", died=True)

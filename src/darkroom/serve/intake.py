@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import io
 import itertools
 import json
 import re
@@ -19,21 +18,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from darkroom.diffusion import Within
 from darkroom.errors import InvalidRequest, nearest
 from darkroom.generation.checks import a_number, a_whole, checked, one_of, setting
 from darkroom.generation.details import DETECTORS, parse_detail
 from darkroom.generation.frames import FILTERS, by_network
-from darkroom.generation.masks import ALPHA, Thing
+from darkroom.generation.masks import ALPHA
 from darkroom.generation.picture import canonical_format, edit_of
 from darkroom.generation.request import SETTINGS, Request, flattened
 from darkroom.generation.sources import Source
 from darkroom.generation.templates import PROMPTS, completed, pictures
 from darkroom.language.tags import TAG, Tag, parse_tag
 from darkroom.library.locate import locate
-from darkroom.photos import LONGEST_SIDE, read_photo, without_limit
+from darkroom.photos import LONGEST_SIDE, facts_of, read_photo
 from darkroom.serve.catalogue import Catalogue
 from darkroom.serve.jobs import Submission
 from darkroom.serve.schema import PRIORITIES
@@ -97,7 +94,7 @@ class Intake:
 
     def look(self, content: bytes) -> None:
         """Raises InvalidRequest for bytes that are no picture, or one that is too large."""
-        _check_size("the upload", content)
+        _check_size("upload", content)
         with self._decoding:
             read_photo(content, "the upload", 1)
 
@@ -202,7 +199,7 @@ class _Pictures:
         if name == "mask" and isinstance(value, Mapping) and value.keys() == {"thing"}:
             return value
         if name == "mask" and isinstance(value, str) and not _is_base64(value):
-            return value if value == ALPHA else Thing(value)  # Never the name of a file.
+            return value if value == ALPHA else {"thing": value}  # Never the name of a file.
         return self.of(name, value)
 
     def of(self, name: str, value: Any) -> Source:
@@ -240,15 +237,11 @@ def _decoded(name: str, text: str) -> bytes:
 
 
 def _check_size(name: str, content: bytes) -> None:
-    """Raises InvalidRequest for what says that it is larger than the service takes; nothing is unpacked for that."""
-    try:
-        with without_limit(), Image.open(io.BytesIO(content)) as image:
-            width, height = image.size
-    except (OSError, SyntaxError, ValueError):  # What is no picture is told so when it is looked at.
-        return
+    """Raises InvalidRequest for what is no picture, or larger than the service takes; nothing is unpacked for that."""
+    _, width, height = facts_of(content, f"the {name}")
     if width * height > _MOST_PIXELS:
         raise InvalidRequest(
-            f"{name} is of {width}x{height}: {_MOST_PIXELS >> 20} million pixels are the most that are taken here"
+            f"the {name} is of {width}x{height}: {_MOST_PIXELS >> 20} million pixels are the most that are taken here"
         )
 
 

@@ -49,21 +49,29 @@ class Found:
         return self.row.state in TERMINAL
 
 
+def known(connection: Connection, owner: str, key: str, body_sha256: str) -> Found | None:
+    """The job that an owner's request with that key has made; None where there is none. Raises Problem where that was
+    another request."""
+    mine = select(jobs.c.id, jobs.c.body_sha256).where(jobs.c.owner == owner, jobs.c.idempotency_key == key)
+    row = connection.execute(mine).one_or_none()
+    if row is None:
+        return None
+    if row.body_sha256 != body_sha256:
+        raise Problem(
+            422,
+            "idempotency_key_reused",
+            f"the Idempotency-Key {key!r} was used for another request: give another key",
+        )
+    return find(connection, owner, row.id)
+
+
 def submit(connection: Connection, job: Submission) -> Found:
     """Take a job in. One of an owner with the same key is the same job, whoever is asked first. Raises Problem where
     that is of another request."""
-    if job.idempotency_key is not None:
-        known = select(jobs.c.id, jobs.c.body_sha256).where(
-            jobs.c.owner == job.owner, jobs.c.idempotency_key == job.idempotency_key
-        )
-        if (before := connection.execute(known).one_or_none()) is not None:
-            if before.body_sha256 != job.body_sha256:
-                raise Problem(
-                    422,
-                    "idempotency_key_reused",
-                    f"the Idempotency-Key {job.idempotency_key!r} was used for another request: give another key",
-                )
-            return find(connection, job.owner, before.id)
+    if job.idempotency_key is not None and job.body_sha256 is not None:
+        before = known(connection, job.owner, job.idempotency_key, job.body_sha256)
+        if before is not None:
+            return before
     name = identity("job")
     new = insert(jobs).values(id=name, state="queued", created_at=now(), **vars(job)).returning(jobs)
     row = connection.execute(new).one()

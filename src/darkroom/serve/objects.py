@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -25,7 +26,7 @@ class Unstored(DarkroomError):
 
 
 class Objects(Protocol):
-    """Bytes by keys such as "pictures/0a1b...": letters, digits, points and dashes, parted by slashes."""
+    """Bytes by keys such as "content/0a/0a1b...": letters, digits, points and dashes, parted by slashes."""
 
     def put(self, key: str, content: bytes) -> None:
         """Keep bytes for good: once this returns, they outlive the machine's end. Raises Unstored."""
@@ -35,8 +36,8 @@ class Objects(Protocol):
         """Raises Unstored where there are none."""
         ...
 
-    def has(self, key: str) -> bool:
-        """Whether there are bytes of that key."""
+    def old(self, seconds: float) -> Iterator[str]:
+        """The keys of what was put so many seconds ago or before, and not put again since."""
         ...
 
     def delete(self, key: str) -> None:
@@ -52,8 +53,13 @@ class Folder:
 
     def put(self, key: str, content: bytes) -> None:
         path = self.root / key
+        new = not path.parent.is_dir()
         write_bytes(path, content, Unstored)
-        _keep_name(path.parent)
+        try:
+            for folder in (path.parent, *([path.parent.parent] if new else [])):
+                _keep_name(folder)
+        except OSError as error:
+            raise Unstored(f"cannot keep {key}: {error.strerror or error}") from error
 
     def get(self, key: str) -> bytes:
         try:
@@ -61,8 +67,13 @@ class Folder:
         except OSError as error:
             raise Unstored(f"cannot read {key}: {error.strerror or error}") from error
 
-    def has(self, key: str) -> bool:
-        return (self.root / key).is_file()
+    def old(self, seconds: float) -> Iterator[str]:
+        since = time.time() - seconds
+        for folder, _, names in os.walk(self.root):
+            for path in (Path(folder, name) for name in names):
+                with suppress(OSError):  # It is gone by now.
+                    if path.stat().st_mtime <= since:
+                        yield path.relative_to(self.root).as_posix()
 
     def delete(self, key: str) -> None:
         with suppress(OSError):  # What cannot be deleted is in nobody's way.
@@ -80,20 +91,16 @@ def _keep_name(folder: Path) -> None:
         os.close(handle)
 
 
-def keep(objects: Objects, content: bytes, record: Callable[[str], object]) -> None:
-    """Keep bytes, and then what says so, told their SHA-256. Whoever lets go of the same bytes meanwhile has not seen
-    the record yet: they are kept once more."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    objects.put(key_of(sha256), content)
-    record(sha256)
-    if not objects.has(key_of(sha256)):
-        objects.put(key_of(sha256), content)
-
-
 def content_key(content: bytes) -> tuple[str, str]:
     """The SHA-256 of bytes, and the key that they are kept under."""
     sha256 = hashlib.sha256(content).hexdigest()
     return sha256, key_of(sha256)
+
+
+def sha256_of(key: str) -> str | None:
+    """The SHA-256 in a key of content; None of another key."""
+    kind, _, rest = key.partition("/")
+    return rest.rpartition("/")[2] if kind == "content" else None
 
 
 def key_of(sha256: str) -> str:

@@ -104,7 +104,7 @@ def _answer(problem: Problem, error: Exception) -> Response:
     return JSONResponse(problem.to_dict(), problem.status, headers, media_type="application/problem+json")
 
 
-_LOOPBACK = {"localhost", "testserver"}
+_LOOPBACK = {"localhost"}
 
 
 class Guard:

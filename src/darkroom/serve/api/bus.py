@@ -36,7 +36,8 @@ class _Follower:
         self.end()
 
     def end(self) -> None:
-        while self.queue.full():
+        # What waits is heard when they come back: with a part of it the rest would be missed.
+        while not self.queue.empty():
             self.queue.get_nowait()
         self.queue.put_nowait(None)
 
@@ -100,6 +101,9 @@ class Bus:
                     continue  # There may be more.
             except Unavailable as error:
                 log.warning("%s", error)
+                await asyncio.sleep(_POLL)
+            except Exception:  # Who follows is not to wait for ever because of it.
+                log.exception("the bus failed")
                 await asyncio.sleep(_POLL)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), _POLL)

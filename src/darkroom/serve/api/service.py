@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import io
+import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from PIL import Image
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from darkroom.errors import InvalidRequest
-from darkroom.serve import events, jobs
+from darkroom.photos import facts_of
+from darkroom.serve import claims, events, jobs
 from darkroom.serve.api.bus import Bus
 from darkroom.serve.api.supervisor import Supervisor
 from darkroom.serve.catalogue import Catalogue
@@ -24,10 +26,13 @@ from darkroom.serve.events import Event
 from darkroom.serve.intake import Intake, digest
 from darkroom.serve.jobs import Found
 from darkroom.serve.migrations import upgrade
-from darkroom.serve.objects import Objects, content_key, keep, key_of, objects_at
+from darkroom.serve.objects import Objects, content_key, key_of, objects_at
 from darkroom.serve.problems import Problem
 from darkroom.serve.schema import TERMINAL, pictures, previews, shelf, uploads, users, workers
 from darkroom.serve.settings import Serving
+from darkroom.serve.sweep import AGE, sweep
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -48,6 +53,7 @@ class Service:
         self.objects: Objects = objects_at(serving.store)
         self.catalogue = Catalogue(serving.model)
         self._intake = Intake(self.catalogue)
+        self._threads = ThreadPoolExecutor(4, "intake")
         self.draining = False
         upgrade(self.database)
         self.database.write(_local_user).result()
@@ -56,6 +62,7 @@ class Service:
         """Begin to work."""
         self.bus = Bus(self.database)
         self._supervisor = Supervisor(self.serving, self.database, self.bus.rang)
+        self._caretaker = asyncio.create_task(self._take_care(), name="caretaker")
         self.database.told += [self.bus.rang, self._supervisor.ring]
 
     async def drain(self) -> None:
@@ -71,8 +78,10 @@ class Service:
         """Let go of everything."""
         if not self.draining:
             await self.drain()
+        self._caretaker.cancel()
         await self.bus.close()
         await asyncio.to_thread(self.database.close)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self.catalogue.close()
 
     async def _read(self, question: Callable[[Connection], Result]) -> Result:
@@ -81,14 +90,36 @@ class Service:
     async def _write(self, change: Change[Result]) -> Result:
         return await asyncio.wrap_future(self.database.write(change))
 
+    async def _beside(self, work: Callable[[], Result]) -> Result:
+        """What may take a while, in threads of its own: nothing else waits for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def _take_care(self) -> None:
+        """Look after workers, wherever they are, and sweep."""
+        watch, swept = claims.Watch(self.serving.lease), time.monotonic()
+        while True:
+            await asyncio.sleep(self.serving.lease / 3)
+            try:
+                for name in await self._write(watch.look):
+                    log.warning("%s is dead: its jobs wait again", name)
+                if time.monotonic() - swept > AGE:
+                    swept = time.monotonic()
+                    await asyncio.to_thread(sweep, self.database, self.objects)
+            except Exception as error:
+                log.warning("%s", error)
+
     # Jobs.
 
     async def submit(self, owner: str, body: Any, key: str | None = None) -> Found:
         """Take a job in; the same one for the same `key`. Raises Problem, InvalidRequest or ModelError."""
         if self.draining:
             raise Problem(503, "draining", "the service is ending: try again when it is back", retry_after=30)
-        submission = await asyncio.to_thread(
-            self._intake.job, owner, body, partial(self._given, owner), partial(self._keep, owner)
+        if key is not None:
+            known = await self._read(partial(jobs.known, owner=owner, key=key, body_sha256=digest(body)))
+            if known is not None:
+                return known
+        submission = await self._beside(
+            partial(self._intake.job, owner, body, partial(self._given, owner), partial(self._keep, owner))
         )
         if key is not None:
             submission = replace(submission, idempotency_key=key, body_sha256=digest(body))
@@ -123,8 +154,11 @@ class Service:
 
     async def _until_over(self, owner: str, job: str | None, since: int | None) -> AsyncIterator[Event]:
         if job is not None and (await self.job(owner, job)).over:
-            for event in await self._read(partial(events.since, seq=since or 0, job=job)):
-                yield event
+            last = since or 0
+            while left := await self._read(partial(events.since, seq=last, job=job)):
+                last = left[-1].seq
+                for event in left:
+                    yield event
             return
         async with aclosing(self.bus.follow(owner, job, since)) as heard:  # type: ignore[type-var]
             async for event in heard:
@@ -172,27 +206,19 @@ class Service:
         return row
 
     async def forget(self, owner: str, picture: str) -> None:
-        """Delete a picture; its bytes go where nobody else has the same."""
-        row = await self.picture(owner, picture)
-
-        def gone(connection: Connection) -> bool:
-            connection.execute(delete(pictures).where(pictures.c.id == picture))
-            others = [
-                select(func.count()).select_from(table).where(table.c.sha256 == row.sha256)
-                for table in (pictures, uploads)
-            ]
-            return not any(connection.execute(each).scalar_one() for each in others)
-
-        if await self._write(gone):
-            await asyncio.to_thread(self.objects.delete, key_of(row.sha256))
+        """Delete a picture; its bytes go within hours (`darkroom.serve.sweep`)."""
+        await self.picture(owner, picture)
+        await self._write(
+            lambda connection: connection.execute(delete(pictures).where(pictures.c.id == picture))
+        )
 
     async def content(self, sha256: str) -> bytes:
         return await asyncio.to_thread(self.objects.get, key_of(sha256))
 
     async def upload(self, owner: str, content: bytes) -> Row[Any]:
         """Keep a picture for requests to name by its SHA-256. Raises InvalidRequest for what is none."""
-        await asyncio.to_thread(self._intake.look, content)
-        sha256 = await asyncio.to_thread(self._keep, owner, content)
+        await self._beside(partial(self._intake.look, content))
+        sha256 = await self._beside(partial(self._keep, owner, content))
         return await self.uploaded(owner, sha256)
 
     async def uploaded(self, owner: str, sha256: str) -> Row[Any]:
@@ -223,9 +249,9 @@ class Service:
 
     def _keep(self, owner: str, content: bytes) -> str:
         """Keep a picture that was given; its SHA-256."""
-        with Image.open(io.BytesIO(content)) as image:
-            facts = {"width": image.width, "height": image.height, "format": (image.format or "").lower()}
-        sha256, _ = content_key(content)
+        format, width, height = facts_of(content)
+        facts = {"format": format, "width": width, "height": height}
+        sha256, key = content_key(content)
 
         def kept(connection: Connection) -> None:
             mine = uploads.c.owner == owner, uploads.c.sha256 == sha256
@@ -233,7 +259,8 @@ class Service:
                 row = {"owner": owner, "sha256": sha256, "nbytes": len(content), "created_at": now()}
                 connection.execute(insert(uploads).values(**row, **facts))
 
-        keep(self.objects, content, lambda _: self.database.write(kept).result())
+        self.objects.put(key, content)
+        self.database.write(kept).result()
         return sha256
 
     # Models, workers, how it is.

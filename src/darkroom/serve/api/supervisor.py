@@ -47,11 +47,14 @@ class Supervisor:
             self._loop.call_soon_threadsafe(self._ring)
 
     def _ring(self) -> None:
+        self._say(b"ring\n")
+
+    def _say(self, word: bytes) -> None:
         for process in self._processes:
             pipe = process.stdin
             # One that does not listen now is told enough when it does.
             if pipe is not None and not pipe.is_closing() and not pipe.transport.get_write_buffer_size():
-                pipe.write(b"ring\n")
+                pipe.write(word)
 
     async def drain(self) -> None:
         """Have all workers finish what they have in hand, and return when they have ended."""
@@ -68,7 +71,7 @@ class Supervisor:
 
     def hurry(self) -> None:
         """Have workers that are draining write down where they are, and end."""
-        self._signal()
+        self._say(b"hurry\n")
 
     def _signal(self) -> None:
         for process in self._processes:
@@ -79,12 +82,20 @@ class Supervisor:
         pause = _FIRST
         while True:
             began = time.monotonic()
-            await self._run()
-            if self._ending:
+            try:
+                await self._run()
+            except Exception:
+                log.exception("a worker could not be run")
+            if self._is_ending():
                 return
             # Not at once where it ends as soon as it is there.
             pause = _FIRST if time.monotonic() - began > _LIVES else min(2 * pause, _LONGEST)
             await asyncio.sleep(pause)
+            if self._is_ending():
+                return
+
+    def _is_ending(self) -> bool:
+        return self._ending
 
     async def _run(self) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -92,6 +103,8 @@ class Supervisor:
         )
         assert process.stdin is not None and process.stdout is not None
         self._processes.add(process)
+        if self._ending:  # It was told while this one began.
+            self._signal()
         try:
             process.stdin.write(json.dumps(dataclasses.asdict(self._serving)).encode() + b"\n")
             with suppress(ConnectionError):
@@ -101,6 +114,8 @@ class Supervisor:
             code = await process.wait()
         finally:
             self._processes.discard(process)
+            if process.returncode is None:
+                process.kill()
         if not self._ending:
             log.error("worker %d ended (%s): another one is started", process.pid, code)
         await self._bury(process.pid)

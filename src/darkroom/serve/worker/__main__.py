@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType
 
 from darkroom.library.locate import names_only
 from darkroom.serve.database import Database
@@ -30,16 +29,15 @@ def main() -> None:
         print("news", flush=True)
 
     def listen() -> None:
-        for _ in sys.stdin:
+        for word in sys.stdin:
+            if word.strip() == "hurry":
+                worker.drain(hurry=True)
             worker.ring()
         worker.drain()
 
-    def end(number: int, frame: FrameType | None) -> None:
-        worker.drain()
-
     database.told.append(heard)
-    signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The API is told, and tells.
+    worker.ends_with(signal.SIGTERM)
     threading.Thread(target=listen, name="bell", daemon=True).start()
     worker.run()
     database.close()

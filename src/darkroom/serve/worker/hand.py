@@ -68,6 +68,12 @@ class Hand:
         with self._lock:
             return None if self.over.is_set() else next(self._left, None)
 
+    def begun(self, way: Way) -> Way:
+        """Count a picture that the engine begins."""
+        with self._lock:
+            self.ways[way.number] = way
+        return way
+
     def made(self, way: Way, seconds: Mapping[str, float]) -> None:
         """Count a picture that is made."""
         with self._lock:
@@ -106,7 +112,9 @@ class Hand:
         """What its pictures look like, of those that have got on since they were last looked at: number, JPEG and how
         many network calls are behind it."""
         now = time.monotonic()
-        for way in [*self.ways.values()]:
+        with self._lock:
+            ways = [*self.ways.values()]
+        for way in ways:
             done = way.job.done
             if done == way.shown or now - way.shown_at < PREVIEWS:
                 continue

@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 
 from darkroom.engine import Engine
 from darkroom.engine.turns import Turns
-from darkroom.errors import DarkroomError
 from darkroom.loading import Loading
 from darkroom.model import Model
 from darkroom.serve.catalogue import Catalogue
@@ -50,7 +49,7 @@ class Models:
 
         try:
             model = self._shelf.get(self._loading(name), progress=progress)
-        except DarkroomError as error:
+        except Exception as error:
             self._say(name, state="failed", error=str(error))
             raise
         self._say(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
@@ -25,7 +26,7 @@ from darkroom.generation.request import Request
 from darkroom.generation.saved import Saved
 from darkroom.serve import claims, results
 from darkroom.serve.database import Change, Database, Result, Unavailable
-from darkroom.serve.objects import Objects, Unstored, keep, key_of
+from darkroom.serve.objects import Objects, Unstored, content_key, key_of
 from darkroom.serve.problems import code_of
 from darkroom.serve.results import Lost, Made
 from darkroom.serve.schema import shelf
@@ -42,6 +43,8 @@ _IDLE = 2.0
 """Seconds after which a worker with room looks for jobs, whoever rings or not."""
 _BEATS = 5
 """Beats in a lease."""
+_LOADS_AGAIN = 30.0
+"""Seconds after which a worker that could not load its model tries to; it takes no jobs meanwhile."""
 _CLOSELY = 0.5
 """Seconds between the checkpoints of a job over which a worker has ended."""
 _ABREAST = 2
@@ -60,7 +63,7 @@ class Worker:
         self._loop = Loop()
         self._turns = Shares()
         self._models = Models(serving, self._turns, self._heard_of_models)
-        # One model is loaded at a time; while it is, jobs of others that are here go on.
+        self._loading = ThreadPoolExecutor(1, "loading")
         self._preparing = ThreadPoolExecutor(4, "preparing")
         self._enlarging = ThreadPoolExecutor(1, "enlarging")
         self._finishing = ThreadPoolExecutor(2, "finishing")
@@ -69,6 +72,7 @@ class Worker:
         self._state = "starting"
         self._models_changed = False
         self._due: dict[str, float] = {}
+        self._heeded: dict[str, float] = {}
         self._deadline = math.inf
 
     # From outside, in any thread.
@@ -77,13 +81,25 @@ class Worker:
         """There may be something to do."""
         self._bell.set()
 
-    def drain(self) -> None:
-        """Take no more jobs, and end when those in hand are done, or when the time for that is over; at once if this is
-        called again."""
+    def drain(self, hurry: bool = False) -> None:
+        """Take no more jobs, and end when those in hand are done, or when the time for that is over; at once in a
+        hurry."""
         here = time.monotonic()
-        self._deadline = here if self._ending.is_set() else here + self._serving.drain
+        self._deadline = min(self._deadline, here if hurry else here + self._serving.drain)
         self._ending.set()
         self._bell.set()
+
+    def ends_with(self, *numbers: signal.Signals) -> None:
+        """Drain when the process is sent one of these signals. For the main thread, before `run`: a thread waits for
+        them, for a handler may come while the very lock is held that it needs."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+        def wait() -> None:
+            while True:
+                signal.sigwait(numbers)
+                self.drain()
+
+        threading.Thread(target=wait, name="signals", daemon=True).start()
 
     def _heard_of_models(self) -> None:
         self._models_changed = True
@@ -94,12 +110,15 @@ class Worker:
     def run(self) -> None:
         """Work until `drain`."""
         self._enlist()
-        self._prepare_usual()
+        self._loading.submit(self._load, self._models.usual)
         while not self._ending.is_set() or (self._hands and time.monotonic() < self._deadline):
             try:
                 self._keep()
             except Unavailable as error:
                 log.warning("%s", error)
+                time.sleep(_AGAIN)
+            except Exception:  # One look that fails is not to cost all jobs in hand.
+                log.exception("the keeper failed")
                 time.sleep(_AGAIN)
             self._bell.wait(self._pause())
             self._bell.clear()
@@ -119,6 +138,8 @@ class Worker:
         if self._is_due("watch", self._serving.lease / 3):
             for name in self._written(self._watch.look):
                 log.warning("%s is dead: its jobs wait again", name)
+        if self._state == "failed" and self._is_due("again", _LOADS_AGAIN):
+            self._loading.submit(self._load, self._models.usual)
         if not self._ending.is_set():
             self._claim()
 
@@ -138,36 +159,33 @@ class Worker:
         facts = {"models": self._models.facts(), "in_hand": len(self._hands), "slots": self._serving.slots}
         state = "draining" if self._ending.is_set() else self._state
 
-        def beaten(connection: Connection) -> tuple[bool, dict[str, bool]]:
+        def beaten(connection: Connection) -> tuple[bool, list[tuple[str, bool, float]]]:
             for job in claims.stray(connection, self._id, known):
                 log.warning("%s was claimed and is not in hand: it waits again", job)
-            wanted = connection.execute(select(shelf.c.model, shelf.c.wanted))
-            return claims.beat(connection, self._id, state, facts), {
-                each.model: each.wanted for each in wanted
-            }
+            wishes = [(row.model, row.wanted, row.at) for row in connection.execute(select(shelf))]
+            return claims.beat(connection, self._id, state, facts), wishes
 
-        counts, wanted = self._written(beaten)
+        counts, wishes = self._written(beaten)
         if not counts:
             log.warning("%s was taken for dead: its jobs are others' now", self._id)
             for hand in [*self._hands.values()]:
                 self._drop(hand)
             self._enlist()
-        self._shelve(wanted)
+        self._shelve(wishes)
 
-    def _shelve(self, wanted: Mapping[str, bool]) -> None:
-        """Load and let go of models as it is wanted."""
-        here = self._models.facts()
-        for name, load in wanted.items():
-            if load and name not in here:
-                self._preparing.submit(self._load, name)
-            elif not load and here.get(name, {}).get("state") == "loaded" and not self._in_use(name):
+    def _shelve(self, wishes: Iterable[tuple[str, bool, float]]) -> None:
+        """Load and let go of models as it was wished since it was looked at last, each once."""
+        for name, load, at in wishes:
+            if self._heeded.get(name) == at or (not load and self._in_use(name)):
+                continue
+            self._heeded[name] = at
+            if load:
+                self._loading.submit(self._load, name)
+            else:
                 self._models.forget(name)
 
     def _in_use(self, name: str) -> bool:
-        return any(hand.job.model == name for hand in self._hands.values())
-
-    def _prepare_usual(self) -> None:
-        self._preparing.submit(self._load, self._models.usual)
+        return any(hand.job.model == name for hand in [*self._hands.values()])
 
     def _load(self, name: str) -> None:
         try:
@@ -176,14 +194,16 @@ class Worker:
         except Exception as error:
             log.error("cannot load %s: %s", name, error)
             if self._state != "ready":
+                self._is_due("again", _LOADS_AGAIN)
                 self._state = "failed"
         self._bell.set()
 
     def _claim(self) -> None:
         room = self._serving.slots - len(self._hands)
-        if room <= 0 or any(hand.job.alone for hand in self._hands.values()):
+        hands = [*self._hands.values()]
+        if room <= 0 or self._state != "ready" or any(hand.job.alone for hand in hands):
             return
-        idle = not self._hands
+        idle = not hands
         for job in self._written(lambda connection: claims.claim(connection, self._id, room, idle)):
             hand = self._hands[job.id] = Hand(job)
             if job.kind == "upscale":
@@ -193,7 +213,7 @@ class Worker:
 
     def _tell(self) -> None:
         """Write down how far jobs have come, and hear of those that are to be cancelled, or are no longer ours."""
-        hands = [hand for hand in self._hands.values() if not hand.over.is_set()]
+        hands = [hand for hand in [*self._hands.values()] if not hand.over.is_set()]
         if not hands:
             return
         made = [progress for hand in hands if (progress := hand.progress()) is not None]
@@ -220,7 +240,11 @@ class Worker:
         left = [(hand, way) for hand in [*self._hands.values()] for way in hand.stop()]
         self._loop.close()
         self._finishing.shutdown()
-        for pool in (self._preparing, self._enlarging):  # A model that is being loaded is not waited for.
+        for pool in (
+            self._loading,
+            self._preparing,
+            self._enlarging,
+        ):  # A model that is being loaded is not waited for.
             pool.shutdown(wait=False, cancel_futures=True)
         for hand, way in left:
             if (saved := way.job.snapshot()) is not None:
@@ -248,10 +272,12 @@ class Worker:
         model, (number, single) = hand.model, due
         assert model is not None
         job = self._resumed(hand, number, single)
-        way = hand.ways[number] = Way(number, job, time.monotonic())
+        way = hand.begun(Way(number, job, time.monotonic()))
         owner = Owner(hand.job.owner, hand.job.priority)
         way.task = self._loop.submit(job, partial(self._got_on, hand, way), owner, self._models.engine(model))
         way.task.add_done_callback(partial(self._made, hand, way))
+        if hand.over.is_set():  # It was stopped while this was prepared.
+            way.task.cancel()
 
     def _resumed(self, hand: Hand, number: int, single: Request) -> Job:
         """The job of a picture, from its last checkpoint on; anew where that cannot be read any more."""
@@ -342,13 +368,16 @@ class Worker:
         has its place before this."""
         format = hand.job.format
         content = picture.encoded(format)
+        sha256, key = content_key(content)
         width, height = picture.image.size
-
-        def recorded(sha256: str) -> None:
-            made = Made(number, sha256, len(content), format, width, height, picture.seed, seconds)
-            self._tidy(hand, lambda connection: results.add(connection, hand.job, made, hand.seconds))
-
-        self._insist(hand, lambda: keep(self._objects, content, recorded))
+        made = Made(number, sha256, len(content), format, width, height, picture.seed, seconds)
+        self._insist(hand, lambda: self._objects.put(key, content))
+        self._insist(
+            hand,
+            lambda: self._tidy(
+                hand, lambda connection: results.add(connection, hand.job, made, hand.seconds)
+            ),
+        )
 
     def _failed(self, hand: Hand, error: BaseException) -> None:
         if hand.over.is_set():
@@ -356,11 +385,24 @@ class Worker:
         if isinstance(error, Lost):
             self._drop(hand)
             return
+        if isinstance(error, Unavailable | Unstored):
+            self._given_back(hand, error)
+            return
         code, why = code_of(error)
         if code == "internal":
             log.error("%s failed", hand.job.id, exc_info=error)
         hand.stop()
         self._ended(hand, "failed", code, why)
+
+    def _given_back(self, hand: Hand, why: Exception) -> None:
+        """What the machine cannot do now is no fault of a job: it waits again."""
+        log.warning("%s waits again: %s", hand.job.id, why)
+        hand.stop()
+        try:
+            self._written(lambda connection: claims.release(connection, hand.job.id, hand.job.fence))
+        except Unavailable:  # It waits again as soon as it is seen to be in nobody's hand.
+            time.sleep(_AGAIN)
+        self._drop(hand)
 
     def _ended(self, hand: Hand, state: str, code: str | None = None, why: str | None = None) -> None:
         """Write down that a job is over, other than by its last picture."""
@@ -403,5 +445,6 @@ class Worker:
     def _drop(self, hand: Hand) -> None:
         """Let go of a job."""
         hand.stop()
-        self._hands.pop(hand.job.id, None)
+        if self._hands.get(hand.job.id) is hand:  # It may have come again.
+            del self._hands[hand.job.id]
         self._bell.set()
