@@ -16,7 +16,7 @@ from darkroom.adapters.hypernetwork import is_hypernetwork, read_hypernetwork
 from darkroom.checkpoint.infer import networks_in
 from darkroom.checkpoint.single_file import use_alone
 from darkroom.errors import ModelError
-from darkroom.language.tags import Tag
+from darkroom.language.tags import OF_LIBRARY, Tag
 from darkroom.library.locate import locate
 from darkroom.library.records import Library
 from darkroom.networks import CLIPText
@@ -27,9 +27,6 @@ from darkroom.weights.opening import open_weights
 
 _MOST = 16
 """How many adapters are kept in memory."""
-
-_KINDS = {"lora": "lora", "hypernet": "hypernetwork"}
-"""What the library calls what a tag begins with."""
 
 Stamp = tuple[str, int, int]
 
@@ -54,7 +51,7 @@ class Collection:
 
     def adapter(self, tag: Tag) -> Adapter:
         """What a tag names: in the library, where it is of the tag's kind, or at a path. Raises ModelError."""
-        path = locate(tag.name, kind=_KINDS[tag.kind])
+        path = locate(tag.name, kind=OF_LIBRARY[tag.kind])
         key = _stamp(path), tag.partial
         with self._lock:
             if key not in self._adapters:

@@ -11,6 +11,9 @@ from darkroom.language.options import named_options, number
 KINDS = {"lora": "lora", "lyco": "lora", "hypernet": "hypernet"}
 """What a tag may begin with, and what it is then: lyco is an older word for lora."""
 
+OF_LIBRARY = {"lora": "lora", "hypernet": "hypernetwork"}
+"""What the library calls each."""
+
 TAG = re.compile(rf"<({'|'.join(KINDS)}):([^<>]*)>")
 _WHAT = "the adapter"
 PARTIAL = "partial"

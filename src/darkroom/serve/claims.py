@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from darkroom.serve.database import identity, now
+from darkroom.serve.database import identity, now, put_row
 from darkroom.serve.events import tell
 from darkroom.serve.schema import checkpoints, jobs, pictures, turns, workers
 
@@ -100,7 +100,8 @@ def claim(connection: Connection, worker: str, most: int, idle: bool) -> list[Cl
             continue
         if (alone := row.deaths >= ALONE_AFTER) and (found or not idle):
             break  # Its turn has come: nothing else is begun until it can be made.
-        _count(connection, owner, priority, began, had + row.work / WEIGHTS[priority])
+        clock = {"owner": owner, "priority": priority}
+        put_row(connection, turns, clock, began=began, had=had + row.work / WEIGHTS[priority])
         found.append(_claimed(connection, row, worker, alone))
         if alone:
             break
@@ -136,12 +137,6 @@ def _next(
         return None
     start, _, owner, priority = min(found)
     return owner, priority, start, start
-
-
-def _count(connection: Connection, owner: str, priority: str, began: float, had: float) -> None:
-    mine = turns.c.owner == owner, turns.c.priority == priority
-    if not connection.execute(update(turns).where(*mine).values(began=began, had=had)).rowcount:
-        connection.execute(insert(turns).values(owner=owner, priority=priority, began=began, had=had))
 
 
 def _claimed(connection: Connection, row: Any, worker: str, alone: bool) -> Claimed:
@@ -193,8 +188,7 @@ def bury(connection: Connection, worker: str, beat: int | None = None) -> bool:
     gone = delete(workers).where(workers.c.id == worker)
     if not connection.execute(gone if beat is None else gone.where(workers.c.beat == beat)).rowcount:
         return False
-    left = select(jobs).where(jobs.c.worker == worker, jobs.c.state == "running")
-    for row in connection.execute(left).all():
+    for row in _running(connection, worker):
         give_back(connection, row, "its worker ended", died=True)
     return True
 
@@ -202,8 +196,7 @@ def bury(connection: Connection, worker: str, beat: int | None = None) -> bool:
 def stray(connection: Connection, worker: str, known: Collection[str]) -> list[str]:
     """Have the jobs wait again that a worker has claimed and does not know of: it never heard that the claim went well,
     or could not write their end. Their ids."""
-    mine = select(jobs).where(jobs.c.worker == worker, jobs.c.state == "running")
-    found = [row for row in connection.execute(mine).all() if row.id not in known]
+    found = [row for row in _running(connection, worker) if row.id not in known]
     for row in found:
         give_back(connection, row, "its worker lost it", died=True)
     return [row.id for row in found]
@@ -211,10 +204,15 @@ def stray(connection: Connection, worker: str, known: Collection[str]) -> list[s
 
 def leave(connection: Connection, worker: str) -> None:
     """A worker that ends of its own accord: what it has in hand goes to others."""
-    left = select(jobs).where(jobs.c.worker == worker, jobs.c.state == "running")
-    for row in connection.execute(left).all():
+    for row in _running(connection, worker):
         give_back(connection, row, "its worker was stopped", died=False)
     connection.execute(delete(workers).where(workers.c.id == worker))
+
+
+def _running(connection: Connection, worker: str) -> Sequence[Any]:
+    """The rows of a worker's jobs."""
+    mine = select(jobs).where(jobs.c.worker == worker, jobs.c.state == "running")
+    return connection.execute(mine).all()
 
 
 def give_back(connection: Connection, row: Any, why: str, died: bool) -> None:

@@ -12,12 +12,12 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, Engine, Float, create_engine, event
+from sqlalchemy import Connection, Engine, Float, Table, create_engine, event, insert, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.ext.compiler import compiles
@@ -64,6 +64,13 @@ def _now_of_postgresql(*_: Any, **__: Any) -> str:
 def identity(prefix: str) -> str:
     """A new name that no other has, those of one machine in the order in which they are given."""
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
+
+
+def put_row(connection: Connection, table: Table, key: Mapping[str, Any], /, **values: Any) -> None:
+    """Have a row say something: the one of a key, or a new one."""
+    mine = update(table).where(*(table.c[name] == value for name, value in key.items()))
+    if not connection.execute(mine.values(**values)).rowcount:
+        connection.execute(insert(table).values(**key, **values))
 
 
 class Database:

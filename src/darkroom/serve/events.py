@@ -11,13 +11,11 @@ from sqlalchemy import Connection, insert, select, update
 from darkroom.serve.database import now
 from darkroom.serve.schema import counters, events
 
-KINDS = ("queued", "running", "progress", "picture", "succeeded", "failed", "cancelled", "blocked")
-"""What there is to hear. `progress` is forgotten when its job is over."""
-
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a job of somebody's, at a time of the database's clock. `seq`: its place among all."""
+    """Something that happened to a job of somebody's, at a time of the database's clock. `seq`: its place among all.
+    `kind`: a state that the job came to, a `picture` that was made, or `progress`, which is forgotten at its end."""
 
     seq: int
     job: str

@@ -28,7 +28,7 @@ from darkroom.generation.picture import canonical_format, edit_of
 from darkroom.generation.request import SETTINGS, Request, flattened
 from darkroom.generation.sources import Source
 from darkroom.generation.templates import PROMPTS, completed, pictures
-from darkroom.language.tags import TAG, Tag, parse_tag
+from darkroom.language.tags import OF_LIBRARY, TAG, Tag, parse_tag
 from darkroom.library.locate import locate
 from darkroom.photos import LONGEST_SIDE, facts_of, read_photo
 from darkroom.serve.catalogue import Catalogue
@@ -42,7 +42,6 @@ _MOST_PIXELS = 64 << 20
 """Of a picture that comes in."""
 _MOST_DECODING = 2
 """Requests whose pictures are unpacked at a time: each takes some hundred megabytes for that at most."""
-_KINDS = {"lora": "lora", "hypernet": "hypernetwork"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _A_PICTURE = 'give its bytes in base64, or {"sha256": "..."} of an upload'
 
@@ -269,7 +268,7 @@ def _check_names(request: Request) -> None:
     texts = [text for name in PROMPTS if isinstance(text := flat[name], str)]
     tags = [_tag(f"{match[1]}:{match[2]}") for text in texts for match in TAG.finditer(text)]
     for tag in [*map(parse_tag, request.adapters), *filter(None, tags)]:
-        locate(tag.name, kind=_KINDS[tag.kind])
+        locate(tag.name, kind=OF_LIBRARY[tag.kind])
 
 
 def _tag(text: str) -> Tag | None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from darkroom.errors import DarkroomError
 from darkroom.serve.claims import Claimed
-from darkroom.serve.database import identity, now
+from darkroom.serve.database import identity, now, put_row
 from darkroom.serve.events import tell, tell_all
 from darkroom.serve.schema import checkpoints, events, jobs, pictures, previews
 
@@ -74,9 +74,7 @@ def preview(connection: Connection, job: Claimed, picture: int, jpeg: bytes, don
     ours = jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.state == "running"
     if connection.execute(select(jobs.c.id).where(*ours)).first() is None:
         return
-    mine = previews.c.job == job.id, previews.c.picture == picture
-    if not connection.execute(update(previews).where(*mine).values(jpeg=jpeg, done=done)).rowcount:
-        connection.execute(insert(previews).values(job=job.id, picture=picture, jpeg=jpeg, done=done))
+    put_row(connection, previews, {"job": job.id, "picture": picture}, jpeg=jpeg, done=done)
 
 
 def checkpoint(connection: Connection, job: Claimed, picture: int, key: str, done: int) -> str | None:
@@ -86,11 +84,8 @@ def checkpoint(connection: Connection, job: Claimed, picture: int, key: str, don
     # It got on: what ended its workers so far was not the job.
     further = before is None or done > before.done
     _held(connection, job, deaths=0 if further else jobs.c.deaths)
-    if before is None:
-        connection.execute(insert(checkpoints).values(job=job.id, picture=picture, key=key, done=done))
-        return None
-    connection.execute(update(checkpoints).where(*mine).values(key=key, done=done))
-    return str(before.key)
+    put_row(connection, checkpoints, {"job": job.id, "picture": picture}, key=key, done=done)
+    return None if before is None else str(before.key)
 
 
 def add(

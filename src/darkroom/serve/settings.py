@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Self
 
 from darkroom.diffusion import Within
@@ -99,12 +98,6 @@ class Serving:
         own["database"] = own["database"] or f"sqlite:///{data / 'darkroom.sqlite'}"
         own["store"] = own["store"] or str(data / "store")
         return type(self)(**own)
-
-    @property
-    def folder(self) -> Path:
-        """Where all is kept that is kept in files."""
-        assert self.data is not None, "check the settings first"
-        return Path(self.data)
 
 
 SERVING = {each.name: each for each in fields(Serving)}

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from darkroom.errors import InvalidRequest
@@ -21,7 +21,7 @@ from darkroom.serve import claims, events, jobs
 from darkroom.serve.api.bus import Bus
 from darkroom.serve.api.supervisor import Supervisor
 from darkroom.serve.catalogue import Catalogue
-from darkroom.serve.database import Change, Database, now
+from darkroom.serve.database import Change, Database, now, put_row
 from darkroom.serve.events import Event
 from darkroom.serve.intake import Intake, digest
 from darkroom.serve.jobs import Found
@@ -148,11 +148,10 @@ class Service:
     async def retry(self, owner: str, job: str) -> Found:
         return await self._write(lambda connection: jobs.tried_again(connection, owner, job))
 
-    def follow(self, owner: str, job: str | None = None, since: int | None = None) -> AsyncIterator[Event]:
+    async def follow(
+        self, owner: str, job: str | None = None, since: int | None = None
+    ) -> AsyncIterator[Event]:
         """Events as they come, of a job until it is over."""
-        return self._until_over(owner, job, since)
-
-    async def _until_over(self, owner: str, job: str | None, since: int | None) -> AsyncIterator[Event]:
         if job is not None and (await self.job(owner, job)).over:
             last = since or 0
             while left := await self._read(partial(events.since, seq=last, job=job)):
@@ -231,20 +230,17 @@ class Service:
     def _given(self, owner: str, sha256: str) -> bytes:
         """A picture that an owner uploaded, or has had made."""
 
-        def known(connection: Connection) -> bool:
-            return any(
-                connection.execute(
-                    select(table.c.sha256).where(table.c.owner == owner, table.c.sha256 == sha256)
-                ).first()
-                for table in (uploads, pictures)
-            )
+        def known(table: Table, connection: Connection) -> bool:
+            mine = select(table.c.sha256).where(table.c.owner == owner, table.c.sha256 == sha256)
+            return connection.execute(mine).first() is not None
 
-        if not self.database.read(known):
+        if self.database.read(partial(known, uploads)):
+            return self.objects.get(key_of(sha256))
+        if not self.database.read(partial(known, pictures)):
             raise InvalidRequest(f"there is no upload with the SHA-256 {sha256}: upload the picture first")
         content = self.objects.get(key_of(sha256))
-        self._keep(
-            owner, content
-        )  # What was made is an upload from now on: its picture may be deleted meanwhile.
+        # What was made is an upload from now on: its picture may be deleted meanwhile.
+        self._keep(owner, content)
         return content
 
     def _keep(self, owner: str, content: bytes) -> str:
@@ -254,10 +250,8 @@ class Service:
         sha256, key = content_key(content)
 
         def kept(connection: Connection) -> None:
-            mine = uploads.c.owner == owner, uploads.c.sha256 == sha256
-            if not connection.execute(update(uploads).where(*mine).values(created_at=now())).rowcount:
-                row = {"owner": owner, "sha256": sha256, "nbytes": len(content), "created_at": now()}
-                connection.execute(insert(uploads).values(**row, **facts))
+            mine = {"owner": owner, "sha256": sha256}
+            put_row(connection, uploads, mine, nbytes=len(content), created_at=now(), **facts)
 
         self.objects.put(key, content)
         self.database.write(kept).result()
@@ -282,9 +276,7 @@ class Service:
         name = await asyncio.to_thread(self.catalogue.named, model)
 
         def said(connection: Connection) -> None:
-            row = update(shelf).where(shelf.c.model == name).values(wanted=wanted, at=now())
-            if not connection.execute(row).rowcount:
-                connection.execute(insert(shelf).values(model=name, wanted=wanted, at=now()))
+            put_row(connection, shelf, {"model": name}, wanted=wanted, at=now())
             connection.info["events"] = True
 
         await self._write(said)
@@ -331,6 +323,3 @@ def _states(rows: Sequence[Row[Any]], name: str) -> dict[str, Any]:
 def _local_user(connection: Connection) -> None:
     if connection.execute(select(users.c.id).where(users.c.id == LOCAL)).first() is None:
         connection.execute(insert(users).values(id=LOCAL, name=LOCAL, created_at=now()))
-
-
-__all__ = ["LOCAL", "Service", "events"]
