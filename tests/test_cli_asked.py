@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.tables import wide
 from tests.test_cli import GENERATE
 
 import darkroom
@@ -512,7 +513,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("how", ["cp1252", "none"])
+@pytest.mark.parametrize("how", ["cp1252", wide("none")])
 def test_pictures_are_made_on_any_terminal_or_none(toy_folder, tmp_path, how):
     arguments = ["generate", "红船", "--model", "toy", "--steps", "1", "--seed", "1", "--output", "out"]
     environment = {**os.environ, "DARKROOM_MODELS": str(toy_folder.parent), "HOME": str(tmp_path)}

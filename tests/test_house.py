@@ -56,11 +56,12 @@ ORDER = {
     """,
     "compat.diffusers.schedulers": "solvers way stepping base chain exploding flow multistep",
     "serve": """
-        database objects problems settings schema events jobs claims results sweep migrations catalogue intake worker
-        api
+        database objects problems settings schema events jobs batches claims results sweep migrations catalogue intake
+        worker api
     """,
     "serve.worker": "shares models hand worker __main__",
-    "serve.api": "bus supervisor service schemas views native app server",
+    "serve.api": "bus supervisor service schemas views answers asking native openai a1111 app server",
+    "serve.api.a1111": "payload options meaning lists told routes",
     "generation": """
         latents checks sources masks parts starting details elsewhere request between work tiles colors frames edits
         sizing shown wording settle canvas passes templates ensemble manner path attention picture infotext saved

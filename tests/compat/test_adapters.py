@@ -38,7 +38,7 @@ def loras(
     return get
 
 
-@pytest.mark.parametrize("name", ["sd1", wide("sdxl"), "sd3-clips"])
+@pytest.mark.parametrize("name", ["sd1", wide("sdxl"), wide("sd3-clips")])
 def test_two_with_weights(folder: Any, loras: Any, name: str) -> None:
     first, second = loras(name)
 

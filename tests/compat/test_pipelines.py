@@ -14,7 +14,7 @@ import torch
 import transformers
 from PIL import Image
 from tests.families import absent, peer, relative_error
-from tests.tables import wide
+from tests.tables import pairs, wide
 
 from darkroom.checkpoint.export import convert
 from darkroom.checkpoint.opening import open_source
@@ -32,6 +32,7 @@ PROMPT, OTHER = "a red boat on a calm sea", "two grey houses at night"
 SIZE = {"width": 64, "height": 80}
 TOLERANCE = 1e-4
 FAMILIES = ("sd1", "sd2", "sdxl", "sdxl-said", "sd3", "sd3-clips", "sd35-medium", "lcm", "turbo")
+QUICK = ("sd1", "sdxl", "sd3", "lcm")
 
 
 @cache
@@ -69,7 +70,7 @@ def compare(
     return ours
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [name if name in QUICK else wide(name) for name in FAMILIES])
 def test_prompts_and_seeds(folder, name):
     alone = compare(folder(name), prompt=PROMPT)
     two = compare(
@@ -183,8 +184,10 @@ def test_what_sdxl_is_told(folder):
     compare(folder("sdxl"), prompt=[PROMPT, OTHER], prompt_2=[OTHER, PROMPT], negative_prompt="bad")
 
 
-@pytest.mark.parametrize("scheduler", ["EulerDiscreteScheduler", "HeunDiscreteScheduler"])
-@pytest.mark.parametrize("denoising_end", [0.0, 0.35, 0.8, 1.0])
+@pytest.mark.parametrize(
+    ("denoising_end", "scheduler"),
+    pairs([0.0, 0.35, 0.8, 1.0], ["EulerDiscreteScheduler", "HeunDiscreteScheduler"]),
+)
 def test_a_way_that_ends_before_its_end(folder, denoising_end, scheduler):
     settings = {"num_inference_steps": 10, "denoising_end": denoising_end}
     compare(folder("sdxl"), prompt=PROMPT, change=scheduled(scheduler), **settings)
@@ -346,11 +349,11 @@ def test_callbacks_see_every_call(folder, name):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("PNDM", {"skip_prk_steps": True}),
+        wide("PNDM", {"skip_prk_steps": True}),
         ("EulerAncestralDiscrete", {}),
         ("DPMSolverMultistep", {}),
-        ("LMSDiscrete", {}),
-        ("HeunDiscrete", {}),
+        wide("LMSDiscrete", {}),
+        wide("HeunDiscrete", {}),
     ],
 )
 def test_callbacks_change_latents(folder, name, options):
@@ -446,7 +449,10 @@ def test_classes(folder):
     assert again.unet is pipe.unet
 
 
-def test_the_code_people_copy(folder, tmp_path):
+@pytest.mark.parametrize(
+    "compiled", ["", wide('pipe.unet = torch.compile(pipe.unet, mode="reduce-overhead", fullgraph=True)')]
+)
+def test_the_code_people_copy(folder, tmp_path, compiled):
     """With the import line changed and nothing else."""
     script = tmp_path / "script.py"
     script.write_text(f"""
@@ -462,7 +468,7 @@ pipe.enable_attention_slicing()
 pipe.enable_xformers_memory_efficient_attention()
 pipe.enable_vae_slicing()
 pipe.unet.to(memory_format=torch.channels_last)
-pipe.unet = torch.compile(pipe.unet, mode="reduce-overhead", fullgraph=True)
+{compiled}
 
 generator = torch.Generator("cpu").manual_seed(42)
 image = pipe(

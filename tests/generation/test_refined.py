@@ -12,6 +12,7 @@ from PIL import Image
 from tests.engine.conftest import FAMILIES, ToyNetworks, kill_at_every_step
 from tests.families import peer, relative_error, write_sdxl
 from tests.generation.test_details import Finds
+from tests.tables import wide
 
 import darkroom
 from darkroom.checkpoint.family import MASKS, PICTURE
@@ -183,7 +184,7 @@ def inpainting(tmp_path_factory):
     return write_sdxl(tmp_path_factory.mktemp("nine") / "inpainting", 72, in_channels=9)
 
 
-@pytest.mark.parametrize("base", ["sdxl", "inpainting"])
+@pytest.mark.parametrize("base", ["sdxl", wide("inpainting")])
 def test_on_the_command_line(folder, inpainting, base, tmp_path):
     Image.fromarray(PHOTO).save(tmp_path / "photo.png")
     path = inpainting if base == "inpainting" else folder(base)

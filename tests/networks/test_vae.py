@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from tests.tables import pairs
 from torch.nn import functional as F
 
 from darkroom.checkpoint.components import AUTOENCODER
@@ -119,8 +120,7 @@ def test_tiled_is_close_to_whole_and_has_no_seams(randomise, relative_error):
     assert torch.equal(vae.decode_tiled(z[..., :32, :32], 32), vae.decode(z[..., :32, :32]))
 
 
-@pytest.mark.parametrize("numbers", [1 << 10, 1 << 13, 1 << 23])
-@pytest.mark.parametrize("axes", ["", "x", "y", "xy"])
+@pytest.mark.parametrize(("axes", "numbers"), pairs(["", "x", "y", "xy"], [1 << 13, 1 << 10, 1 << 23]))
 def test_bands_are_the_whole(randomise, relative_error, monkeypatch, axes, numbers):
     monkeypatch.setattr(bands, "_BAND", numbers)
     monkeypatch.setattr("darkroom.networks.vae.TILE", 4)

@@ -206,6 +206,7 @@ def test_pictures_of_every_size_have_a_sheet(toy, judge):
         assert ground == pytest.approx(1 - share, abs=0.05)
 
 
+@pytest.mark.wide
 def test_a_sheet_of_very_many_is_no_larger_than_files_can_be(toy, judge):
     choice = toy.choose("a", variants=2, finish=2, steps=1, seed=1, width=8, height=8)
     many = replace(choice, variants=choice.variants[:1] * 7000)

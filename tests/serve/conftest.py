@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from sqlalchemy import insert
 
+from darkroom.model import Model, load
 from darkroom.serve.api.app import make_app
 from darkroom.serve.api.server import _bound
 from darkroom.serve.api.service import Service
@@ -22,6 +23,7 @@ from darkroom.serve.migrations import upgrade
 from darkroom.serve.objects import Folder
 from darkroom.serve.schema import users
 from darkroom.serve.settings import Serving
+from darkroom.serve.worker.worker import Worker
 
 PATIENCE = 60
 """Seconds that nothing here takes, however busy the machine is."""
@@ -40,11 +42,15 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def serving(tmp_path: Path, migrated: Path, toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Serving:
     """The settings of a service of the toy model, without workers of its own."""
-    monkeypatch.setenv("DARKROOM_MODELS", str(toy_folder.parent))
-    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("darkroom.library.locate._paths", None)  # What a service says holds for its process.
-    shutil.copy(migrated, tmp_path / "darkroom.sqlite")
-    return Serving(model="toy", data=str(tmp_path), workers=0, checkpoint=0.1, lease=5, drain=20).checked()
+    return _serving(tmp_path, migrated, toy_folder, monkeypatch)
+
+
+def _serving(folder: Path, migrated: Path, toy_folder: Path, patch: pytest.MonkeyPatch) -> Serving:
+    patch.setenv("DARKROOM_MODELS", str(toy_folder.parent))
+    patch.setenv("DARKROOM_HOME", str(folder / "home"))
+    patch.setattr("darkroom.library.locate._paths", None)  # What a service says holds for its process.
+    shutil.copy(migrated, folder / "darkroom.sqlite")
+    return Serving(model="toy", data=str(folder), workers=0, checkpoint=0.1, lease=5, drain=20).checked()
 
 
 @pytest.fixture
@@ -125,6 +131,26 @@ def api(serving: Serving) -> Iterator[Api]:
     """An API without workers."""
     with an_api(serving) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def house(
+    tmp_path_factory: pytest.TempPathFactory, migrated: Path, toy_folder: Path
+) -> Iterator[tuple[Api, Model]]:
+    """An API with a worker in this process, for all tests of a module, and the model that it makes pictures with."""
+    with pytest.MonkeyPatch.context() as patch:
+        serving = _serving(tmp_path_factory.mktemp("house"), migrated, toy_folder, patch)
+        with an_api(serving) as api:
+            database = Database(str(serving.database))
+            worker = Worker(serving, database, Folder(Path(str(serving.store))))
+            api.service.database.told.append(worker.ring)
+            thread = threading.Thread(target=worker.run)
+            thread.start()
+            until(lambda: api.get("/readyz").status_code == 200)
+            yield api, load(toy_folder)
+            worker.drain()
+            thread.join(PATIENCE)
+            database.close()
 
 
 def until(true: Callable[[], Any], every: float = 0.02) -> Any:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from tests.serve.conftest import PATIENCE, a_job
 
 from darkroom.errors import DarkroomError, InvalidRequest
-from darkroom.serve import claims, events, jobs, results
+from darkroom.serve import claims, events, jobs, migrations, results
 from darkroom.serve.claims import ALONE_AFTER, POISON_AFTER, WEIGHTS, Claimed, Watch
 from darkroom.serve.database import Database
 from darkroom.serve.migrations import HEAD, upgrade, version
@@ -58,6 +60,36 @@ def kinds(database: Database, job: str) -> list[str]:
 def test_migrations_come_to_the_tables(database):
     assert database.read(version) == HEAD
     assert database.read(lambda c: compare_metadata(MigrationContext.configure(c), metadata)) == []
+
+
+def test_an_upgrade_with_jobs_in_the_queue_loses_none(tmp_path):
+    old = Database(f"sqlite:///{tmp_path / 'old.sqlite'}")
+
+    def first(connection):
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(insert(users).values(id="local", name="local", created_at=0))
+        connection.execute(
+            text(
+                "INSERT INTO jobs (id, owner, kind, model, priority, state, request, asked, count, format, work,"
+                " created_at) VALUES ('job_1', 'local', 'generate', 'toy', 'interactive', 'queued',"
+                """ '{"prompt": "a boat"}', '{}', 1, 'png', 1.0, 0.0)"""
+            )
+        )
+
+    old.write(first).result()
+    upgrade(old)
+    assert old.read(version) == HEAD
+
+    def claimed(connection):
+        return claims.claim(connection, claims.enlist(connection, "here", 1, {}), 1, True)
+
+    (job,) = old.write(claimed).result()
+    assert (job.id, job.request, job.quality) == ("job_1", {"prompt": "a boat"}, None)
+    assert old.read(lambda c: jobs.find(c, "local", "job_1")).row.door == "native"
+    old.close()
 
 
 def test_a_database_of_a_later_version_is_refused(database, put):

@@ -24,7 +24,7 @@ from darkroom.serve.database import Database
 from darkroom.serve.objects import key_of, objects_at
 from darkroom.serve.worker.worker import Worker
 
-LONG = {"prompt": "a boat", "seed": 1, "steps": 500}
+LONG = {"prompt": "a boat", "seed": 1, "steps": 300}
 """A job that takes a while."""
 
 

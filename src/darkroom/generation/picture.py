@@ -31,6 +31,8 @@ class MadeElsewhere(InvalidRequest):
 
 
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
+QUALITY = 95
+"""Of JPEG and WebP files, where nothing else is asked for."""
 _SUFFIXES = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 """Of a picture in pixels, in the formats that have a limit which is met (libjpeg's, WebP's)."""
@@ -88,8 +90,9 @@ class Picture:
         write_bytes(path, content, new=new)
         return path
 
-    def encoded(self, format: str = "png", metadata: bool = True) -> bytes:
-        """The bytes of the picture's file. Only PNG keeps every pixel as it is."""
+    def encoded(self, format: str = "png", metadata: bool = True, quality: int = QUALITY) -> bytes:
+        """The bytes of the picture's file. Only PNG keeps every pixel as it is; `quality`, 1 to 100, is how closely the
+        others do."""
         format = canonical_format(format)
         most = LONGEST_SIDE.get(format)
         if most is not None and max(self.image.size) > most:
@@ -105,7 +108,7 @@ class Picture:
         if format == "png" and metadata:
             options["pnginfo"] = self._png_text()
         elif format != "png":
-            options["quality"] = 95
+            options["quality"] = quality
             if metadata:
                 options["exif"] = self._exif()
         content = io.BytesIO()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from darkroom.diffusion import SamplerInfo, parse_sampler, sampler_info
@@ -73,7 +74,12 @@ def recipe_of(text: str, path: str | Path) -> Recipe:
         raise InvalidRequest(
             f"{path}: its `parameters` are of a kind that Darkroom does not read: A1111's are text, these are JSON"
         )
-    return _Reading(prompt, negative, said).read()
+    return recipe_said(prompt, negative, said)
+
+
+def recipe_said(prompt: str, negative: str, said: Mapping[str, str]) -> Recipe:
+    """What the settings of such a text say, by name."""
+    return _Reading(prompt, negative, dict(said)).read()
 
 
 class _Reading:
@@ -123,7 +129,7 @@ class _Reading:
         self._files()
         self._rest()
         if self.writer.otherwise:
-            recipe.lose(f"{self.writer.name}'s steps", why=self.writer.otherwise)
+            recipe.nearly(f"{self.writer.name}'s steps", why=self.writer.otherwise)
         return recipe
 
     # Sampling
@@ -146,7 +152,7 @@ class _Reading:
         if info is not None and info.name in _TIMESTEPS:
             if info.name == "unipc":
                 options = {"variant": "bh1", "order": "3", **options}
-                recipe.lose("UniPC's own steps", why="here it goes by the noise schedule Leading")
+                recipe.nearly("UniPC's own steps", why="here it goes by the noise schedule Leading")
             recipe.put_sampler(info.name, "leading", options)
             recipe.put("full_noise", True)
             return
@@ -154,9 +160,9 @@ class _Reading:
         recipe.put_sampler(name if info is None else info.name, schedule, options, bend)
         found = recipe.settings.get("schedule", "").partition(":")[0]
         if found in _OTHERWISE and not self.writer.full and self.writer.name != "Darkroom":
-            recipe.lose("Schedule type", schedule, "its steps lie a little otherwise here")
+            recipe.nearly("Schedule type", schedule, "its steps lie a little otherwise here")
         if skipped and info is not None and not info.skips_last:
-            recipe.lose("Discard penultimate sigma", "True", f"{info.name} takes every step here")
+            recipe.nearly("Discard penultimate sigma", "True", f"{info.name} takes every step here")
 
     def _options(self) -> dict[str, str]:
         """The options of samplers and schedules, by the names that they have here."""
@@ -200,7 +206,7 @@ class _Reading:
         elif size and to and any(to):
             final = _filled(to, size)
             if final[0] * size[1] != final[1] * size[0] and all(to):
-                recipe.lose("Hires resize", f"{to[0]}x{to[1]}", "it is stretched here, cut there")
+                recipe.nearly("Hires resize", f"{to[0]}x{to[1]}", "it is stretched here, cut there")
         elif size and by:
             final = int(size[0] * by) // 8 * 8, int(size[1] * by) // 8 * 8
         elif size and old:

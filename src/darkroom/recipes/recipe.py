@@ -26,7 +26,7 @@ from darkroom.recipes.plain import shown
 _SHOWN, _REASON = 100, 200  # Characters of a value, and of a reason.
 _MOST = 100  # Lines of what is lost.
 _LIBRARY = {"lora": "lora", "hypernet": "hypernetwork"}
-_SCHEDULES = {
+SCHEDULES_ELSEWHERE = {
     "align your steps 11": "align_your_steps",
     "ays sd15": "align_your_steps:table=sd1",
     "ays sdxl": "align_your_steps:table=sdxl",
@@ -37,6 +37,7 @@ _SCHEDULES = {
 _XL = tuple(flattened({"xl": XL()}))
 
 
+_WAYS = {label.lower(): way for way, label in UPSCALERS.items()} | {"none": "lanczos"}
 _UPSCALERS = {
     "r-esrgan 4x+": "RealESRGAN_x4plus",
     "r-esrgan 4x+ anime6b": "RealESRGAN_x4plus_anime_6B",
@@ -46,6 +47,11 @@ _UPSCALERS = {
     "r-esrgan animevideo": "realesr-animevideov3",
 }
 """The files of upscalers that A1111 has under names of its own (`modules/realesrgan_model.py`)."""
+
+
+def upscaler_file(name: str) -> Named:
+    """The file of an upscaler that A1111 calls so."""
+    return Named.of(_UPSCALERS.get(name.lower(), name))
 
 
 class Detailer(NamedTuple):
@@ -87,6 +93,7 @@ class Recipe:
     upscaler: Named | None = None
     detailers: list[Detailer] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    _nearly: set[str] = field(default_factory=set)
     _of_the_edit: set[str] = field(default_factory=set)
     _enlarged_as: str = ""
 
@@ -103,6 +110,19 @@ class Recipe:
             line = "more of that kind"
         if line not in self.lost:
             self.lost.append(line)
+
+    def nearly(self, what: str, value: object = None, why: str = "") -> None:
+        """Note what is honoured, if a little otherwise."""
+        before = {*self.lost}
+        self.lose(what, value, why)
+        self._nearly |= {*self.lost} - before
+
+    def check(self) -> None:
+        """Raises InvalidRequest for the first thing that cannot be honoured, for those who rather have no picture than
+        another. The picture that it began with is theirs to give."""
+        for line in self.lost:
+            if line not in self._nearly | self._of_the_edit:
+                raise InvalidRequest(line)
 
     def begin(self, strength: Any, counted: str, what: str, **settings: Any) -> None:
         """Note that it was made from another picture, which its file does not hold: with such a `strength`, `counted`
@@ -179,7 +199,7 @@ class Recipe:
     def put_schedule(self, name: str, options: Mapping[str, Any] | None = None, whose: str = "") -> None:
         """A noise schedule with those options that it has here; one that is not known here is lost."""
         try:
-            text = parse_schedule(_SCHEDULES.get(name.lower(), name))
+            text = parse_schedule(SCHEDULES_ELSEWHERE.get(name.lower(), name))
         except InvalidRequest:
             why = "there is none of that name here: the sampler's own takes its place"
             self.lose("noise schedule", name, why)
@@ -190,11 +210,10 @@ class Recipe:
 
     def put_upscaler(self, name: str, what: str) -> None:
         """By what it was made larger, as A1111 calls it or as its file is called; `what`: where the file says so."""
-        ways = {label.lower(): way for way, label in UPSCALERS.items()} | {"none": "lanczos"}
-        if (way := ways.get(name.lower())) is not None:
+        if (way := _WAYS.get(name.lower())) is not None:
             self.put("upscaler", way)
         else:
-            self.upscaler = Named.of(_UPSCALERS.get(name.lower(), name))
+            self.upscaler = upscaler_file(name)
             self._enlarged_as = what
 
     def put_tiles(self, what: str, sides: Sequence[object], method: object) -> None:

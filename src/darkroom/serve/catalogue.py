@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from darkroom.assembly import Opened, open_model
+from darkroom.checkpoint.opening import open_source
 from darkroom.errors import DarkroomError
 from darkroom.library.describe import describe
 from darkroom.library.locate import available, locate, name_of
 from darkroom.library.records import Library
 from darkroom.loading import Loading
+from darkroom.networks.roles import DENOISERS
+from darkroom.weights.hashes import known_sha256
 
 
 class Catalogue:
@@ -71,10 +74,22 @@ class Catalogue:
                     "family": found.family,
                     "native_size": found.native_size,
                     "defaults": dict(found.defaults),
+                    "created": key[1] // 10**9,
                 }
             return self._described[key]
         except DarkroomError as error:
             return {"error": str(error)}
+
+    def sha256(self, name: str) -> str | None:
+        """The hash that A1111 knows a model by, that of the file with its denoiser; None where it is not known yet, or
+        the model cannot be read."""
+        with suppress(DarkroomError, OSError):
+            path = self._path(name)
+            if path.is_dir():
+                with open_source(path) as source:
+                    path = next(files[0] for role, files in source.files().items() if role in DENOISERS)
+            return known_sha256(path)
+        return None
 
     def close(self) -> None:
         """Let go of all files."""

@@ -45,6 +45,7 @@ class Claimed:
     asked: Mapping[str, Any]
     count: int
     format: str
+    quality: int | None
     fence: int
     deaths: int
     alone: bool
@@ -148,7 +149,8 @@ def _claimed(connection: Connection, row: Any, worker: str, alone: bool) -> Clai
     tell(connection, row.id, row.owner, "running", attempt=row.attempt + 1)
     made = connection.execute(select(pictures.c.number).where(pictures.c.job == row.id)).scalars()
     saved = connection.execute(select(checkpoints).where(checkpoints.c.job == row.id))
-    names = ("id", "owner", "kind", "model", "priority", "request", "asked", "count", "format", "deaths")
+    names = ["id", "owner", "kind", "model", "priority", "request", "asked", "count"]
+    names += ["format", "quality", "deaths"]
     return Claimed(
         **{name: getattr(row, name) for name in names},
         fence=fence,

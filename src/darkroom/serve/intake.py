@@ -30,7 +30,7 @@ from darkroom.generation.sources import Source
 from darkroom.generation.templates import PROMPTS, completed, pictures
 from darkroom.language.tags import OF_LIBRARY, TAG, Tag, parse_tag
 from darkroom.library.locate import locate
-from darkroom.photos import LONGEST_SIDE, facts_of, read_photo
+from darkroom.photos import LONGEST_SIDE, Photo, facts_of, read_photo
 from darkroom.serve.catalogue import Catalogue
 from darkroom.serve.jobs import Submission
 from darkroom.serve.schema import PRIORITIES
@@ -63,6 +63,7 @@ class Options:
     format: str = setting(
         "png", lambda name, given: canonical_format(_a_name(name, given)), "png, jpeg or webp"
     )
+    quality: int | None = setting(None, a_whole(1, 100), "of jpeg and webp, 1 to 100 (default: 95)")
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,11 @@ class Intake:
         self._catalogue = catalogue
         self._decoding = threading.Semaphore(_MOST_DECODING)
 
-    def look(self, content: bytes) -> None:
-        """Raises InvalidRequest for bytes that are no picture, or one that is too large."""
-        _check_size("upload", content)
+    def look(self, content: bytes, called: str = "upload") -> Photo:
+        """The picture that bytes hold. Raises InvalidRequest where it is none, or one that is too large."""
+        _check_size(called, content)
         with self._decoding:
-            read_photo(content, "the upload", 1)
+            return read_photo(content, f"the {called}", 1)
 
     def job(self, owner: str, body: Any, upload: Upload, keep: Keep) -> Submission:
         """A job of an owner's of an object of options and settings, side by side. Raises InvalidRequest or ModelError
@@ -136,6 +137,7 @@ class Intake:
             asked.to_dict(),
             settled.count,
             options.format,
+            options.quality,
             work,
             options.priority,
         )
@@ -159,7 +161,14 @@ class Intake:
         given.keep()
         request = {**asked, "image": source.to_dict()}
         return Submission(
-            owner, options.kind, None, request, request, 1, options.format, 1.0, options.priority
+            owner,
+            options.kind,
+            None,
+            request,
+            request,
+            format=options.format,
+            quality=options.quality,
+            priority=options.priority,
         )
 
 
@@ -209,7 +218,7 @@ class _Pictures:
                 raise InvalidRequest(f"{name} is no picture: {_A_PICTURE}")
             content = self._upload(sha256)
         elif isinstance(value, str):
-            content = _decoded(name, value)
+            content = picture_of(name, value)
             self._new.append(content)
         else:
             raise InvalidRequest(f"{name} is no picture: {_A_PICTURE}")
@@ -223,7 +232,8 @@ class _Pictures:
             self._keep(content)
 
 
-def _decoded(name: str, text: str) -> bytes:
+def picture_of(name: str, text: str) -> bytes:
+    """What a text is in base64, with or without "data:...;base64," before it. Raises InvalidRequest for another."""
     text = text.strip()
     if text.startswith("data:"):
         head, _, text = text.partition(",")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, Table, func, insert, select, update
 
 from darkroom.serve.database import identity, now
 from darkroom.serve.events import tell
@@ -30,8 +30,12 @@ class Submission:
     asked: Mapping[str, Any]
     count: int = 1
     format: str = "png"
+    quality: int | None = None
     work: float = 1.0
     priority: str = "interactive"
+    door: str = "native"
+    task: str | None = None
+    batch: str | None = None
     idempotency_key: str | None = None
     body_sha256: str | None = None
     retry_of: str | None = None
@@ -45,6 +49,11 @@ class Found:
     pictures: Sequence[Row[Any]]
 
     @property
+    def count(self) -> int:
+        """How many pictures it makes. (Rows have a method of that name.)"""
+        return int(self.row._mapping["count"])
+
+    @property
     def over(self) -> bool:
         return self.row.state in TERMINAL
 
@@ -52,17 +61,25 @@ class Found:
 def known(connection: Connection, owner: str, key: str, body_sha256: str) -> Found | None:
     """The job that an owner's request with that key has made; None where there is none. Raises Problem where that was
     another request."""
-    mine = select(jobs.c.id, jobs.c.body_sha256).where(jobs.c.owner == owner, jobs.c.idempotency_key == key)
-    row = connection.execute(mine).one_or_none()
-    if row is None:
-        return None
-    if row.body_sha256 != body_sha256:
+    row = known_row(connection, jobs, owner, key, body_sha256)
+    return None if row is None else find(connection, owner, row.id)
+
+
+def known_row(
+    connection: Connection, table: Table, owner: str, key: str, body_sha256: str
+) -> Row[Any] | None:
+    """What an owner's request with that key has made in a table; None where there is nothing. Raises Problem where that
+    was another request."""
+    names = table.c.id, table.c.body_sha256
+    mine = select(*names).where(table.c.owner == owner, table.c.idempotency_key == key)
+    row: Row[Any] | None = connection.execute(mine).one_or_none()  # type: ignore[assignment]
+    if row is not None and row.body_sha256 != body_sha256:
         raise Problem(
             422,
             "idempotency_key_reused",
             f"the Idempotency-Key {key!r} was used for another request: give another key",
         )
-    return find(connection, owner, row.id)
+    return row
 
 
 def submit(connection: Connection, job: Submission) -> Found:
@@ -93,21 +110,30 @@ def listed(
     owner: str,
     *,
     states: Sequence[str] = (),
+    batch: str | None = None,
     before: int | None = None,
     most: int = 50,
 ) -> list[Found]:
     """The jobs of an owner, the youngest first, from the number `before` on."""
     wanted: Select[Any] = select(jobs).where(jobs.c.owner == owner).order_by(jobs.c.number.desc()).limit(most)
+    if batch is not None:
+        wanted = wanted.where(jobs.c.batch == batch)
     if states:
         wanted = wanted.where(jobs.c.state.in_(states))
     if before is not None:
         wanted = wanted.where(jobs.c.number < before)
     rows = connection.execute(wanted).all()
-    made = select(pictures).where(pictures.c.job.in_([row.id for row in rows])).order_by(pictures.c.number)
-    by_job: dict[str, list[Row[Any]]] = {}
+    made = pictures_of(connection, [row.id for row in rows])
+    return [Found(row, made.get(row.id, [])) for row in rows]
+
+
+def pictures_of(connection: Connection, names: Sequence[str]) -> dict[str, list[Row[Any]]]:
+    """The pictures of jobs by these, in order."""
+    found: dict[str, list[Row[Any]]] = {}
+    made = select(pictures).where(pictures.c.job.in_(names)).order_by(pictures.c.number)
     for picture in connection.execute(made):
-        by_job.setdefault(picture.job, []).append(picture)
-    return [Found(row, by_job.get(row.id, [])) for row in rows]
+        found.setdefault(picture.job, []).append(picture)
+    return found
 
 
 def cancel(connection: Connection, owner: str, job: str) -> Found:
@@ -132,8 +158,26 @@ def tried_again(connection: Connection, owner: str, job: str) -> Found:
         raise Problem(
             409, "not_over", f"the job {job} is {row.state}: one that failed or was cancelled is retried"
         )
-    names = ("owner", "kind", "model", "request", "asked", "count", "format", "work", "priority")
+    names = ["owner", "kind", "model", "request", "asked", "count", "format", "quality", "work"]
+    names += ["priority", "door", "batch"]
     return submit(connection, Submission(**{name: getattr(row, name) for name in names}, retry_of=job))
+
+
+def of_task(connection: Connection, owner: str, task: str) -> Found | None:
+    """The youngest job of an owner that its client calls so."""
+    mine = select(jobs.c.id).where(jobs.c.owner == owner, jobs.c.task == task).order_by(jobs.c.number.desc())
+    found = connection.execute(mine.limit(1)).scalar_one_or_none()
+    return None if found is None else find(connection, owner, found)
+
+
+def going(connection: Connection, owner: str, door: str) -> list[Found]:
+    """The jobs of an owner that came in by a door and are not over, the oldest first."""
+    mine = select(jobs.c.id).where(
+        jobs.c.state.in_(("queued", "running")), jobs.c.owner == owner, jobs.c.door == door
+    )
+    return [
+        find(connection, owner, job) for job in connection.execute(mine.order_by(jobs.c.number)).scalars()
+    ]
 
 
 def counted(connection: Connection) -> dict[str, int]:

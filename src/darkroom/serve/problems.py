@@ -11,11 +11,15 @@ from darkroom.serve.objects import Unstored
 
 
 class Problem(DarkroomError):
-    """Something that a client is told: an HTTP status, a code, and in words what to do. `retry_after`: seconds."""
+    """Something that a client is told: an HTTP status, a code, and in words what to do. `retry_after`: seconds; `more`:
+    what else there is to say of that kind of problem."""
 
-    def __init__(self, status: int, code: str, detail: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, detail: str, retry_after: float | None = None, **more: Any
+    ) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail, self.retry_after = status, code, detail, retry_after
+        self.more = more
 
     def to_dict(self) -> dict[str, Any]:
         """As `application/problem+json` has it."""
@@ -26,6 +30,7 @@ class Problem(DarkroomError):
             "status": self.status,
             "code": self.code,
             "detail": self.detail,
+            **self.more,
         }
 
 

@@ -24,6 +24,8 @@ STATES = ("queued", "running", "succeeded", "failed", "cancelled", "blocked")
 TERMINAL = STATES[2:]
 PRIORITIES = ("interactive", "batch", "background")
 """Whose turn comes more often, the first most."""
+DOORS = ("native", "openai", "a1111")
+"""The interfaces by which jobs come in."""
 
 metadata = MetaData(
     naming_convention={
@@ -66,6 +68,11 @@ jobs = Table(
     Column("asked", JSON, nullable=False),
     Column("count", Integer, nullable=False),
     Column("format", Text, nullable=False),
+    # Of formats that lose something, 1 to 100; None: the library's own.
+    Column("quality", Integer),
+    # By which interface it came in, and what its client calls it there.
+    Column("door", Text, nullable=False, server_default="native"),
+    Column("task", Text),
     # How much of the engine it takes, foretold when it comes in: evaluations of the network at its native size.
     Column("work", Float, nullable=False),
     Column("done", Integer, nullable=False, server_default="0"),
@@ -97,6 +104,18 @@ jobs = Table(
     Index(None, "state", "owner", "priority", "number"),
     Index(None, "worker", "state"),
 )
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, ForeignKey("users.id"), nullable=False),
+    Column("idempotency_key", Text),
+    Column("body_sha256", Text),
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("owner", "idempotency_key"),
+)
+"""Jobs that came in together: each says of which batch it is, and which line."""
 
 pictures = Table(
     "pictures",
@@ -195,6 +214,15 @@ workers = Table(
     Column("started_at", Float, nullable=False),
 )
 """Those that are there. One whose `beat` stands still for a lease is dead, and its jobs go to others."""
+
+options = Table(
+    "options",
+    metadata,
+    Column("owner", Text, ForeignKey("users.id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", JSON, nullable=False),
+)
+"""What an owner has said to hold for all requests by A1111's interface, which keeps such a state."""
 
 shelf = Table(
     "shelf",

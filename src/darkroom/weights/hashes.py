@@ -17,6 +17,7 @@ from darkroom.errors import DarkroomError
 from darkroom.files import home, write_json
 
 _KEPT_FROM = 32 << 20  # Smaller files are read anew in the time that it takes to look them up.
+_AT_ONCE = 256 << 20
 _MOST_KEPT = 5000
 _CHUNK = 1 << 24
 
@@ -27,6 +28,19 @@ def sha256(path: Path) -> str:
     path = path.resolve()
     stat = path.stat()
     return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+def known_sha256(path: Path) -> str | None:
+    """The same as far as it takes hardly any time: None of a large file that was never read for it."""
+    path = path.resolve()
+    stat = path.stat()
+    if stat.st_size > _AT_ONCE and _key(path, stat.st_size, stat.st_mtime_ns) not in _kept():
+        return None
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+def _key(path: Path, size: int, time: int) -> str:
+    return f"{path}|{size}|{time}"
 
 
 def digest(path: Path, progress: Callable[[int], object] | None = None) -> str:
@@ -69,7 +83,7 @@ def cache_file() -> Path:
 
 @lru_cache(maxsize=256)
 def _sha256(path: Path, size: int, time: int) -> str:
-    key = f"{path}|{size}|{time}"
+    key = _key(path, size, time)
     if size >= _KEPT_FROM and (known := _kept().get(key)):
         return known
     found = digest(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
@@ -15,13 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from darkroom.errors import DarkroomError
-from darkroom.serve.api import native
+from darkroom.serve.api import native, openai
+from darkroom.serve.api.a1111 import routes as a1111
+from darkroom.serve.api.answers import answer, as_problem
 from darkroom.serve.api.service import Service
 from darkroom.serve.api.views import ProblemView
-from darkroom.serve.problems import Problem, problem_of
+from darkroom.serve.problems import Problem
 from darkroom.version import __version__
-
-log = logging.getLogger(__name__)
 
 MOST_BYTES = 64 << 20
 """Of a request's body."""
@@ -54,6 +53,8 @@ def make_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.include_router(native.router)
+    app.include_router(openai.router)
+    app.include_router(a1111.router)
     _add_health(app)
     _add_problems(app)
     app.add_middleware(Guard, most_bytes=MOST_BYTES)
@@ -76,32 +77,10 @@ def _add_health(app: FastAPI) -> None:
 
 def _add_problems(app: FastAPI) -> None:
     async def told(request: Request, error: Exception) -> Response:
-        return _answer(problem_of(error), error)
+        return answer(as_problem(error))
 
-    async def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(
-            error.status_code, "refused"
-        )
-        return _answer(Problem(error.status_code, code, str(error.detail)), error)
-
-    async def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        said = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
-        return _answer(Problem(422, "invalid_request", said), error)
-
-    app.add_exception_handler(Exception, told)
-    app.add_exception_handler(Problem, told)
-    app.add_exception_handler(DarkroomError, told)
-    app.add_exception_handler(HTTPException, refused)
-    app.add_exception_handler(RequestValidationError, invalid)
-
-
-def _answer(problem: Problem, error: Exception) -> Response:
-    if problem.status == 500:
-        log.error("a request failed", exc_info=error)
-    headers = {} if problem.retry_after is None else {"Retry-After": str(int(problem.retry_after))}
-    return JSONResponse(problem.to_dict(), problem.status, headers, media_type="application/problem+json")
+    for kind in (Exception, DarkroomError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, told)
 
 
 _LOOPBACK = {"localhost"}
@@ -123,7 +102,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         if (problem := self._problem(headers)) is not None:
-            await _answer(problem, problem)(scope, receive, send)
+            await answer(problem)(scope, receive, send)
             return
         size = 0
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from darkroom.serve.api.schemas import job_body, picture_body
+from darkroom.errors import InvalidRequest
+from darkroom.serve.api.asking import json_of, parsed
+from darkroom.serve.api.schemas import batch_body, job_body, picture_body
 from darkroom.serve.api.service import LOCAL, Service
-from darkroom.serve.api.views import Image, Images, Job, Jobs, Upload
+from darkroom.serve.api.views import Batch, Batches, Image, Images, Job, Jobs, Line, Lines, Upload
+from darkroom.serve.batches import MOST_LINES
 from darkroom.serve.events import Event
 from darkroom.serve.problems import Problem
 from darkroom.serve.schema import STATES
 
 LONGEST_WAIT = 300
 _TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+_JSONL = ("application/jsonl", "application/x-ndjson", "application/x-jsonlines")
+_TEXT = "text/plain"
 _MOST = 200
 
 router = APIRouter(prefix="/v1")
@@ -42,21 +47,12 @@ Wait = Annotated[
     float,
     Query(description="seconds to wait for the job to be over, before it is told", ge=0, le=LONGEST_WAIT),
 ]
+States = Annotated[list[str] | None, Query(description="those in these states")]
+BatchId = Annotated[str, Path(description="the id of a batch", max_length=64)]
+_KEY = Header(
+    description="the same key gives the same, however often it is sent", min_length=1, max_length=255
+)
 Limit = Annotated[int, Query(description="how many at most", ge=1, le=_MOST)]
-
-
-async def _json(request: Request) -> Any:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise Problem(415, "unsupported_media_type", f"the content type is {kind!r}: send application/json")
-    try:
-        return json.loads(await request.body(), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise Problem(400, "invalid_json", f"the body is no JSON: {error}") from None
-
-
-def _no_number(word: str) -> Any:
-    raise ValueError(f"{word} is no number of JSON's")
 
 
 @router.post("/jobs", status_code=202, tags=["jobs"], openapi_extra=job_body())
@@ -66,18 +62,11 @@ async def new_job(
     service: Here,
     owner: Owner,
     wait: Wait = 0,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            description="the same key gives the same job, however often it is sent",
-            min_length=1,
-            max_length=255,
-        ),
-    ] = None,
+    idempotency_key: Annotated[str | None, _KEY] = None,
 ) -> Job:
     """Ask for pictures. The answer comes at once, or with `wait` when they are made; they may also be followed by
     their events."""
-    found = await service.submit(owner, await _json(request), idempotency_key)
+    found = await service.submit(owner, await json_of(request), idempotency_key)
     job = str(found.row.id)
     if wait:
         found = await service.finished(owner, job, wait)
@@ -90,18 +79,21 @@ async def new_job(
 async def list_jobs(
     service: Here,
     owner: Owner,
-    state: Annotated[list[str] | None, Query(description="those in these states")] = None,
+    state: States = None,
+    batch: Annotated[str | None, Query(description="those of that batch", max_length=64)] = None,
     before: Annotated[int | None, Query(description="those with a lower number", ge=1, lt=2**63)] = None,
     limit: Limit = 50,
 ) -> Jobs:
     """Jobs, the youngest first."""
-    if unknown := [each for each in state or () if each not in STATES]:
-        raise Problem(
-            422, "invalid_request", f"there is no state {unknown[0]!r}: choose of {', '.join(STATES)}"
-        )
-    found = await service.listed(owner, state or (), before, limit)
+    found = await service.listed(owner, states=_states(state), batch=batch, before=before, most=limit)
     rest = found[-1].row.number if len(found) == limit else None
     return Jobs(data=[Job.of(each) for each in found], before=rest)
+
+
+def _states(given: list[str] | None) -> list[str]:
+    if unknown := [each for each in given or () if each not in STATES]:
+        raise InvalidRequest(f"there is no state {unknown[0]!r}: choose of {', '.join(STATES)}")
+    return given or []
 
 
 @router.get("/jobs/{job}", tags=["jobs"])
@@ -133,6 +125,98 @@ async def job_preview(
     """What a picture of a running job looks like so far: a small JPEG."""
     content = await service.preview(owner, job, number)
     return Response(content, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+
+@router.post("/batches", status_code=202, tags=["batches"], openapi_extra=batch_body())
+async def new_batch(
+    request: Request,
+    service: Here,
+    owner: Owner,
+    idempotency_key: Annotated[str | None, _KEY] = None,
+) -> Batch:
+    """Ask for many at once: a line of JSON for each (application/jsonl), a prompt on each line (text/plain), or an
+    object of `requests` and the `defaults` of all. Either all are taken in, or the answer says which cannot be."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in (*_JSONL, _TEXT):
+        bodies = await asyncio.to_thread(_lines, await request.body(), kind == _TEXT)
+    else:
+        bodies = _requests(await json_of(request))
+    if not 1 <= len(bodies) <= MOST_LINES:
+        raise InvalidRequest(f"the batch has {len(bodies)} lines: give 1 to {MOST_LINES:,}")
+    return Batch.of(await service.submit_batch(owner, bodies, idempotency_key))
+
+
+def _lines(body: bytes, prompts: bool) -> list[Any]:
+    try:
+        lines = [line for line in body.decode().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise Problem(400, "invalid_text", f"the body is no UTF-8: {error}") from None
+    if prompts:
+        return [*map(str.strip, lines)]
+    found = []
+    for place, line in enumerate(lines, 1):
+        try:
+            found.append(parsed(line.encode()))
+        except (ValueError, RecursionError) as error:
+            raise Problem(400, "invalid_json", f"line {place} is no JSON: {error}") from None
+    return found
+
+
+def _requests(body: Any) -> list[Any]:
+    if not isinstance(body, Mapping) or not isinstance(body.get("requests"), list):
+        raise InvalidRequest('the body holds no requests: give {"requests": [{"prompt": "a boat"}]}')
+    if others := sorted(body.keys() - {"requests", "defaults"}):
+        raise InvalidRequest(f"the body holds {others[0]!r}: give requests and defaults alone")
+    defaults = body.get("defaults") or {}
+    if not isinstance(defaults, Mapping):
+        raise InvalidRequest("defaults is no object: give one of settings")
+    said = [{"prompt": each} if isinstance(each, str) else each for each in body["requests"]]
+    return [{**defaults, **each} if isinstance(each, Mapping) else each for each in said]
+
+
+@router.get("/batches", tags=["batches"])
+async def list_batches(
+    service: Here,
+    owner: Owner,
+    before: Annotated[str | None, Query(description="those made before that one", max_length=64)] = None,
+    limit: Limit = 50,
+) -> Batches:
+    """Batches, the youngest first."""
+    found = [Batch.of(each) for each in await service.batches(owner, before, limit)]
+    return Batches(data=found, before=found[-1].id if len(found) == limit else None)
+
+
+@router.get("/batches/{batch}", tags=["batches"])
+async def get_batch(service: Here, owner: Owner, batch: BatchId) -> Batch:
+    """A batch as it is."""
+    return Batch.of(await service.batch(owner, batch))
+
+
+@router.get("/batches/{batch}/lines", tags=["batches"])
+async def batch_lines(
+    service: Here,
+    owner: Owner,
+    batch: BatchId,
+    state: States = None,
+    after: Annotated[int, Query(description="those behind that line", ge=0, lt=2**31)] = 0,
+    limit: Limit = 50,
+) -> Lines:
+    """The lines of a batch in order, each with its job."""
+    found = await service.batch_lines(owner, batch, _states(state), after, limit)
+    data = [Line(line=number, job=Job.of(job)) for number, job in found]
+    return Lines(data=data, after=data[-1].line if len(data) == limit else None)
+
+
+@router.post("/batches/{batch}/cancel", tags=["batches"])
+async def cancel_batch(service: Here, owner: Owner, batch: BatchId) -> Batch:
+    """Stop all of a batch that is not over."""
+    return Batch.of(await service.cancel_batch(owner, batch))
+
+
+@router.post("/batches/{batch}/resume", status_code=202, tags=["batches"])
+async def resume_batch(service: Here, owner: Owner, batch: BatchId) -> Batch:
+    """Go on with a batch: what of it failed or was cancelled is tried again, what is made stays."""
+    return Batch.of(await service.resume_batch(owner, batch))
 
 
 async def _known(service: Here, owner: Owner, job: JobId) -> str:
@@ -229,6 +313,12 @@ async def list_models(service: Here) -> dict[str, Any]:
     """The models that there are, the usual one first, and whether they are loaded."""
     listed = [{"object": "model", "owned_by": "darkroom", **each} for each in await service.models()]
     return {"object": "list", "data": listed}
+
+
+@router.get("/models/{model:path}", tags=["models"])
+async def get_model(service: Here, model: str) -> dict[str, Any]:
+    """A model, and whether it is loaded."""
+    return {"object": "model", "owned_by": "darkroom", **await service.model(model)}
 
 
 @router.post("/models/{model:path}/load", status_code=202, tags=["models"])

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from sqlalchemy import Row
 
+from darkroom.serve.batches import Batch as Batched
 from darkroom.serve.jobs import Found
 
 
@@ -69,6 +70,7 @@ class Job(BaseModel):
     kind: str
     model: str | None
     priority: str
+    door: str = Field(description="the interface that it came in by: native, openai or a1111")
     state: str = Field(description="queued, running, succeeded, failed, cancelled or blocked")
     count: int = Field(description="how many pictures it makes")
     progress: Progress
@@ -77,6 +79,7 @@ class Job(BaseModel):
     request: dict[str, Any] = Field(description="what is made, with everything that was left open filled in")
     attempt: int
     retry_of: str | None
+    batch: str | None
     created_at: float
     started_at: float | None
     finished_at: float | None
@@ -91,11 +94,13 @@ class Job(BaseModel):
             "kind",
             "model",
             "priority",
+            "door",
             "state",
             "count",
             "request",
             "attempt",
             "retry_of",
+            "batch",
         )
         times = ("created_at", "started_at", "finished_at")
         return cls(
@@ -113,6 +118,46 @@ class Jobs(BaseModel):
     object: str = "list"
     data: list[Job]
     before: int | None
+
+
+class Batch(BaseModel):
+    """Jobs that came in together. `states`: how many of its lines are in which."""
+
+    id: str
+    object: str = "batch"
+    count: int
+    states: dict[str, int]
+    over: bool
+    created_at: float
+
+    @classmethod
+    def of(cls, found: Batched) -> Batch:
+        row = found.row
+        own = {"id": row.id, "created_at": row.created_at}
+        return cls(**own, count=len(found.lines), states=dict(found.states), over=found.over)
+
+
+class Batches(BaseModel):
+    """Batches, the youngest first; `before` gives those that follow, None where there are none."""
+
+    object: str = "list"
+    data: list[Batch]
+    before: str | None
+
+
+class Line(BaseModel):
+    """A line of a batch, counted from 1, and its job."""
+
+    line: int
+    job: Job
+
+
+class Lines(BaseModel):
+    """Lines in order; `after` gives those that follow, None where there are none."""
+
+    object: str = "list"
+    data: list[Line]
+    after: int | None
 
 
 class Images(BaseModel):

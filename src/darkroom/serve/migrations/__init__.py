@@ -9,7 +9,7 @@ from sqlalchemy import Connection, inspect, text
 from darkroom.errors import DarkroomError
 from darkroom.serve.database import Database
 
-HEAD = "0001"
+HEAD = "0002"
 """The last step."""
 _LOCK = 0x6461726B
 """PostgreSQL's advisory lock under which one process at a time changes the tables."""

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, select
 from darkroom.engine import Loop, Task
 from darkroom.errors import Cancelled
 from darkroom.generation.job import Job
-from darkroom.generation.picture import Picture
+from darkroom.generation.picture import QUALITY, Picture
 from darkroom.generation.request import Request
 from darkroom.generation.saved import Saved
 from darkroom.serve import claims, results
@@ -367,7 +367,7 @@ class Worker:
         """Keep a picture: its bytes first, then its record. What a policy has to say of a picture, and what marks it,
         has its place before this."""
         format = hand.job.format
-        content = picture.encoded(format)
+        content = picture.encoded(format, quality=hand.job.quality or QUALITY)
         sha256, key = content_key(content)
         width, height = picture.image.size
         made = Made(number, sha256, len(content), format, width, height, picture.seed, seconds)
