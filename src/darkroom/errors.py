@@ -33,6 +33,10 @@ class GenerationError(DarkroomError):
     """Work that failed while a picture was being made (not-a-number, out of memory)."""
 
 
+class OutOfMemory(GenerationError):
+    """A device or the machine had no room for what was to be made."""
+
+
 class Cancelled(DarkroomError):
     """The job was cancelled before its picture was finished."""
 

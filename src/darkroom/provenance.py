@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,12 @@ class Provenance:
         """The SHA-256 of each component's file (of several: see `sha256_of`), a refiner's, those of fused adapters."""
         files = {role: sha256_of(files) for role, files in self._files.items()}
         return files | {name: digest for _, name, digest in self._fused}
+
+    def identity(self) -> str:
+        """A SHA-256 of all that decides pixels beside a request: what is begun by one can be gone on with by another of
+        the same."""
+        said = json.dumps([self.weights(), self.numerics()], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
 
     def numerics(self) -> dict[str, Any]:
         """What besides request and weights decides the pixels."""

@@ -198,12 +198,17 @@ def test_uploads(api, worker):
     assert api.get(f"/v1/uploads/{upload['sha256']}").json() == upload
     job = api.job(image={"sha256": upload["sha256"]}, strength=0.5)
     assert job["request"]["edit"]["image"] == {"sha256": upload["sha256"]}
+    # Not while a job needs it.
+    problem(api.delete(f"/v1/uploads/{upload['sha256']}"), 409, "upload_in_use")
     # What was made may be made something else of.
     worker.make(worker.claim(), content=png(40, 40))
     (image,) = api.get(f"/v1/jobs/{job['id']}").json()["images"]
     api.job(image={"sha256": image["sha256"]})
     problem(api.post("/v1/uploads", content=b"no picture"), 422, "invalid_request")
-    problem(api.get(f"/v1/uploads/{'0' * 64}"), 404, "no_such_upload")
+    assert api.delete(f"/v1/uploads/{upload['sha256']}").status_code == 204
+    for missing in (upload["sha256"], "0" * 64):
+        problem(api.get(f"/v1/uploads/{missing}"), 404, "no_such_upload")
+        problem(api.delete(f"/v1/uploads/{missing}"), 404, "no_such_upload")
 
 
 def test_deleting_a_picture(api, worker):

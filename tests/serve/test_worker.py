@@ -21,7 +21,7 @@ from sqlalchemy import select, update
 from tests.serve.conftest import PATIENCE, until
 from tests.serve.test_intake import png
 
-from darkroom.errors import GenerationError
+from darkroom.errors import OutOfMemory
 from darkroom.model import load
 from darkroom.serve import claims, jobs
 from darkroom.serve.catalogue import Catalogue
@@ -188,14 +188,23 @@ def test_checkpoints_follow_one_another(desk, working, look, database, objects):
     assert len([*(objects.root / "checkpoints" / job).iterdir()]) == 1
 
 
-def test_a_damaged_checkpoint_is_no_end(desk, working, made, look, model, database, objects):
+@pytest.mark.parametrize("how", ["damaged", "of other weights"])
+def test_a_checkpoint_that_is_none_is_no_end(
+    desk, working, made, look, model, database, objects, how, caplog
+):
     job = desk(seed=1, steps=100)
     with working(drain=0):
         until(lambda: look(job).done >= 10)
     (saved,) = database.read(lambda c: c.execute(select(checkpoints)).all())
-    objects.put(saved.key, b"damaged")
+    if how == "damaged":
+        objects.put(saved.key, b"damaged")
+    else:
+        key = saved.key[:-16] + "0" * 16
+        objects.put(key, objects.get(saved.key))
+        database.write(lambda c: c.execute(update(checkpoints).values(key=key))).result(PATIENCE)
     with working():
         same(made(job), model.generate("a boat", seed=1, steps=100))
+    assert "begins anew" in caplog.text
 
 
 def test_what_ended_a_worker_is_watched_closely(desk, working, look, database):
@@ -282,7 +291,7 @@ def test_a_job_that_fails_is_alone_with_that(desk, working, over, made, monkeypa
 
     def picture(self, asked, task, index):
         if task.job.request.seed == 13:
-            raise GenerationError("out of memory: ask for a smaller picture")
+            raise OutOfMemory("out of memory: ask for a smaller picture")
         return whole(self, asked, task, index)
 
     monkeypatch.setattr(models.Model, "picture", picture)

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from darkroom.engine.devices import give_back_memory, out_of_memory
 from darkroom.engine.turns import Rounds, Turns
-from darkroom.errors import Cancelled, GenerationError
+from darkroom.errors import Cancelled, OutOfMemory
 from darkroom.generation.work import Networks, Shared, Work
 
 log = logging.getLogger(__name__)
@@ -273,4 +273,4 @@ def explained(error: Exception) -> Exception:
     """Out of memory in the user's words; anything else as it is."""
     if not out_of_memory(error):
         return error
-    return GenerationError("out of memory: ask for a smaller picture, or close what else uses the device")
+    return OutOfMemory("out of memory: ask for a smaller picture, or close what else uses the device")

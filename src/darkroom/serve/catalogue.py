@@ -12,7 +12,7 @@ from typing import Any
 
 from darkroom.assembly import Opened, open_model
 from darkroom.checkpoint.opening import open_source
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, ModelError
 from darkroom.library.describe import describe
 from darkroom.library.locate import available, locate, name_of
 from darkroom.library.records import Library
@@ -122,6 +122,9 @@ class _Headers:
 
 def _stamp(path: Path) -> tuple[int, int]:
     """What changes with a file, or with what is in a folder."""
-    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-    stats = [each.stat() for each in files]
+    try:
+        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+        stats = [each.stat() for each in files]
+    except OSError as error:
+        raise ModelError(f"{path.name} cannot be looked at: {error.strerror}") from error
     return max((each.st_mtime_ns for each in stats), default=0), sum(each.st_size for each in stats)

@@ -94,7 +94,7 @@ class Database:
         self._readers, self._writer = self._engines()
         self._changes: queue.SimpleQueue[tuple[Change[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._starting, self._closed = threading.Lock(), False
+        self._open, self._closed = threading.Lock(), False
         self.told: list[Callable[[], object]] = []
         """Called in the writing thread after each commit that holds events."""
 
@@ -135,22 +135,22 @@ class Database:
         """Have something changed, with whatever else is to be; from any thread. The future raises Unavailable where
         nothing is written, and whatever `change` raises."""
         future: Future[Result] = Future()
-        if self._closed:
-            future.set_exception(Unavailable("the service is ending: nothing more is written"))
-            return future
-        if self._thread is None:
-            with self._starting:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._write, name="database", daemon=True)
-                    self._thread.start()
-        self._changes.put((change, future))
+        with self._open:  # Nothing comes behind the end.
+            if self._closed:
+                future.set_exception(Unavailable("the service is ending: nothing more is written"))
+                return future
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write, name="database", daemon=True)
+                self._thread.start()
+            self._changes.put((change, future))
         return future
 
     def close(self) -> None:
         """Write what is still to be written, and let go of the database."""
-        self._closed = True
-        if self._thread is not None:
+        with self._open:
+            self._closed = True
             self._changes.put(None)
+        if self._thread is not None:
             self._thread.join()
         self._readers.dispose()
         self._writer.dispose()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Table, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, Table, Text, cast, func, insert, select, update
 
 from darkroom.serve.database import identity, now
 from darkroom.serve.events import tell
@@ -168,6 +168,16 @@ def of_task(connection: Connection, owner: str, task: str) -> Found | None:
     mine = select(jobs.c.id).where(jobs.c.owner == owner, jobs.c.task == task).order_by(jobs.c.number.desc())
     found = connection.execute(mine.limit(1)).scalar_one_or_none()
     return None if found is None else find(connection, owner, found)
+
+
+def naming(connection: Connection, owner: str, sha256: str) -> str | None:
+    """A job of an owner that is not over and begins with a picture of that SHA-256."""
+    mine = jobs.c.owner == owner, jobs.c.state.not_in(TERMINAL)
+    named = cast(jobs.c.request, Text).contains(sha256)
+    found: str | None = connection.execute(
+        select(jobs.c.id).where(*mine, named).limit(1)
+    ).scalar_one_or_none()
+    return found
 
 
 def going(connection: Connection, owner: str, door: str) -> list[Found]:

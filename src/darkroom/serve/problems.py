@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from darkroom.errors import DarkroomError, GenerationError, InvalidRequest, ModelError
+from darkroom.errors import DarkroomError, GenerationError, InvalidRequest, ModelError, OutOfMemory
 from darkroom.serve.database import Unavailable
 from darkroom.serve.objects import Unstored
 
@@ -46,18 +46,21 @@ def problem_of(error: Exception) -> Problem:
         return Problem(422, "invalid_request", str(error))
     if isinstance(error, ModelError):
         return Problem(422, "model_error", str(error))
-    if isinstance(error, Unavailable):
-        return Problem(503, "storage_full" if error.full else "database_unavailable", str(error), _NOW)
-    if isinstance(error, Unstored):
-        return Problem(503, "storage_full" if error.full else "storage_unavailable", str(error), _NOW)
+    if isinstance(error, Unavailable | Unstored):
+        # Where its files lie is nothing for clients: it is in the log.
+        what = "database" if isinstance(error, Unavailable) else "storage"
+        if error.full:
+            return Problem(503, "storage_full", f"the disk of the {what} is full: try again later", _NOW)
+        return Problem(
+            503, f"{what}_unavailable", f"the {what} does not answer: try again in some seconds", _NOW
+        )
     return Problem(500, "internal", "something went wrong here, which the service's log says more of")
 
 
 def code_of(error: BaseException) -> tuple[str, str]:
     """The code of a job that failed, and why in words."""
     if isinstance(error, GenerationError):
-        code = "out_of_memory" if "memory" in str(error) else "generation_failed"
-        return code, str(error)
+        return "out_of_memory" if isinstance(error, OutOfMemory) else "generation_failed", str(error)
     if isinstance(error, Exception):
         found = problem_of(error)
         return found.code, found.detail

@@ -308,6 +308,13 @@ async def get_upload(service: Here, owner: Owner, sha256: Sha256) -> Upload:
     return Upload.of(await service.uploaded(owner, sha256))
 
 
+@router.delete("/uploads/{sha256}", status_code=204, tags=["images"], response_class=Response)
+async def delete_upload(service: Here, owner: Owner, sha256: Sha256) -> Response:
+    """Delete an upload that no job needs any more."""
+    await service.forget_upload(owner, sha256)
+    return Response(status_code=204)
+
+
 @router.get("/models", tags=["models"])
 async def list_models(service: Here) -> dict[str, Any]:
     """The models that there are, the usual one first, and whether they are loaded."""

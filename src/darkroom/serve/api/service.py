@@ -294,6 +294,18 @@ class Service:
         sha256 = await self.beside(partial(self._keep, owner, content))
         return await self.uploaded(owner, sha256)
 
+    async def forget_upload(self, owner: str, sha256: str) -> None:
+        """Delete an upload; its bytes go within hours. Raises Problem while a job needs it."""
+        await self.uploaded(owner, sha256)
+
+        def forgotten(connection: Connection) -> None:
+            if (job := jobs.naming(connection, owner, sha256)) is not None:
+                raise Problem(409, "upload_in_use", f"{job} begins with it: cancel it, or wait for its end")
+            mine = uploads.c.owner == owner, uploads.c.sha256 == sha256
+            connection.execute(delete(uploads).where(*mine))
+
+        await self.write(forgotten)
+
     async def uploaded(self, owner: str, sha256: str) -> Row[Any]:
         wanted = select(uploads).where(uploads.c.owner == owner, uploads.c.sha256 == sha256)
         row = await self.read(lambda connection: connection.execute(wanted).one_or_none())

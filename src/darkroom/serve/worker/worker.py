@@ -22,7 +22,6 @@ from darkroom.engine import Loop, Task
 from darkroom.errors import Cancelled
 from darkroom.generation.job import Job
 from darkroom.generation.picture import QUALITY, Picture
-from darkroom.generation.request import Request
 from darkroom.generation.saved import Saved
 from darkroom.serve import claims, results
 from darkroom.serve.database import Change, Database, Result, Unavailable
@@ -33,6 +32,7 @@ from darkroom.serve.schema import shelf
 from darkroom.serve.settings import Serving, this_worker
 from darkroom.serve.worker.hand import Hand, Way
 from darkroom.serve.worker.models import Models
+from darkroom.serve.worker.progress import Checkpoints
 from darkroom.serve.worker.shares import Owner, Shares
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Worker:
     def __init__(self, serving: Serving, database: Database, objects: Objects) -> None:
         self._serving, self._database, self._objects = serving, database, objects
         self._bell, self._ending = threading.Event(), threading.Event()
+        self._checkpoints = Checkpoints(database, objects)
         self._hands: dict[str, Hand] = {}
         self._loop = Loop()
         self._turns = Shares()
@@ -248,7 +249,7 @@ class Worker:
             pool.shutdown(wait=False, cancel_futures=True)
         for hand, way in left:
             if (saved := way.job.snapshot()) is not None:
-                self._checkpoint(hand, way, saved.to_bytes(), saved.done)
+                self._checkpoint(hand, way, saved)
         try:
             self._written(lambda connection: claims.leave(connection, self._id))
         except Unavailable as error:  # Whoever looks after workers does it in our place.
@@ -271,23 +272,13 @@ class Worker:
             return
         model, (number, single) = hand.model, due
         assert model is not None
-        job = self._resumed(hand, number, single)
+        job = self._checkpoints.resumed(hand.job, model, number, single)
         way = hand.begun(Way(number, job, time.monotonic()))
         owner = Owner(hand.job.owner, hand.job.priority)
         way.task = self._loop.submit(job, partial(self._got_on, hand, way), owner, self._models.engine(model))
         way.task.add_done_callback(partial(self._made, hand, way))
         if hand.over.is_set():  # It was stopped while this was prepared.
             way.task.cancel()
-
-    def _resumed(self, hand: Hand, number: int, single: Request) -> Job:
-        """The job of a picture, from its last checkpoint on; anew where that cannot be read any more."""
-        assert hand.model is not None
-        if (key := hand.job.checkpoints.get(number)) is not None:
-            try:
-                return hand.model.job(single, Saved.from_bytes(self._objects.get(key)))
-            except Exception as error:
-                log.warning("%s: picture %d begins anew (%s)", hand.job.id, number, error)
-        return hand.model.job(single)
 
     def _enlarge(self, hand: Hand) -> None:
         """Make a picture larger, beside the engine."""
@@ -317,7 +308,7 @@ class Worker:
             return
         if (saved := task.job.snapshot()) is not None:
             way.saved_at = time.monotonic()
-            self._finishing.submit(self._checkpoint, hand, way, saved.to_bytes(), saved.done)
+            self._finishing.submit(self._checkpoint, hand, way, saved)
 
     def _made(self, hand: Hand, way: Way, future: Future[Task[Job]]) -> None:
         if hand.over.is_set() or future.cancelled():
@@ -338,22 +329,14 @@ class Worker:
 
     # Those that finish pictures.
 
-    def _checkpoint(self, hand: Hand, way: Way, content: bytes, done: int) -> None:
+    def _checkpoint(self, hand: Hand, way: Way, saved: Saved) -> None:
+        assert hand.model is not None
         try:
-            self._save(hand, way, content, done)
+            self._checkpoints.save(hand.job, hand.model, way.number, saved)
         except Lost:
             self._drop(hand)
         except Exception as error:  # The next one may go well.
             log.warning("%s: no checkpoint of picture %d (%s)", hand.job.id, way.number, error)
-
-    def _save(self, hand: Hand, way: Way, content: bytes, done: int) -> None:
-        key = f"checkpoints/{hand.job.id}/{way.number}-{hand.job.fence}-{done}"
-        self._objects.put(key, content)
-        before = self._written(
-            lambda connection: results.checkpoint(connection, hand.job, way.number, key, done)
-        )
-        if before is not None and before != key:
-            self._objects.delete(before)
 
     def _finish(self, hand: Hand, way: Way, task: Task[Job]) -> None:
         try:
