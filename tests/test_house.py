@@ -59,7 +59,7 @@ ORDER = {
         database objects problems settings schema events jobs batches claims results sweep migrations catalogue intake
         worker api
     """,
-    "serve.worker": "shares models hand progress worker __main__",
+    "serve.worker": "shares stall models hand progress worker __main__",
     "serve.api": "bus supervisor service schemas views answers asking native openai a1111 app server",
     "serve.api.a1111": "payload options meaning lists told routes",
     "generation": """

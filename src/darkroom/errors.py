@@ -37,6 +37,10 @@ class OutOfMemory(GenerationError):
     """A device or the machine had no room for what was to be made."""
 
 
+class NotANumber(GenerationError):
+    """What a network made are no numbers."""
+
+
 class Cancelled(DarkroomError):
     """The job was cancelled before its picture was finished."""
 

@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import io
 import json
+import os
 import shutil
 import threading
 import time
@@ -15,12 +16,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from sqlalchemy import select, update
 from tests.serve.conftest import PATIENCE, until
 from tests.serve.test_intake import png
 
+from darkroom.engine.networks import LatentDiffusion
 from darkroom.errors import OutOfMemory
 from darkroom.model import load
 from darkroom.serve import claims, jobs
@@ -30,6 +33,7 @@ from darkroom.serve.intake import Intake
 from darkroom.serve.objects import content_key, key_of
 from darkroom.serve.schema import checkpoints, events, pictures, previews, shelf, workers
 from darkroom.serve.schema import jobs as table
+from darkroom.serve.worker.stall import STATUS, Stall
 from darkroom.serve.worker.worker import Worker
 
 
@@ -282,6 +286,63 @@ def test_what_cannot_be_written_is_written_later(
     with working(checkpoint=99):
         same(made(job), model.generate("a boat", seed=1, steps=3))
     assert left == [0]
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_what_is_no_number_is_made_once_more_in_float32(
+    desk, working, over, made, toy_folder, monkeypatch, helps
+):
+    whole = LatentDiffusion.denoise
+
+    def denoise(self, rows):
+        outputs = whole(self, rows)
+        broken = self.placement.precision != "float32" or not helps
+        return [each * float("nan") for each in outputs] if broken else outputs
+
+    monkeypatch.setattr(LatentDiffusion, "denoise", denoise)
+    job = desk(seed=1, steps=3, count=3)
+    with working(precision="bfloat16"):
+        if not helps:
+            row = over(job)
+            assert (row.state, row.code) == ("failed", "numerics")
+            return
+        pictures = made(job)
+    monkeypatch.setattr(LatentDiffusion, "denoise", whole)
+    same(pictures, load(toy_folder, precision="float32").generate("a boat", seed=1, steps=3, count=3))
+
+
+def test_an_engine_that_hangs_ends_its_process(monkeypatch, capfd):
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    stall = Stall(0.05)
+    time.sleep(0.1)
+    stall.look(False)  # There is nothing to do.
+    stall.look(True)
+    assert ended == []
+    stall.moved()
+    time.sleep(0.1)
+    stall.moved()  # A long step: ten times as long is to be waited from now on.
+    time.sleep(0.1)
+    stall.look(True)
+    assert ended == []
+    monkeypatch.setattr(stall, "_longest", 0.0)
+    stall.look(True)
+    assert ended == [STATUS]
+    assert "test_an_engine_that_hangs" in capfd.readouterr().err
+
+
+def test_a_device_that_is_lost_ends_the_process(desk, working, monkeypatch):
+    why = []
+    monkeypatch.setattr("darkroom.serve.worker.worker.give_up", why.append)
+
+    def denoise(self, rows):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(LatentDiffusion, "denoise", denoise)
+    desk(seed=1, steps=3)
+    with working():
+        until(lambda: why)
+    assert "device-side assert" in why[0]
 
 
 def test_a_job_that_fails_is_alone_with_that(desk, working, over, made, monkeypatch):

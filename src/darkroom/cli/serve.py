@@ -25,7 +25,7 @@ examples:
        -d '{"prompt": "a red boat on a calm sea"}'
 """
 _OF_THE_API = {"host", "port", "workers"}
-_NEEDED = ("alembic", "fastapi", "sqlalchemy", "uvicorn")
+_NEEDED = ("alembic", "fastapi", "python_multipart", "sqlalchemy", "uvicorn")
 
 
 def add(commands: argparse._SubParsersAction[Parser]) -> None:

@@ -174,6 +174,11 @@ def give_back_memory() -> None:
         trim(0)
 
 
+def device_lost(error: BaseException) -> bool:
+    """Whether a device has failed in a way after which nothing more runs on it in this process."""
+    return isinstance(error, torch.AcceleratorError) and not out_of_memory(error)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error is a device or the machine running out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

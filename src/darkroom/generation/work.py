@@ -18,7 +18,7 @@ from torch import Tensor
 
 from darkroom.adapters.dose import Dose
 from darkroom.diffusion import Without
-from darkroom.errors import GenerationError
+from darkroom.errors import GenerationError, NotANumber
 from darkroom.generation.masks import Found
 from darkroom.networks import Conditioning
 from darkroom.networks.freeu import FreeU
@@ -316,7 +316,7 @@ def no_picture(what: str, most: float) -> GenerationError | None:
     )
 
 
-def _no_number(what: str) -> GenerationError:
-    return GenerationError(
+def _no_number(what: str) -> NotANumber:
+    return NotANumber(
         f'{what} is not a number: its weights are damaged or the precision is too low, try `precision="float32"`'
     )

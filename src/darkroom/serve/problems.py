@@ -5,7 +5,14 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from darkroom.errors import DarkroomError, GenerationError, InvalidRequest, ModelError, OutOfMemory
+from darkroom.errors import (
+    DarkroomError,
+    GenerationError,
+    InvalidRequest,
+    ModelError,
+    NotANumber,
+    OutOfMemory,
+)
 from darkroom.serve.database import Unavailable
 from darkroom.serve.objects import Unstored
 
@@ -34,6 +41,11 @@ class Problem(DarkroomError):
         }
 
 
+_CODES: dict[type[Exception], str] = {
+    OutOfMemory: "out_of_memory",
+    NotANumber: "numerics",
+    GenerationError: "generation_failed",
+}
 _NOW = 5
 """Seconds after which to try again what the machine cannot do now."""
 
@@ -59,8 +71,9 @@ def problem_of(error: Exception) -> Problem:
 
 def code_of(error: BaseException) -> tuple[str, str]:
     """The code of a job that failed, and why in words."""
-    if isinstance(error, GenerationError):
-        return "out_of_memory" if isinstance(error, OutOfMemory) else "generation_failed", str(error)
+    for kind, code in _CODES.items():
+        if isinstance(error, kind):
+            return code, str(error)
     if isinstance(error, Exception):
         found = problem_of(error)
         return found.code, found.detail

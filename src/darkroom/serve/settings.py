@@ -89,6 +89,13 @@ class Serving:
         sign="S",
     )
 
+    stall: float = setting(
+        600.0,
+        _seconds(1, 86_400),
+        "seconds without a step after which an engine at work is taken for hanging and ended (default: 600)",
+        sign="S",
+    )
+
     def checked(self) -> Self:
         """Its values in canonical form, and what follows from others filled in. Raises InvalidRequest for what cannot
         be."""

@@ -54,6 +54,8 @@ class Hand:
         self._left: Iterator[tuple[int, Request]] = iter(())
         self._done, self._seconds = 0, Counter[str](job.spent)
         self._told = 0
+        self.precise = False
+        """Whether it is made in float32, whatever the worker's precision is."""
         self._lock = threading.Lock()
 
     def begin(self, model: Model, objects: Objects) -> None:
@@ -73,6 +75,10 @@ class Hand:
         with self._lock:
             self.ways[way.number] = way
         return way
+
+    def has(self, way: Way) -> bool:
+        """Whether a picture is still to be made in this way: the job is not over, and was not begun again."""
+        return not self.over.is_set() and self.ways.get(way.number) is way
 
     def made(self, way: Way, seconds: Mapping[str, float]) -> None:
         """Count a picture that is made."""
@@ -125,6 +131,18 @@ class Hand:
                 content = io.BytesIO()
                 image.save(content, "JPEG", quality=_QUALITY)
                 yield way.number, content.getvalue(), done
+
+    def again_in_float32(self) -> bool:
+        """Begin again what is not made, in float32. Whether that may help: it was in a lower precision until now."""
+        with self._lock:
+            if self.model is None or self.model.placement.precision == "float32":
+                return False
+            ways, self.ways = [*self.ways.values()], {}
+            helps, self.precise = not self.precise, True
+        for way in ways:
+            if way.task is not None:
+                way.task.cancel()
+        return helps
 
     def stop(self) -> list[Way]:
         """Have the engine go no further with it, and nothing more of it written. Gives what was on its way."""

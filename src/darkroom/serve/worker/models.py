@@ -41,14 +41,15 @@ class Models:
                     del self._said[name]  # It had to make room.
             return {name: dict(said) for name, said in self._said.items()}
 
-    def get(self, name: str) -> Model:
-        """A model, loaded now or before. Raises ModelError where it cannot be."""
+    def get(self, name: str, precise: bool = False) -> Model:
+        """A model, loaded now or before, where it is to be `precise` in float32. Raises ModelError where it cannot
+        be."""
 
         def progress(part: str, read: int, of: int) -> None:
             self._say(name, state="loading", part=part, read=read, of=of)
 
         try:
-            model = self._shelf.get(self._loading(name), progress=progress)
+            model = self._shelf.get(self._loading(name, precise), progress=progress)
         except Exception as error:
             self._say(name, state="failed", error=str(error))
             raise
@@ -57,11 +58,11 @@ class Models:
         )
         return model
 
-    def _loading(self, name: str) -> Loading:
+    def _loading(self, name: str, precise: bool = False) -> Loading:
         own = self._serving
-        return Loading.of(
-            self._catalogue.loading(name), device=own.device, precision=own.precision, memory=own.memory
-        )
+        precision = "float32" if precise else own.precision
+        loading = self._catalogue.loading(name)
+        return Loading.of(loading, device=own.device, precision=precision, memory=own.memory)
 
     def forget(self, name: str) -> None:
         """Let go of a model; jobs that have it keep it until they are done."""

@@ -19,7 +19,8 @@ from functools import partial
 from sqlalchemy import Connection, select
 
 from darkroom.engine import Loop, Task
-from darkroom.errors import Cancelled
+from darkroom.engine.devices import device_lost
+from darkroom.errors import Cancelled, NotANumber
 from darkroom.generation.job import Job
 from darkroom.generation.picture import QUALITY, Picture
 from darkroom.generation.saved import Saved
@@ -34,6 +35,7 @@ from darkroom.serve.worker.hand import Hand, Way
 from darkroom.serve.worker.models import Models
 from darkroom.serve.worker.progress import Checkpoints
 from darkroom.serve.worker.shares import Owner, Shares
+from darkroom.serve.worker.stall import Stall, give_up
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class Worker:
         self._enlarging = ThreadPoolExecutor(1, "enlarging")
         self._finishing = ThreadPoolExecutor(2, "finishing")
         self._watch = claims.Watch(serving.lease)
+        self._stall = Stall(serving.stall)
         self._id = ""
         self._state = "starting"
         self._models_changed = False
@@ -141,6 +144,7 @@ class Worker:
                 log.warning("%s is dead: its jobs wait again", name)
         if self._state == "failed" and self._is_due("again", _LOADS_AGAIN):
             self._loading.submit(self._load, self._models.usual)
+        self._stall.look(any(hand.ways for hand in [*self._hands.values()]))
         if not self._ending.is_set():
             self._claim()
 
@@ -241,11 +245,8 @@ class Worker:
         left = [(hand, way) for hand in [*self._hands.values()] for way in hand.stop()]
         self._loop.close()
         self._finishing.shutdown()
-        for pool in (
-            self._loading,
-            self._preparing,
-            self._enlarging,
-        ):  # A model that is being loaded is not waited for.
+        # A model that is being loaded is not waited for.
+        for pool in (self._loading, self._preparing, self._enlarging):
             pool.shutdown(wait=False, cancel_futures=True)
         for hand, way in left:
             if (saved := way.job.snapshot()) is not None:
@@ -260,7 +261,7 @@ class Worker:
     def _prepare(self, hand: Hand) -> None:
         try:
             assert hand.job.model is not None
-            hand.begin(self._models.get(hand.job.model), self._objects)
+            hand.begin(self._models.get(hand.job.model, hand.precise), self._objects)
             for _ in range(_ABREAST):
                 self._next(hand)
         except Exception as error:
@@ -302,6 +303,7 @@ class Worker:
 
     def _got_on(self, hand: Hand, way: Way, task: Task[Job]) -> None:
         way.seconds = dict(task.seconds)
+        self._stall.moved()
         # What ended workers is watched closely: whatever it gets on by, it is not the one to blame.
         every = min(self._serving.checkpoint, _CLOSELY) if hand.job.deaths else self._serving.checkpoint
         if task.finished or time.monotonic() - way.saved_at < every:
@@ -311,7 +313,7 @@ class Worker:
             self._finishing.submit(self._checkpoint, hand, way, saved)
 
     def _made(self, hand: Hand, way: Way, future: Future[Task[Job]]) -> None:
-        if hand.over.is_set() or future.cancelled():
+        if future.cancelled() or not hand.has(way):
             return
         if (error := future.exception()) is not None:
             self._finishing.submit(self._failed, hand, error)
@@ -370,6 +372,12 @@ class Worker:
             return
         if isinstance(error, Unavailable | Unstored):
             self._given_back(hand, error)
+            return
+        if device_lost(error):  # Nothing more can be made by this process.
+            give_up(str(error))
+        if isinstance(error, NotANumber) and hand.again_in_float32():
+            log.warning("%s: %s; once more in float32", hand.job.id, error)
+            self._preparing.submit(self._prepare, hand)
             return
         code, why = code_of(error)
         if code == "internal":
