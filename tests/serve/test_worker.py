@@ -196,7 +196,7 @@ def test_checkpoints_follow_one_another(desk, working, look, database, objects):
 def test_a_checkpoint_that_is_none_is_no_end(
     desk, working, made, look, model, database, objects, how, caplog
 ):
-    job = desk(seed=1, steps=100)
+    job = desk(seed=1, steps=300)
     with working(drain=0):
         until(lambda: look(job).done >= 10)
     (saved,) = database.read(lambda c: c.execute(select(checkpoints)).all())
@@ -207,7 +207,7 @@ def test_a_checkpoint_that_is_none_is_no_end(
         objects.put(key, objects.get(saved.key))
         database.write(lambda c: c.execute(update(checkpoints).values(key=key))).result(PATIENCE)
     with working():
-        same(made(job), model.generate("a boat", seed=1, steps=100))
+        same(made(job), model.generate("a boat", seed=1, steps=300))
     assert "begins anew" in caplog.text
 
 

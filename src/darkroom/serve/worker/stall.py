@@ -41,8 +41,8 @@ class Stall:
 
 
 def give_up(why: str) -> None:
-    """End the process at once, as if it had been killed, after saying why and where each thread is. A job that does this
-    to worker after worker is known by it (`darkroom.serve.claims`)."""
+    """End the process at once, as if it had been killed, after saying why, and where each thread is. A job that does
+    this to worker after worker is known by it (`darkroom.serve.claims`)."""
     log.critical("%s: this worker ends", why)
     faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
     logging.shutdown()
